@@ -1,0 +1,2 @@
+//! Deterministic simulation of thence.
+fn main() {}

@@ -1,0 +1,3 @@
+//! thence
+#![forbid(unsafe_code)]
+pub mod model;
