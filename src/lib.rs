@@ -1,3 +1,4 @@
 //! thence
-#![forbid(unsafe_code)]
+pub mod causal;
+pub mod codec;
 pub mod model;

@@ -1,5 +1,28 @@
-//! What is replicated: values, objects and their join, events and segments. Pure.
+//! What is replicated: values, objects and their join, events and segments, and who may write them.
+//!
+//! **Invariant**: pure. Keys and random bytes are handed in; nothing here does I/O, reads a clock, or depends on hash
+//! order. What comes from outside is parsed into these types once, and is valid from then on.
 
+mod access;
+mod draft;
+mod event;
 mod identity;
+mod mutation;
+mod object;
+mod path;
+mod segment;
+mod value;
 
+pub use access::{
+    Access, Genesis, Grant, InvalidTicket, NotGranted, Role, SignedTicket, SpaceId, Ticket, TicketId, about,
+};
+pub use draft::{Draft, InvalidEdit, OBJECT_BYTES_MAX};
+pub(crate) use event::PackedEvent;
+pub use event::{EVENT_BYTES_MAX, Event, InvalidEvent};
 pub use identity::{DeviceId, DeviceKey, IdSyntaxError};
+pub(crate) use mutation::PackedObject;
+pub use mutation::{Edit, Malformed, Mutation, Roster};
+pub use object::{Conflict, Content, Entry, FieldKind, Object, Precedence, Seen, Slot};
+pub use path::{COLLECTION_BYTES_MAX, CollectionName, FIELD_BYTES_MAX, InvalidName, KEY_BYTES_MAX, ObjectKey, Path};
+pub use segment::{Incarnation, InvalidSegment, SEGMENT_BYTES_MAX, Segment};
+pub use value::{Array, Float, InvalidValue, NESTING_MAX, Value, parse_json};

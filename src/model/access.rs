@@ -1,0 +1,306 @@
+//! Who may do what in a space: its genesis, its grants, and the tickets that turn into grants.
+//!
+//! Grants are ordinary objects of the collection `$grants`, one per device, written by owners: they replicate, are
+//! signed and are ordered like everything else. A ticket is signed by an owner and can be redeemed at any owner's
+//! node; how often it was used is counted by the grants that name it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::BASE32_NOPAD;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::identity::{IdSyntaxError, parse_hex};
+use super::{DeviceId, DeviceKey, Event, ObjectKey};
+use crate::codec;
+use crate::model::CollectionName;
+
+/// A space: 16 bytes, written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SpaceId([u8; 16]);
+
+impl SpaceId {
+    /// The id with these bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its 16 bytes.
+    pub const fn as_bytes(&self) -> &[u8; 16] {
+        &self.0
+    }
+}
+
+impl fmt::Display for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for SpaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SpaceId({})", &self.to_string()[..8])
+    }
+}
+
+impl FromStr for SpaceId {
+    type Err = IdSyntaxError;
+
+    fn from_str(text: &str) -> Result<Self, IdSyntaxError> {
+        parse_hex(text, "a space id").map(Self)
+    }
+}
+
+/// How a space began. Its hash is the space's id, so nobody can claim to have created somebody else's space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Genesis {
+    /// Its first owner.
+    pub creator: DeviceId,
+    /// Drawn at random.
+    pub nonce: [u8; 16],
+}
+
+impl Genesis {
+    /// The id of the space that began so.
+    pub fn space(&self) -> SpaceId {
+        let mut hasher = blake3::Hasher::new_derive_key("thence 1 space");
+        hasher.update(self.creator.as_bytes());
+        hasher.update(&self.nonce);
+        let mut id = [0; 16];
+        id.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        SpaceId(id)
+    }
+}
+
+/// What a device may do in a space. Each may also do what those before it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Role {
+    /// Reads.
+    Reader,
+    /// Writes objects.
+    Writer,
+    /// Grants, invites, and vouches for state.
+    Owner,
+}
+
+impl Role {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Reader => "reader",
+            Self::Writer => "writer",
+            Self::Owner => "owner",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "reader" => Ok(Self::Reader),
+            "writer" => Ok(Self::Writer),
+            "owner" => Ok(Self::Owner),
+            other => Err(format!("{other:?} is no role: use owner, writer or reader")),
+        }
+    }
+}
+
+/// The id of a ticket: 16 random bytes.
+pub type TicketId = [u8; 16];
+
+/// One grant, as its object shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// To whom.
+    pub device: DeviceId,
+    /// What for.
+    pub role: Role,
+    /// The ticket that was redeemed, if any.
+    pub ticket: Option<TicketId>,
+}
+
+impl Grant {
+    /// The key of its object.
+    pub fn key(device: DeviceId) -> ObjectKey {
+        device.to_string().parse().unwrap_or_else(|_| unreachable!("64 hexadecimal digits are a key"))
+    }
+
+    /// The fields of its object.
+    pub fn to_fields(&self) -> Map<String, Json> {
+        let mut fields = Map::from_iter([("role".to_owned(), Json::from(self.role.as_str()))]);
+        if let Some(ticket) = self.ticket {
+            fields.insert("ticket".to_owned(), Json::from(data_encoding::HEXLOWER.encode(&ticket)));
+        }
+        fields
+    }
+
+    /// The grant that an object of `$grants` shows; none if it makes no sense, which then grants nothing.
+    pub fn from_fields(key: &str, fields: &Map<String, Json>) -> Option<Self> {
+        let ticket = fields.get("ticket").and_then(Json::as_str).and_then(|text| parse_hex(text, "a ticket").ok());
+        Some(Self { device: key.parse().ok()?, role: fields.get("role")?.as_str()?.parse().ok()?, ticket })
+    }
+}
+
+/// Everything that decides who may do what in a space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    creator: DeviceId,
+    grants: BTreeMap<DeviceId, Grant>,
+}
+
+/// An event whose author may not do what it does.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{device} may not write {what}")]
+pub struct NotGranted {
+    /// The author.
+    pub device: DeviceId,
+    /// What it tried to write.
+    pub what: &'static str,
+}
+
+impl Access {
+    /// The access of a space that was just created: its creator owns it.
+    pub fn new(genesis: &Genesis) -> Self {
+        Self { creator: genesis.creator, grants: BTreeMap::new() }
+    }
+
+    /// Takes in what the grant object of `device` shows now.
+    pub fn set(&mut self, device: DeviceId, grant: Option<Grant>) {
+        match grant {
+            Some(grant) => self.grants.insert(device, grant),
+            None => self.grants.remove(&device),
+        };
+    }
+
+    /// What `device` may do, if anything.
+    pub fn role(&self, device: DeviceId) -> Option<Role> {
+        if device == self.creator { Some(Role::Owner) } else { self.grants.get(&device).map(|grant| grant.role) }
+    }
+
+    /// Every device with a role.
+    pub fn devices(&self) -> BTreeSet<DeviceId> {
+        self.grants.keys().copied().chain([self.creator]).collect()
+    }
+
+    /// The devices that redeemed `ticket`.
+    pub fn redeemers(&self, ticket: TicketId) -> impl Iterator<Item = DeviceId> + '_ {
+        self.grants.values().filter(move |grant| grant.ticket == Some(ticket)).map(|grant| grant.device)
+    }
+
+    /// Whether `device` may have written `event`: writers write objects, only owners write the node's own collections.
+    pub fn permits(&self, device: DeviceId, event: &Event) -> Result<(), NotGranted> {
+        let reserved = event.mutations.iter().any(|mutation| mutation.collection.is_reserved());
+        match (self.role(device), reserved) {
+            (Some(Role::Owner), _) | (Some(Role::Writer), false) => Ok(()),
+            (_, true) => Err(NotGranted { device, what: "grants" }),
+            (_, false) => Err(NotGranted { device, what: "objects" }),
+        }
+    }
+}
+
+/// An invitation to a space, signed by one of its owners. Whoever holds the text can redeem it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Names this ticket among others.
+    pub id: TicketId,
+    /// How the space began.
+    pub genesis: Genesis,
+    /// What the redeemer will be allowed to do.
+    pub role: Role,
+    /// How many devices may redeem it.
+    pub uses: u32,
+    /// When it stops being valid, in milliseconds since 1970. For people and policy only: it orders nothing.
+    pub expires_ms: u64,
+    /// The owner that signed it.
+    pub inviter: DeviceId,
+    /// Where the inviter can be reached: `host:port`, the likeliest first.
+    pub addresses: Vec<String>,
+    /// What the space is called, for people.
+    pub name: String,
+}
+
+/// A ticket with the signature that makes it one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedTicket {
+    ticket: Ticket,
+    #[serde(with = "codec::signature")]
+    signature: [u8; 64],
+}
+
+/// Text that is no ticket, or not a genuine one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTicket {
+    /// Not the text of a ticket.
+    #[error("this is not a ticket, or a part of it is missing")]
+    Syntax,
+    /// Its inviter did not sign it.
+    #[error("this ticket is forged: its inviter did not sign it")]
+    Forged,
+}
+
+const TICKET_PREFIX: &str = "thence1";
+
+impl SignedTicket {
+    /// Signs a ticket; `key` is its inviter's.
+    pub fn sign(ticket: Ticket, key: &DeviceKey) -> Self {
+        let signature = key.sign(&Self::message(&ticket));
+        Self { ticket, signature }
+    }
+
+    /// The ticket. Its signature was verified when this was made.
+    pub fn ticket(&self) -> &Ticket {
+        &self.ticket
+    }
+
+    /// Reads a ticket from bytes that somebody sent.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidTicket> {
+        let signed: Self = codec::decode("ticket", bytes).map_err(|_| InvalidTicket::Syntax)?;
+        if signed.ticket.inviter.verifies(&Self::message(&signed.ticket), &signed.signature) {
+            Ok(signed)
+        } else {
+            Err(InvalidTicket::Forged)
+        }
+    }
+
+    /// The bytes that [`SignedTicket::from_bytes`] reads.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        codec::encode(self)
+    }
+
+    fn message(ticket: &Ticket) -> [u8; 32] {
+        *blake3::Hasher::new_derive_key("thence 1 ticket").update(&codec::encode(ticket)).finalize().as_bytes()
+    }
+}
+
+impl fmt::Display for SignedTicket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{TICKET_PREFIX}{}", BASE32_NOPAD.encode(&self.to_bytes()).to_ascii_lowercase())
+    }
+}
+
+impl FromStr for SignedTicket {
+    type Err = InvalidTicket;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTicket> {
+        let encoded = text.trim().strip_prefix(TICKET_PREFIX).ok_or(InvalidTicket::Syntax)?;
+        let bytes = BASE32_NOPAD.decode(encoded.to_ascii_uppercase().as_bytes());
+        Self::from_bytes(&bytes.map_err(|_| InvalidTicket::Syntax)?)
+    }
+}
+
+/// The collection and key of the object that says what a space is called.
+pub fn about() -> (CollectionName, ObjectKey) {
+    let key = "about".parse().unwrap_or_else(|_| unreachable!("five letters are a key"));
+    (CollectionName::about(), key)
+}

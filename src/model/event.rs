@@ -1,0 +1,190 @@
+//! The atom of atomicity: an immutable event, all of it visible or none.
+//!
+//! An event's hash covers its header and the *hashes* of its mutations, chained over all earlier events of its
+//! replica. So a mutation can be left out (for a node that does not take its range) or erased, and the chain still
+//! verifies. The two are different marks: what is left out must never count as known.
+
+use serde::{Deserialize, Serialize};
+
+use super::mutation::{Malformed, Mutation, PackedMutation, Roster};
+use super::{CollectionName, ObjectKey};
+use crate::causal::{Dependency, Dot, EventHash, Proposal, ReplicaId};
+use crate::codec::{self, DecodeError};
+
+/// The longest event: 4 MiB encoded. A transaction that needs more must be split.
+pub const EVENT_BYTES_MAX: usize = 4 << 20;
+
+/// An event whose form was checked. That its author signed it is what a [`super::Segment`] says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Its name.
+    pub dot: Dot,
+    /// The hash of the event of the same replica before it.
+    pub previous: EventHash,
+    /// Its own hash.
+    pub hash: EventHash,
+    /// 1 + the greatest depth that its author knew.
+    pub depth: u64,
+    /// What its author knew, as the events that nothing else known then depended on.
+    pub dependencies: Vec<Dependency>,
+    /// What it does, sorted by collection and key, each object once.
+    pub mutations: Vec<Mutation>,
+}
+
+/// An event's bytes: what is hashed, and what travels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackedEvent {
+    #[serde(with = "serde_bytes")]
+    header: Vec<u8>,
+    bodies: Vec<PackedBody>,
+}
+
+/// One mutation of a packed event. Variants are only ever appended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum PackedBody {
+    /// All of it.
+    Present(#[serde(with = "serde_bytes")] Vec<u8>),
+    /// Not sent, since the receiver does not take its range. Its effect is *not* known by whoever has this.
+    LeftOut([u8; 32]),
+    /// Erased for good. Its effect *is* known: there is none any more.
+    Erased([u8; 32]),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    depth: u64,
+    /// The replicas that are named below by their place here, counting from 1; 0 is the author.
+    replicas: Vec<ReplicaId>,
+    dependencies: Vec<(u32, u64, [u8; 8])>,
+    collections: Vec<CollectionName>,
+    /// The object of each mutation: a node that leaves a mutation out still knows what it touches.
+    touched: Vec<(u32, ObjectKey)>,
+}
+
+impl Event {
+    /// Writes an event: its place in causality is given, its hash is computed.
+    pub(crate) fn write(
+        dot: Dot,
+        previous: EventHash,
+        depth: u64,
+        dependencies: Vec<Dependency>,
+        mut mutations: Vec<Mutation>,
+    ) -> (Self, PackedEvent) {
+        mutations.sort_by(|a, b| (&a.collection, &a.key).cmp(&(&b.collection, &b.key)));
+        let mut roster = Roster::from_iter([dot.replica]);
+        let packed_dependencies = (dependencies.iter())
+            .map(|dependency| (roster.number(dependency.dot.replica), dependency.dot.counter, dependency.hash))
+            .collect();
+        let bodies: Vec<_> = (mutations.iter())
+            .map(|mutation| PackedBody::Present(codec::encode(&PackedMutation::pack(mutation, &mut roster))))
+            .collect();
+        let mut collections: Vec<CollectionName> = mutations.iter().map(|m| m.collection.clone()).collect();
+        collections.dedup();
+        let touched = (mutations.iter())
+            .map(|mutation| {
+                let at = collections.binary_search(&mutation.collection).unwrap_or_default();
+                (u32::try_from(at).unwrap_or(u32::MAX), mutation.key.clone())
+            })
+            .collect();
+        let replicas = roster.replicas()[1..].to_vec();
+        let header =
+            codec::encode(&Header { depth, replicas, dependencies: packed_dependencies, collections, touched });
+        let packed = PackedEvent { header, bodies };
+        let hash = packed.hash(previous);
+        (Self { dot, previous, hash, depth, dependencies, mutations }, packed)
+    }
+
+    /// Reads an event that claims to be `dot` and to follow `previous`.
+    pub(crate) fn read(dot: Dot, previous: EventHash, packed: &PackedEvent) -> Result<Self, InvalidEvent> {
+        let hash = packed.hash(previous);
+        let header: Header = codec::decode("event header", &packed.header)?;
+        let malformed = Malformed { what: "event header" };
+        let roster: Roster = std::iter::once(dot.replica).chain(header.replicas.iter().copied()).collect();
+        let in_order = header.collections.is_sorted_by(|a, b| a < b) && header.touched.is_sorted_by(|a, b| a < b);
+        if roster.replicas().len() != header.replicas.len() + 1
+            || !in_order
+            || header.touched.len() != packed.bodies.len()
+            || packed.bodies.is_empty()
+        {
+            return Err(malformed.into());
+        }
+        let dependencies = (header.dependencies.iter())
+            .map(|&(number, counter, hash)| {
+                let replica = roster.replica(number).filter(|_| number > 0 && counter > 0)?;
+                Some(Dependency { dot: Dot::new(replica, counter), hash })
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or_else(|| malformed.clone())?;
+        let mut mutations = Vec::with_capacity(packed.bodies.len());
+        for ((at, key), body) in header.touched.into_iter().zip(&packed.bodies) {
+            let collection = usize::try_from(at).ok().and_then(|at| header.collections.get(at));
+            let collection = collection.ok_or_else(|| malformed.clone())?.clone();
+            let PackedBody::Present(bytes) = body else {
+                return Err(InvalidEvent::Partial { dot });
+            };
+            let packed: PackedMutation = codec::decode("mutation", bytes)?;
+            mutations.push(packed.unpack(collection, key, &roster)?);
+        }
+        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, mutations })
+    }
+
+    /// What it says of its place in causality.
+    pub fn proposal(&self) -> Proposal<'_> {
+        Proposal {
+            dot: self.dot,
+            previous: self.previous,
+            hash: self.hash,
+            depth: self.depth,
+            dependencies: &self.dependencies,
+        }
+    }
+}
+
+impl PackedEvent {
+    /// Its hash, after `previous`.
+    pub(crate) fn hash(&self, previous: EventHash) -> EventHash {
+        let mut hasher = blake3::Hasher::new_derive_key("thence 1 event");
+        hasher.update(previous.as_bytes());
+        hasher.update(blake3::hash(&self.header).as_bytes());
+        for body in &self.bodies {
+            match body {
+                PackedBody::Present(bytes) => hasher.update(blake3::hash(bytes).as_bytes()),
+                PackedBody::LeftOut(hash) | PackedBody::Erased(hash) => hasher.update(hash),
+            };
+        }
+        EventHash::from_bytes(*hasher.finalize().as_bytes())
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let body = |body: &PackedBody| match body {
+            PackedBody::Present(bytes) => bytes.len() + 4,
+            PackedBody::LeftOut(_) | PackedBody::Erased(_) => 33,
+        };
+        self.header.len() + 8 + self.bodies.iter().map(body).sum::<usize>()
+    }
+}
+
+/// Why bytes are no event. Whoever sent them is at fault; nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidEvent {
+    /// Not an encoding of an event.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// An event that no author would have made.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// A part was left out or erased; this release takes whole events only.
+    #[error("event {dot:?} is not whole")]
+    Partial {
+        /// The event.
+        dot: Dot,
+    },
+    /// Longer than an event may be.
+    #[error("an event of {bytes} bytes; at most {EVENT_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+    },
+}
