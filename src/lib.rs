@@ -2,3 +2,4 @@
 pub mod causal;
 pub mod codec;
 pub mod model;
+pub mod replica;

@@ -220,6 +220,16 @@ impl Known {
         Ok(Admission::Next)
     }
 
+    /// Takes over the head of one replica from another copy of the same knowledge.
+    pub fn set(&mut self, replica: ReplicaId, head: Head, tip: bool) {
+        self.heads.insert(replica, head);
+        if tip {
+            self.tips.insert(replica);
+        } else {
+            self.tips.remove(&replica);
+        }
+    }
+
     /// Knows an event that [`Known::admit`] called [`Admission::Next`]. Returns the replicas whose entry changed.
     pub fn advance(&mut self, event: &Proposal<'_>) -> BTreeSet<ReplicaId> {
         let Proposal { dot, hash, depth, dependencies, .. } = *event;

@@ -155,6 +155,9 @@ impl Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     creator: DeviceId,
+    /// The owner whose ticket led this node here. It is trusted because somebody showed this node that ticket, and it
+    /// must be, since the grants that say so lie in the space itself.
+    introducer: Option<DeviceId>,
     grants: BTreeMap<DeviceId, Grant>,
 }
 
@@ -171,7 +174,12 @@ pub struct NotGranted {
 impl Access {
     /// The access of a space that was just created: its creator owns it.
     pub fn new(genesis: &Genesis) -> Self {
-        Self { creator: genesis.creator, grants: BTreeMap::new() }
+        Self { creator: genesis.creator, introducer: None, grants: BTreeMap::new() }
+    }
+
+    /// Trusts the owner whose ticket led this node to the space.
+    pub fn introduce(&mut self, introducer: Option<DeviceId>) {
+        self.introducer = introducer;
     }
 
     /// Takes in what the grant object of `device` shows now.
@@ -184,7 +192,9 @@ impl Access {
 
     /// What `device` may do, if anything.
     pub fn role(&self, device: DeviceId) -> Option<Role> {
-        if device == self.creator { Some(Role::Owner) } else { self.grants.get(&device).map(|grant| grant.role) }
+        let granted = self.grants.get(&device).map(|grant| grant.role);
+        let introduced = (self.introducer == Some(device) && granted.is_none()).then_some(Role::Owner);
+        if device == self.creator { Some(Role::Owner) } else { granted.or(introduced) }
     }
 
     /// Every device with a role.

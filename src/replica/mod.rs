@@ -1,0 +1,948 @@
+//! The protocol as a state machine without I/O.
+//!
+//! ```text
+//! replica.handle(now, input);
+//! while let Some(output) = replica.poll_output() { /* do it, and report back with an input */ }
+//! /* call handle(now, Input::Tick) at replica.poll_timeout() */
+//! ```
+//!
+//! **The rule of order: commit before send.** Nothing is sent to a peer, and nothing is acknowledged, that
+//! [`Input::Committed`] did not report as durable; otherwise a crash could give one dot to two events.
+//!
+//! How peers catch up: each says what it knows, and the other computes what is missing; there is no set
+//! reconciliation. If the digests are equal that was all. Live push is the same thing once the peer has caught up: the
+//! log is sent in arrival order, which follows causality, as far as a window of unacknowledged bytes allows; a slow
+//! receiver costs the sender no memory, since what does not fit into the window stays in the log.
+//!
+//! What it does not do: keep objects (the ledger joins them), decide who may write what (the ledger does, inside the
+//! transaction), dial peers, or read a clock. No `HashMap`, no randomness: the same inputs give the same outputs.
+
+mod link;
+mod message;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use serde_bytes::ByteBuf;
+
+pub use self::link::LinkState;
+pub use self::message::{
+    Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
+};
+use self::link::Link;
+use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
+use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
+
+/// A moment: milliseconds since any fixed start. It never runs backwards.
+pub type Millis = u64;
+
+/// Names one connection to one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Bounds that hold whatever peers do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes sent to one peer in one space and not yet acknowledged.
+    pub window_bytes_max: usize,
+    /// Bytes of segments in one frame; at least one segment always fits.
+    pub frame_bytes_max: usize,
+    /// Entries of a vector up to which it is sent at once instead of its digest.
+    pub eager_vector_len_max: usize,
+    /// Entries of a vector that a peer may claim.
+    pub vector_len_max: usize,
+    /// Spaces in one session.
+    pub spaces_max: usize,
+    /// How long acknowledgements to those who did not send an event may wait, to be sent together.
+    pub ack_ms: Millis,
+    /// How long an event of another replica waits for the peer to get it from someone else.
+    pub forward_ms: Millis,
+    /// How long nothing may be acknowledged before the exchange is opened anew.
+    pub stall_ms: Millis,
+    /// How often it is opened anew before the session is ended.
+    pub stalls_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            window_bytes_max: 8 << 20,
+            frame_bytes_max: 1 << 20,
+            eager_vector_len_max: 64,
+            vector_len_max: 1 << 17,
+            spaces_max: 4096,
+            ack_ms: 20,
+            forward_ms: 60,
+            stall_ms: 10_000,
+            stalls_max: 6,
+        }
+    }
+}
+
+/// A stretch of the log: one segment's bytes, and which events it holds.
+#[derive(Clone, Debug)]
+pub struct Stretch {
+    /// What its author signed.
+    pub bytes: Arc<[u8]>,
+    /// The first event.
+    pub first: Dot,
+    /// The last event.
+    pub last: Dot,
+}
+
+/// What one commit made durable in one space.
+#[derive(Clone, Debug, Default)]
+pub struct Committed {
+    /// The replicas of which more is known now: head, and whether it is a tip.
+    pub advanced: Vec<(ReplicaId, Head, bool)>,
+    /// What the log gained, in log order.
+    pub written: Vec<Stretch>,
+    /// Whether any of that was written here.
+    pub local: bool,
+    /// Who may do what from now on, if that changed.
+    pub access: Option<Access>,
+    /// The sessions whose segments are among these, or were known already.
+    pub from: BTreeSet<SessionId>,
+    /// The sessions whose segments could not be applied.
+    pub rejected: Vec<(SessionId, Rejection)>,
+}
+
+/// Why the ledger did not apply a segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rejection {
+    /// Something that it builds on is not here: open anew.
+    Missing,
+    /// A dot was used twice.
+    Forked,
+    /// The author or the content is not acceptable, whoever forwards it.
+    Misbehaved(PeerMisbehaved),
+}
+
+/// What a peer did that no honest peer does. The session is ended; no state was changed by it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerMisbehaved {
+    /// A frame that is malformed or unknown and critical.
+    #[error("sent an invalid message: {0}")]
+    Message(#[from] InvalidMessage),
+    /// A segment that is malformed or that its author did not sign.
+    #[error("sent an invalid segment: {0}")]
+    Segment(#[from] InvalidSegment),
+    /// An event by somebody who may not write it.
+    #[error("sent an event that is not granted: {0}")]
+    NotGranted(#[from] NotGranted),
+    /// A message on a channel, or at a time, where it makes no sense.
+    #[error("sent an unexpected {0}")]
+    Unexpected(&'static str),
+    /// An event that claims an impossible place in causality.
+    #[error("sent an impossible event: {0}")]
+    Impossible(String),
+    /// More replicas or spaces than allowed.
+    #[error("exceeded the limit of {limit} {what}")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// It takes what is sent and never says that it has it.
+    #[error("does not acknowledge what it is sent")]
+    NeverAcknowledges,
+    /// It speaks no version that this release does.
+    #[error("speaks protocol version {0}")]
+    Version(u32),
+}
+
+/// What happens to a replica.
+#[derive(Debug)]
+pub enum Input {
+    /// A space that the ledger holds: at the start, created, or joined.
+    Held {
+        /// The space.
+        space: SpaceId,
+        /// Its generation.
+        revision: u64,
+        /// What is known of it, durably.
+        known: Known,
+        /// Who may do what.
+        access: Access,
+    },
+    /// A connection to a peer, whose identity the transport has proved.
+    Connected {
+        /// The new session.
+        session: SessionId,
+        /// Who it is.
+        peer: DeviceId,
+    },
+    /// A connection is gone.
+    Disconnected {
+        /// The session.
+        session: SessionId,
+    },
+    /// A frame came.
+    Received {
+        /// From whom.
+        session: SessionId,
+        /// About what.
+        channel: Channel,
+        /// Its type.
+        kind: u8,
+        /// Whether it must be understood.
+        critical: bool,
+        /// Its body.
+        body: Vec<u8>,
+    },
+    /// Something became durable.
+    Committed {
+        /// In which space.
+        space: SpaceId,
+        /// What.
+        committed: Committed,
+    },
+    /// A commit failed. What peers sent since the last successful one must come again.
+    CommitFailed,
+    /// The answer to [`Output::Fetch`].
+    Fetched {
+        /// For whom.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
+        /// What lies next in the log; none if the read failed.
+        stretches: Option<Vec<Stretch>>,
+    },
+    /// Redeem a ticket at a peer.
+    Redeem {
+        /// The session with its inviter.
+        session: SessionId,
+        /// The ticket's bytes.
+        ticket: Vec<u8>,
+    },
+    /// The answer to [`Output::Admit`].
+    Admitted {
+        /// Who asked.
+        session: SessionId,
+        /// What to tell it.
+        answer: Result<Introduction, TicketRefusal>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What a replica wants done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message. Messages on one channel arrive in order or the session is lost.
+    Send {
+        /// To whom.
+        session: SessionId,
+        /// On which channel.
+        channel: Channel,
+        /// What.
+        message: Message,
+    },
+    /// Commit what a peer sent, then report [`Input::Committed`].
+    Store {
+        /// Who sent it.
+        session: SessionId,
+        /// Into which space.
+        space: SpaceId,
+        /// What, in order.
+        segments: Vec<Segment>,
+    },
+    /// Read the log, then report [`Input::Fetched`].
+    Fetch {
+        /// For whom.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
+        /// What need not be read.
+        after: VersionVector,
+        /// About how much to read; at least one segment.
+        bytes_max: usize,
+    },
+    /// A peer shows a ticket: grant what it says if it is good, then report [`Input::Admitted`].
+    Admit {
+        /// Who shows it.
+        session: SessionId,
+        /// Its device.
+        device: DeviceId,
+        /// The ticket's bytes.
+        ticket: Vec<u8>,
+    },
+    /// The answer to [`Input::Redeem`].
+    Redeemed {
+        /// Who answered.
+        session: SessionId,
+        /// What it said.
+        answer: Result<Introduction, TicketRefusal>,
+    },
+    /// End a session, because of what the peer did.
+    Close {
+        /// The session.
+        session: SessionId,
+        /// Why.
+        reason: PeerMisbehaved,
+    },
+}
+
+#[derive(Debug)]
+struct Space {
+    revision: u64,
+    access: Access,
+    known: Known,
+    /// The same, counters only: what is durable here.
+    vector: VersionVector,
+    /// That, and what is on its way to the disk.
+    incoming: VersionVector,
+    /// The digest of `known`, until it changes.
+    digest: Option<[u8; 16]>,
+}
+
+impl Space {
+    fn digest(&mut self) -> [u8; 16] {
+        let Self { known, digest, .. } = self;
+        *digest.get_or_insert_with(|| {
+            let mut hasher = blake3::Hasher::new_derive_key("thence 1 knowledge");
+            for (replica, head, _) in known.heads() {
+                hasher.update(replica.as_bytes());
+                hasher.update(&head.counter.to_le_bytes());
+                hasher.update(head.hash.as_bytes());
+            }
+            let mut digest = [0; 16];
+            digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+            digest
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Session {
+    peer: DeviceId,
+    hello: Option<Hello>,
+    /// How many spaces the peer opened at the start, once it said so.
+    offered: Option<u64>,
+    /// The spaces that it did open.
+    opened: BTreeSet<SpaceId>,
+    links: BTreeMap<SpaceId, Link>,
+}
+
+/// How a space stands with one peer, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkStatus {
+    /// The session.
+    pub session: SessionId,
+    /// The peer.
+    pub peer: DeviceId,
+    /// How far it is.
+    pub state: LinkState,
+    /// Events that the peer said it has and that are not here.
+    pub behind_events: u64,
+    /// Events that are here and that the peer has not acknowledged.
+    pub ahead_events: u64,
+}
+
+/// The protocol of one node: all its spaces, all its sessions.
+#[derive(Debug)]
+pub struct Replica {
+    agent: String,
+    limits: Limits,
+    now: Millis,
+    spaces: BTreeMap<SpaceId, Space>,
+    sessions: BTreeMap<SessionId, Session>,
+    outputs: VecDeque<Output>,
+    /// When links have something to do.
+    timers: BTreeSet<(Millis, SessionId, SpaceId)>,
+}
+
+impl Replica {
+    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people.
+    pub fn new(agent: impl Into<String>, limits: Limits) -> Self {
+        Self {
+            agent: agent.into(),
+            limits,
+            now: 0,
+            spaces: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            outputs: VecDeque::new(),
+            timers: BTreeSet::new(),
+        }
+    }
+
+    /// Takes in what happened at `now`, and everything that was due by then.
+    pub fn handle(&mut self, now: Millis, input: Input) {
+        self.now = now.max(self.now);
+        match input {
+            Input::Held { space, revision, known, access } => self.hold(space, revision, known, access),
+            Input::Connected { session, peer } => self.connect(session, peer),
+            Input::Disconnected { session } => self.forget(session),
+            Input::Received { session, channel, kind, critical, body } => {
+                if self.sessions.contains_key(&session)
+                    && let Err(reason) = self.receive(session, channel, kind, critical, &body)
+                {
+                    self.close(session, reason);
+                }
+            }
+            Input::Committed { space, committed } => self.committed(space, committed),
+            Input::CommitFailed => self.commit_failed(),
+            Input::Fetched { session, space, stretches } => self.fetched(session, space, stretches),
+            Input::Redeem { session, ticket } => {
+                self.send(session, Channel::Control, Message::Redeem(ByteBuf::from(ticket)));
+            }
+            Input::Admitted { session, answer } => {
+                if self.sessions.contains_key(&session) {
+                    self.send(session, Channel::Control, Message::Redeemed(answer));
+                }
+            }
+            Input::Tick => {}
+        }
+        while let Some(&(due, session, space)) = self.timers.first()
+            && due <= self.now
+        {
+            self.timers.pop_first();
+            if let Some(link) = self.link(session, space) {
+                link.scheduled = None;
+            }
+            self.on_timer(session, space);
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Replica::handle`] with [`Input::Tick`], if nothing happens before.
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        self.timers.first().map(|(due, ..)| *due)
+    }
+
+    /// How `space` stands with every connected peer that may see it.
+    pub fn links(&self, space: SpaceId) -> Vec<LinkStatus> {
+        let Some(ours) = self.spaces.get(&space).map(|space| &space.vector) else { return Vec::new() };
+        let status = |(&session, state): (&SessionId, &Session)| {
+            let link = state.links.get(&space)?;
+            let theirs = link.theirs.clone().unwrap_or_default();
+            Some(LinkStatus {
+                session,
+                peer: state.peer,
+                state: link.state(ours),
+                behind_events: theirs.count_missing_from(ours),
+                ahead_events: ours.count_missing_from(&theirs),
+            })
+        };
+        self.sessions.iter().filter_map(status).collect()
+    }
+
+    /// What `session`'s peer acknowledged as durable in each space.
+    pub fn acknowledged(&self, session: SessionId) -> Vec<(SpaceId, VersionVector)> {
+        let links = self.sessions.get(&session).map(|session| &session.links);
+        let known = |(space, link): (&SpaceId, &Link)| Some((*space, link.theirs.clone()?));
+        links.into_iter().flatten().filter_map(known).collect()
+    }
+
+    /// What the peer of `session` says it is; none before its hello.
+    pub fn hello(&self, session: SessionId) -> Option<&Hello> {
+        self.sessions.get(&session)?.hello.as_ref()
+    }
+
+    /// Whether everything that both sides of `session` may share is known to both, durably.
+    pub fn is_synced(&self, session: SessionId) -> bool {
+        let Some(session) = self.sessions.get(&session) else { return false };
+        let all_opened = session.offered.is_some_and(|offered| session.opened.len() as u64 >= offered);
+        session.hello.is_some()
+            && all_opened
+            && session.links.iter().all(|(space, link)| match self.spaces.get(space) {
+                Some(space) => matches!(link.state(&space.vector), LinkState::Synced | LinkState::Refused(_)),
+                None => true,
+            })
+    }
+
+    // What happens in a session.
+
+    fn hold(&mut self, space: SpaceId, revision: u64, known: Known, access: Access) {
+        let vector = known.vector();
+        let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
+        self.spaces.insert(space, held);
+        self.open_where_granted(space);
+    }
+
+    fn connect(&mut self, session: SessionId, peer: DeviceId) {
+        let links = BTreeMap::new();
+        self.sessions.insert(session, Session { peer, hello: None, offered: None, opened: BTreeSet::new(), links });
+        let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
+        self.send(session, Channel::Control, Message::Hello(hello));
+        let granted: Vec<SpaceId> =
+            self.spaces.iter().filter(|(_, space)| space.access.role(peer).is_some()).map(|(id, _)| *id).collect();
+        self.send(session, Channel::Control, Message::Offered(granted.len() as u64));
+        for space in granted {
+            self.open(session, space, false);
+        }
+    }
+
+    fn forget(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+        self.timers.retain(|(_, of, _)| *of != session);
+    }
+
+    fn close(&mut self, session: SessionId, reason: PeerMisbehaved) {
+        if self.sessions.contains_key(&session) {
+            self.forget(session);
+            self.outputs.push_back(Output::Close { session, reason });
+        }
+    }
+
+    fn send(&mut self, session: SessionId, channel: Channel, message: Message) {
+        self.outputs.push_back(Output::Send { session, channel, message });
+    }
+
+    fn receive(
+        &mut self,
+        session: SessionId,
+        channel: Channel,
+        kind: u8,
+        critical: bool,
+        body: &[u8],
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(message) = Message::decode(kind, critical, body)? else { return Ok(()) };
+        match (channel, message) {
+            (Channel::Control, Message::Hello(hello)) => self.on_hello(session, hello),
+            (Channel::Control, Message::Offered(count)) => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.offered = Some(count);
+                }
+                Ok(())
+            }
+            (Channel::Control, Message::Redeem(ticket)) => {
+                let Some(device) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
+                self.outputs.push_back(Output::Admit { session, device, ticket: ticket.into_vec() });
+                Ok(())
+            }
+            (Channel::Control, Message::Redeemed(answer)) => {
+                self.outputs.push_back(Output::Redeemed { session, answer });
+                Ok(())
+            }
+            (Channel::Space(space), Message::Open(open)) => self.on_open(session, space, open),
+            (Channel::Space(space), Message::Know(knowledge)) => self.on_know(session, space, knowledge),
+            (Channel::Space(space), Message::Segments(segments)) => self.on_segments(session, space, segments),
+            (Channel::Space(space), Message::Ack(dots)) => self.on_ack(session, space, dots),
+            (Channel::Space(space), Message::Refuse(refusal)) => {
+                if let Some(link) = self.link(session, space) {
+                    link.refuse(refusal);
+                    self.reschedule(session, space);
+                }
+                Ok(())
+            }
+            _ => Err(PeerMisbehaved::Unexpected("message for this channel")),
+        }
+    }
+
+    fn on_hello(&mut self, session: SessionId, hello: Hello) -> Result<(), PeerMisbehaved> {
+        if hello.version != PROTOCOL_VERSION {
+            return Err(PeerMisbehaved::Version(hello.version));
+        }
+        if hello.agent.len() > 256 {
+            return Err(PeerMisbehaved::TooMany { what: "bytes in its name", limit: 256 });
+        }
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.hello = Some(hello);
+        }
+        Ok(())
+    }
+
+    fn link(&mut self, session: SessionId, space: SpaceId) -> Option<&mut Link> {
+        self.sessions.get_mut(&session)?.links.get_mut(&space)
+    }
+
+    /// Says what is known here, and so asks for everything else.
+    fn open(&mut self, session: SessionId, space: SpaceId, answer: bool) {
+        let Some(held) = self.spaces.get_mut(&space) else { return };
+        let digest = held.digest();
+        let eager = held.vector.len() <= self.limits.eager_vector_len_max;
+        let knowledge = eager.then(|| Knowledge::full(held.vector.clone()));
+        let (revision, announced) = (held.revision, held.vector.clone());
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let link = state.links.entry(space).or_default();
+        link.opened = true;
+        link.refused = None;
+        link.opened_with = (!eager).then(|| (digest, announced.clone()));
+        link.announced = announced;
+        link.owed.clear();
+        link.reopen_at = None;
+        let open = Open { revision, digest, knowledge, answer };
+        self.send(session, Channel::Space(space), Message::Open(open));
+    }
+
+    /// Opens `space` with every connected peer that may see it and with which it is not open.
+    fn open_where_granted(&mut self, space: SpaceId) {
+        let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
+        // Where the peer refused, it is for the peer to open once it knows of the grant.
+        let closed = |session: &Session| !session.links.contains_key(&space);
+        let wanting: Vec<SessionId> = (self.sessions.iter())
+            .filter(|(_, session)| access.role(session.peer).is_some() && closed(session))
+            .map(|(id, _)| *id)
+            .collect();
+        for session in wanting {
+            self.open(session, space, false);
+        }
+    }
+
+    fn on_open(&mut self, session: SessionId, space: SpaceId, open: Open) -> Result<(), PeerMisbehaved> {
+        let spaces_max = self.limits.spaces_max;
+        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        state.opened.insert(space);
+        if state.opened.len() > spaces_max {
+            return Err(PeerMisbehaved::TooMany { what: "spaces", limit: spaces_max });
+        }
+        let peer = state.peer;
+        let held = self.spaces.get_mut(&space).filter(|held| held.access.role(peer).is_some());
+        let Some(held) = held else {
+            // One answer for both: whether a space exists is not told to those who may not see it.
+            self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
+            return Ok(());
+        };
+        if held.revision != open.revision {
+            self.send(session, Channel::Space(space), Message::Refuse(Refusal::Revision));
+            return Ok(());
+        }
+        let same = held.digest() == open.digest;
+        let vector = held.vector.clone();
+        if open.answer || self.link(session, space).is_none_or(|link| !link.opened) {
+            self.open(session, space, false);
+        }
+        // Both sides opened without waiting, so each compares with what it knows now and with what it said then. What
+        // neither matches is told in full by whoever said only a digest: the rule is the same on both sides, so nobody
+        // waits for a message that the other does not send.
+        let said = self.link(session, space).and_then(|link| link.opened_with.clone());
+        let said_same = said.as_ref().is_some_and(|(digest, _)| *digest == open.digest);
+        let theirs = match (same, said, open.knowledge) {
+            (true, ..) => Some(vector.clone()),
+            (false, Some((_, said)), _) if said_same => Some(said),
+            (false, _, None) => None,
+            (false, _, Some(knowledge)) => match self.full_vector(session, space, knowledge)? {
+                Some(theirs) => Some(theirs),
+                None => return Ok(()),
+            },
+        };
+        let Some(link) = self.link(session, space) else { return Ok(()) };
+        link.forked = !same && theirs.as_ref() == Some(&vector);
+        let tell = link.opened_with.is_some() && !said_same;
+        match theirs {
+            Some(theirs) => link.reset(theirs),
+            None => link.theirs = None,
+        }
+        if tell {
+            self.send(session, Channel::Space(space), Message::Know(Knowledge::full(vector)));
+        }
+        self.pump(session, space);
+        Ok(())
+    }
+
+    /// The vector of a peer that holds a whole space; none after refusing one that holds a part.
+    fn full_vector(
+        &mut self,
+        session: SessionId,
+        space: SpaceId,
+        knowledge: Knowledge,
+    ) -> Result<Option<VersionVector>, PeerMisbehaved> {
+        let limit = self.limits.vector_len_max;
+        if knowledge.ranges().any(|(_, vector)| vector.len() > limit) {
+            return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
+        }
+        let full = knowledge.as_full().cloned();
+        if full.is_none() {
+            self.send(session, Channel::Space(space), Message::Refuse(Refusal::Partial));
+        }
+        Ok(full)
+    }
+
+    fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
+        let Some(theirs) = self.full_vector(session, space, knowledge)? else { return Ok(()) };
+        let forked = self.spaces.get(&space).is_some_and(|held| held.vector == theirs);
+        if let Some(link) = self.link(session, space) {
+            if link.theirs.is_none() {
+                link.forked = forked;
+                link.reset(theirs);
+            }
+            self.pump(session, space);
+        }
+        Ok(())
+    }
+
+    fn on_segments(
+        &mut self,
+        session: SessionId,
+        space: SpaceId,
+        segments: Vec<ByteBuf>,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(link) = self.sessions.get_mut(&session).and_then(|session| session.links.get_mut(&space)) else {
+            // A peer that was never answered cannot know that we want anything.
+            return Err(PeerMisbehaved::Unexpected("segment of a space that is not open"));
+        };
+        let Some(held) = self.spaces.get_mut(&space).filter(|_| link.opened) else { return Ok(()) };
+        let mut accepted: Vec<Segment> = Vec::new();
+        let mut complete = true;
+        for bytes in segments {
+            let segment = Segment::verify(space, held.revision, bytes.into_vec().into())?;
+            let (first, last) = (segment.first(), segment.last());
+            if held.incoming.contains(last) {
+                // Somebody else was quicker, or the acknowledgement was lost.
+                link.acknowledged(last);
+                link.owed.insert(last.replica);
+                continue;
+            }
+            let follows = first.counter <= held.incoming.counter(first.replica) + 1;
+            let depends_on = |dot: Dot| dot.replica == first.replica || held.incoming.contains(dot);
+            let grounded = (segment.events().iter())
+                .all(|event| event.dependencies.iter().all(|dependency| depends_on(dependency.dot)));
+            if !follows || !grounded {
+                complete = false;
+                break;
+            }
+            held.incoming.advance(last);
+            link.acknowledged(last);
+            accepted.push(segment);
+        }
+        if !link.owed.is_empty() {
+            link.ack_at = Some(self.now);
+        }
+        if !complete && link.reopen_at.is_none_or(|at| at > self.now + self.limits.ack_ms) {
+            // What is on its way to the disk may be what is missing here: let it land before asking.
+            link.reopen_at = Some(self.now + self.limits.ack_ms);
+        }
+        if !accepted.is_empty() {
+            link.stalls = 0;
+            self.outputs.push_back(Output::Store { session, space, segments: accepted });
+        }
+        self.reschedule(session, space);
+        Ok(())
+    }
+
+    fn on_ack(&mut self, session: SessionId, space: SpaceId, dots: Vec<Dot>) -> Result<(), PeerMisbehaved> {
+        let limit = self.limits.vector_len_max;
+        let (now, stall_ms) = (self.now, self.limits.stall_ms);
+        let Some(link) = self.link(session, space) else { return Ok(()) };
+        for dot in dots {
+            link.acknowledged(dot);
+        }
+        if link.theirs.as_ref().is_some_and(|theirs| theirs.len() > limit) {
+            return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
+        }
+        if link.settle() {
+            link.stalls = 0;
+            link.stall_at = (!link.is_idle()).then_some(now + stall_ms);
+        }
+        self.pump(session, space);
+        Ok(())
+    }
+
+    // What the ledger reports.
+
+    fn committed(&mut self, space: SpaceId, committed: Committed) {
+        let Committed { advanced, written, local, access, from, rejected } = committed;
+        let Some(held) = self.spaces.get_mut(&space) else { return };
+        let before = held.vector.clone();
+        if !advanced.is_empty() {
+            held.digest = None;
+        }
+        for (replica, head, tip) in advanced {
+            let dot = Dot::new(replica, head.counter);
+            held.known.set(replica, head, tip);
+            held.vector.advance(dot);
+            held.incoming.advance(dot);
+        }
+        if let Some(access) = access {
+            held.access = access;
+        }
+        if !rejected.is_empty() {
+            held.incoming = held.vector.clone();
+        }
+        for (session, rejection) in rejected {
+            match rejection {
+                Rejection::Misbehaved(reason) => self.close(session, reason),
+                Rejection::Forked => {
+                    if let Some(link) = self.link(session, space) {
+                        link.forked = true;
+                    }
+                }
+                Rejection::Missing => {
+                    let at = self.now + self.limits.ack_ms;
+                    if let Some(link) = self.link(session, space) {
+                        link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));
+                    }
+                }
+            }
+        }
+        self.open_where_granted(space);
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            let (now, limits) = (self.now, self.limits);
+            let Some(link) = self.link(session, space) else { continue };
+            if link.theirs.is_none() {
+                continue;
+            }
+            let ack_at = if from.contains(&session) { now } else { now + limits.ack_ms };
+            link.ack_at = Some(link.ack_at.map_or(ack_at, |due| due.min(ack_at)));
+            if !local {
+                link.forward_at.get_or_insert(now + limits.forward_ms);
+                self.reschedule(session, space);
+                continue;
+            }
+            // The usual case of live push: the peer had everything, so what was just written is all that it lacks,
+            // and is still in memory.
+            let caught_up = link.sent.descends(&before) && !link.fetching && !link.forked;
+            if caught_up && link.in_flight_bytes < limits.window_bytes_max {
+                let stretches = written.clone();
+                self.push(session, space, stretches);
+            }
+            self.pump(session, space);
+        }
+    }
+
+    fn commit_failed(&mut self) {
+        for held in self.spaces.values_mut() {
+            held.incoming = held.vector.clone();
+        }
+        let at = self.now + self.limits.stall_ms;
+        let links: Vec<(SessionId, SpaceId)> = (self.sessions.iter())
+            .flat_map(|(session, state)| state.links.keys().map(|space| (*session, *space)))
+            .collect();
+        for (session, space) in links {
+            if let Some(link) = self.link(session, space) {
+                link.stall_at.get_or_insert(at);
+            }
+            self.reschedule(session, space);
+        }
+    }
+
+    fn fetched(&mut self, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>>) {
+        let Some(link) = self.link(session, space) else { return };
+        link.fetching = false;
+        match stretches {
+            Some(stretches) if !stretches.is_empty() => {
+                self.push(session, space, stretches);
+                self.pump(session, space);
+            }
+            // Nothing to read although something is missing, or a read error: try again later, not at once.
+            _ => {
+                let at = self.now + self.limits.stall_ms;
+                if let Some(link) = self.link(session, space) {
+                    link.forward_at = Some(at);
+                }
+                self.reschedule(session, space);
+            }
+        }
+    }
+
+    // Sending.
+
+    /// Sends stretches of the log that the peer lacks, in frames.
+    fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
+        let frame_bytes_max = self.limits.frame_bytes_max;
+        let Some(link) = self.link(session, space) else { return };
+        let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
+        let mut room = 0;
+        for Stretch { bytes, first, last } in stretches {
+            // A gap means that the peer's view was reset while the log was read: what it lacks is read anew.
+            if link.sent.contains(last) || first.counter > link.sent.counter(first.replica) + 1 {
+                continue;
+            }
+            link.send(last, bytes.len());
+            if bytes.len() > room {
+                frames.push(Vec::new());
+                room = frame_bytes_max;
+            }
+            room = room.saturating_sub(bytes.len());
+            if let Some(frame) = frames.last_mut() {
+                frame.push(ByteBuf::from(bytes.to_vec()));
+            }
+        }
+        if frames.is_empty() {
+            return;
+        }
+        let stall_at = self.now + self.limits.stall_ms;
+        if let Some(link) = self.link(session, space) {
+            link.stall_at.get_or_insert(stall_at);
+        }
+        for frame in frames {
+            self.send(session, Channel::Space(space), Message::Segments(frame));
+        }
+    }
+
+    /// Reads on in the log if the peer lacks something and the window is open.
+    fn pump(&mut self, session: SessionId, space: SpaceId) {
+        let limits = self.limits;
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
+        let Some(link) = state.links.get_mut(&space) else { return };
+        let open = link.theirs.is_some() && link.opened && link.refused.is_none() && !link.forked;
+        if open
+            && !link.fetching
+            && link.in_flight_bytes < limits.window_bytes_max
+            && !link.sent.descends(&held.vector)
+        {
+            link.fetching = true;
+            link.forward_at = None;
+            let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
+            self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
+        }
+        self.reschedule(session, space);
+    }
+
+    /// Says what became durable here and was not said yet.
+    fn acknowledge(&mut self, session: SessionId, space: SpaceId) {
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
+        let Some(link) = state.links.get_mut(&space) else { return };
+        let owed = std::mem::take(&mut link.owed);
+        let vector = &held.vector;
+        let again = owed.into_iter().map(|replica| Dot::new(replica, vector.counter(replica)));
+        let news = vector.missing_from(&link.announced).map(|(replica, _, last)| Dot::new(replica, last));
+        let dots: BTreeSet<Dot> = again.chain(news).filter(|dot| dot.counter > 0).collect();
+        if !dots.is_empty() {
+            link.announced = vector.clone();
+            self.send(session, Channel::Space(space), Message::Ack(dots.into_iter().collect()));
+        }
+    }
+
+    fn on_timer(&mut self, session: SessionId, space: SpaceId) {
+        let (now, limits) = (self.now, self.limits);
+        let due = |at: &mut Option<Millis>| at.take_if(|at| *at <= now).is_some();
+        let Some(link) = self.link(session, space) else { return };
+        let (ack, forward) = (due(&mut link.ack_at), due(&mut link.forward_at));
+        let (reopen, stalled) = (due(&mut link.reopen_at), due(&mut link.stall_at));
+        if ack && link.opened {
+            self.acknowledge(session, space);
+        }
+        if stalled && let Some(link) = self.link(session, space) {
+            link.stalls += 1;
+            if link.stalls > limits.stalls_max {
+                self.close(session, PeerMisbehaved::NeverAcknowledges);
+                return;
+            }
+            link.stall_at = Some(now + limits.stall_ms);
+        }
+        if reopen || stalled {
+            // A digest alone says nothing to a peer that does not share it: then both sides must say theirs anew.
+            let eager = |held: &Space| held.vector.len() <= limits.eager_vector_len_max;
+            let answer = stalled || !self.spaces.get(&space).is_some_and(eager);
+            self.open(session, space, answer);
+        }
+        if forward {
+            self.pump(session, space);
+        }
+        self.reschedule(session, space);
+    }
+
+    /// Keeps the timers in step with a link's moments.
+    fn reschedule(&mut self, session: SessionId, space: SpaceId) {
+        let Some(link) = self.sessions.get_mut(&session).and_then(|state| state.links.get_mut(&space)) else { return };
+        let due = link.due();
+        if due == link.scheduled {
+            return;
+        }
+        if let Some(old) = std::mem::replace(&mut link.scheduled, due) {
+            self.timers.remove(&(old, session, space));
+        }
+        if let Some(due) = due {
+            self.timers.insert((due, session, space));
+        }
+    }
+}

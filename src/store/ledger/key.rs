@@ -1,0 +1,156 @@
+//! What is kept under which key.
+//!
+//! Every key begins with one letter for its table. Everything of a space begins further with a four-byte number that
+//! stands for one *revision* of that space: small keys, and a wiped revision is one key range to remove. Numbers are
+//! big-endian, so that byte order is number order.
+//!
+//! | table | key → row |
+//! |---|---|
+//! | `m` | name → what concerns the whole store: [`super::record::Meta`], peers |
+//! | `s` | space id → [`super::record::SpaceRow`], with the number of its current revision |
+//! | `t` | number → [`super::record::Totals`] |
+//! | `r` | number, replica number → whose incarnation that is |
+//! | `c` | number, collection number → its name |
+//! | `k` | number, range, replica number → head and whether it is a tip |
+//! | `l` | number, arrival → a segment, as it was signed |
+//! | `d` | number, replica number, last counter → arrival |
+//! | `o` | number, collection number, object key → [`super::record::ObjectRow`] |
+//! | `f` | number, position → [`super::record::FeedRow`]: each object once, at its latest change |
+//! | `x` | number, index, collection number, object key → nothing: objects in conflict, lost edits |
+//! | `p` | space id, device → what that peer acknowledged last |
+
+/// The range number of the only key range that this release keeps, the full one.
+pub(super) const FULL_RANGE: u16 = 0;
+
+/// An index over objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Index {
+    Conflicts = 1,
+    Lost = 2,
+}
+
+fn key(table: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|part| part.len()).sum::<usize>());
+    key.push(table);
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+    key
+}
+
+pub(super) fn meta() -> Vec<u8> {
+    key(b'm', &[b"store"])
+}
+
+pub(super) fn setting(name: &str) -> Vec<u8> {
+    key(b'm', &[b"setting/", name.as_bytes()])
+}
+
+pub(super) fn peers() -> Vec<u8> {
+    key(b'm', &[b"peer/"])
+}
+
+pub(super) fn peer(device: &[u8; 32]) -> Vec<u8> {
+    key(b'm', &[b"peer/", device])
+}
+
+pub(super) fn spaces() -> Vec<u8> {
+    key(b's', &[])
+}
+
+pub(super) fn space(id: &[u8; 16]) -> Vec<u8> {
+    key(b's', &[id])
+}
+
+pub(super) fn totals(number: u32) -> Vec<u8> {
+    key(b't', &[&number.to_be_bytes()])
+}
+
+pub(super) fn replicas(number: u32) -> Vec<u8> {
+    key(b'r', &[&number.to_be_bytes()])
+}
+
+pub(super) fn replica(number: u32, replica: u32) -> Vec<u8> {
+    key(b'r', &[&number.to_be_bytes(), &replica.to_be_bytes()])
+}
+
+pub(super) fn collections(number: u32) -> Vec<u8> {
+    key(b'c', &[&number.to_be_bytes()])
+}
+
+pub(super) fn collection(number: u32, collection: u32) -> Vec<u8> {
+    key(b'c', &[&number.to_be_bytes(), &collection.to_be_bytes()])
+}
+
+pub(super) fn heads(number: u32) -> Vec<u8> {
+    key(b'k', &[&number.to_be_bytes(), &FULL_RANGE.to_be_bytes()])
+}
+
+pub(super) fn head(number: u32, replica: u32) -> Vec<u8> {
+    key(b'k', &[&number.to_be_bytes(), &FULL_RANGE.to_be_bytes(), &replica.to_be_bytes()])
+}
+
+pub(super) fn segment(number: u32, arrival: u64) -> Vec<u8> {
+    key(b'l', &[&number.to_be_bytes(), &arrival.to_be_bytes()])
+}
+
+pub(super) fn dots(number: u32, replica: u32) -> Vec<u8> {
+    key(b'd', &[&number.to_be_bytes(), &replica.to_be_bytes()])
+}
+
+pub(super) fn dot(number: u32, replica: u32, counter: u64) -> Vec<u8> {
+    key(b'd', &[&number.to_be_bytes(), &replica.to_be_bytes(), &counter.to_be_bytes()])
+}
+
+pub(super) fn objects(number: u32, collection: u32) -> Vec<u8> {
+    key(b'o', &[&number.to_be_bytes(), &collection.to_be_bytes()])
+}
+
+pub(super) fn object(number: u32, collection: u32, name: &str) -> Vec<u8> {
+    key(b'o', &[&number.to_be_bytes(), &collection.to_be_bytes(), name.as_bytes()])
+}
+
+pub(super) fn feed(number: u32) -> Vec<u8> {
+    key(b'f', &[&number.to_be_bytes()])
+}
+
+pub(super) fn position(number: u32, position: u64) -> Vec<u8> {
+    key(b'f', &[&number.to_be_bytes(), &position.to_be_bytes()])
+}
+
+pub(super) fn indexed(number: u32, index: Index) -> Vec<u8> {
+    key(b'x', &[&number.to_be_bytes(), &[index as u8]])
+}
+
+pub(super) fn index(number: u32, index: Index, collection: u32, name: &str) -> Vec<u8> {
+    key(b'x', &[&number.to_be_bytes(), &[index as u8], &collection.to_be_bytes(), name.as_bytes()])
+}
+
+pub(super) fn acknowledged(space: &[u8; 16], device: &[u8; 32]) -> Vec<u8> {
+    key(b'p', &[space, device])
+}
+
+pub(super) fn acknowledgements(space: &[u8; 16]) -> Vec<u8> {
+    key(b'p', &[space])
+}
+
+/// The first key that does not begin with `prefix`.
+pub(super) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            return end;
+        }
+    }
+    // Tables are ASCII letters, so a key never consists of 0xff bytes alone.
+    vec![u8::MAX]
+}
+
+/// The big-endian number that stands at `at` in a key.
+pub(super) fn number_at(key: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The big-endian counter or position that stands at `at` in a key.
+pub(super) fn counter_at(key: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(at..at + 8)?.try_into().ok()?))
+}

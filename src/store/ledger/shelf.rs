@@ -1,0 +1,129 @@
+//! One revision of one space while the node runs: the small things that every read and write needs.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use super::key;
+use super::record::{self, HeadRow, SpaceRow, Totals};
+use crate::causal::{Known, ReplicaId};
+use crate::model::{Access, CollectionName, Grant, Incarnation, Roster, SpaceId};
+use crate::store::{Read, StoreError};
+
+/// Numbers for replica ids and collection names. They are only ever added, so a number read from an older snapshot
+/// means the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    pub(super) replicas: Roster,
+    pub(super) incarnations: Vec<Incarnation>,
+    pub(super) collections: Vec<CollectionName>,
+    collection_numbers: BTreeMap<CollectionName, u32>,
+}
+
+impl Names {
+    pub(super) fn collection(&self, name: &CollectionName) -> Option<u32> {
+        self.collection_numbers.get(name).copied()
+    }
+
+    pub(super) fn collection_name(&self, number: u32) -> Option<&CollectionName> {
+        self.collections.get(usize::try_from(number).ok()?)
+    }
+
+    pub(super) fn incarnation(&self, replica: u32) -> Option<Incarnation> {
+        self.incarnations.get(usize::try_from(replica).ok()?).copied()
+    }
+
+    pub(super) fn add_collection(&mut self, name: CollectionName) -> u32 {
+        let number = u32::try_from(self.collections.len()).unwrap_or(u32::MAX);
+        self.collections.push(name.clone());
+        self.collection_numbers.insert(name, number);
+        number
+    }
+
+    pub(super) fn add_replica(&mut self, incarnation: Incarnation) -> u32 {
+        let number = self.replicas.number(incarnation.replica());
+        if usize::try_from(number).is_ok_and(|number| number == self.incarnations.len()) {
+            self.incarnations.push(incarnation);
+        }
+        number
+    }
+
+    /// Collections that users may see, by name.
+    pub(super) fn user_collections(&self) -> impl Iterator<Item = (&CollectionName, u32)> + '_ {
+        self.collection_numbers.iter().filter(|(name, _)| !name.is_reserved()).map(|(name, number)| (name, *number))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Shelf {
+    pub(super) id: SpaceId,
+    pub(super) row: SpaceRow,
+    pub(super) totals: Totals,
+    pub(super) known: Known,
+    pub(super) access: Access,
+}
+
+/// Reads all rows below `prefix`.
+pub(super) fn rows<T: serde::de::DeserializeOwned>(
+    read: &dyn Read,
+    prefix: &[u8],
+    mut each: impl FnMut(&[u8], T) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut result = Ok(());
+    read.scan(prefix, &key::after_prefix(prefix), &mut |key, value| {
+        result = record::read(key, value).and_then(|row| each(key, row));
+        if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    result
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.to_owned())
+}
+
+impl Shelf {
+    /// An empty space.
+    pub(super) fn new(row: SpaceRow) -> Self {
+        let mut access = Access::new(&row.genesis);
+        access.introduce(row.introducer);
+        Self { id: row.genesis.space(), row, totals: Totals::default(), known: Known::new(), access }
+    }
+
+    /// A space as it is stored.
+    pub(super) fn load(read: &dyn Read, row: SpaceRow) -> Result<(Self, Names), StoreError> {
+        let number = row.number;
+        let mut shelf = Self::new(row);
+        let mut names = Names::default();
+        let totals = key::totals(number);
+        if let Some(value) = read.get(&totals)? {
+            shelf.totals = record::read(&totals, &value)?;
+        }
+        rows(read, &key::replicas(number), |_, incarnation: Incarnation| {
+            names.add_replica(incarnation);
+            Ok(())
+        })?;
+        rows(read, &key::collections(number), |_, name: CollectionName| {
+            names.add_collection(name);
+            Ok(())
+        })?;
+        let mut heads = Vec::new();
+        rows(read, &key::heads(number), |key, row: HeadRow| {
+            let replica: Option<ReplicaId> = key::number_at(key, 7).and_then(|number| names.replicas.replica(number));
+            heads.push((replica.ok_or_else(|| damaged("head of an unknown replica"))?, row.head, row.tip));
+            Ok(())
+        })?;
+        shelf.known = Known::from_heads(heads);
+        if let Some(grants) = names.collection(&CollectionName::grants()) {
+            let prefix = key::objects(number, grants);
+            rows(read, &prefix, |key, row: record::ObjectRow| {
+                let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
+                let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
+                if let Ok(device) = name.parse() {
+                    let grant = object.shown().and_then(|fields| Grant::from_fields(name, &fields));
+                    shelf.access.set(device, grant);
+                }
+                Ok(())
+            })?;
+        }
+        Ok((shelf, names))
+    }
+}
