@@ -3,3 +3,4 @@ pub mod causal;
 pub mod codec;
 pub mod model;
 pub mod replica;
+pub mod store;

@@ -126,22 +126,21 @@ pub struct Known {
     heads: BTreeMap<ReplicaId, Head>,
     /// The replicas whose head no other known event depends on: the direct dependencies of the next local event.
     tips: BTreeSet<ReplicaId>,
+    /// The greatest depth of any head.
+    depth: u64,
 }
 
 impl Known {
     /// Nothing.
     pub const fn new() -> Self {
-        Self { heads: BTreeMap::new(), tips: BTreeSet::new() }
+        Self { heads: BTreeMap::new(), tips: BTreeSet::new(), depth: 0 }
     }
 
     /// What is stored: heads, each with whether it is a tip.
     pub fn from_heads(heads: impl IntoIterator<Item = (ReplicaId, Head, bool)>) -> Self {
         let mut known = Self::new();
         for (replica, head, tip) in heads {
-            known.heads.insert(replica, head);
-            if tip {
-                known.tips.insert(replica);
-            }
+            known.set(replica, head, tip);
         }
         known
     }
@@ -168,7 +167,7 @@ impl Known {
 
     /// The greatest causal depth of any known event; 0 if none is known.
     pub fn depth(&self) -> u64 {
-        self.heads.values().map(|head| head.depth).max().unwrap_or(0)
+        self.depth
     }
 
     /// The direct dependencies of an event that `author` writes now, in replica order.
@@ -213,7 +212,7 @@ impl Known {
             }
         }
         let depth_min = head.map_or(0, |head| head.depth) + 1;
-        let depth_max = self.depth() + 1;
+        let depth_max = self.depth + 1;
         if depth < depth_min || depth > depth_max {
             return Err(Inadmissible::Depth { dot, depth, depth_max });
         }
@@ -223,6 +222,7 @@ impl Known {
     /// Takes over the head of one replica from another copy of the same knowledge.
     pub fn set(&mut self, replica: ReplicaId, head: Head, tip: bool) {
         self.heads.insert(replica, head);
+        self.depth = self.depth.max(head.depth);
         if tip {
             self.tips.insert(replica);
         } else {
@@ -240,8 +240,7 @@ impl Known {
                 changed.insert(dependency.dot.replica);
             }
         }
-        self.heads.insert(dot.replica, Head { counter: dot.counter, depth, hash });
-        self.tips.insert(dot.replica);
+        self.set(dot.replica, Head { counter: dot.counter, depth, hash }, true);
         changed
     }
 }

@@ -11,6 +11,7 @@ mod mutation;
 mod object;
 mod path;
 mod segment;
+mod transaction;
 mod value;
 
 pub use access::{
@@ -25,4 +26,5 @@ pub use mutation::{Edit, Malformed, Mutation, Roster};
 pub use object::{Conflict, Content, Entry, FieldKind, Object, Precedence, Seen, Slot};
 pub use path::{COLLECTION_BYTES_MAX, CollectionName, FIELD_BYTES_MAX, InvalidName, KEY_BYTES_MAX, ObjectKey, Path};
 pub use segment::{Incarnation, InvalidSegment, SEGMENT_BYTES_MAX, Segment};
+pub use transaction::{Operation, Request};
 pub use value::{Array, Float, InvalidValue, NESTING_MAX, Value, parse_json};

@@ -166,6 +166,14 @@ impl Object {
         self.entries.keys().next().is_some_and(|(slot, _)| *slot == Slot::Life)
     }
 
+    /// Whether any field holds several values.
+    pub fn is_conflicted(&self) -> bool {
+        // What one event wrote is never in conflict with itself, and most objects are that.
+        let mut dots = self.entries.keys().map(|(_, dot)| dot);
+        let first = dots.next();
+        dots.any(|dot| Some(dot) != first) && !self.conflicts().is_empty()
+    }
+
     /// Whether it is what is left of edits that lost to a delete.
     pub fn is_lost(&self) -> bool {
         !self.is_visible() && self.tree().has_content()

@@ -11,16 +11,21 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+#[cfg(test)]
+mod contract;
 mod memory;
 mod redb;
 
-pub use memory::MemoryStore;
-pub use redb::RedbStore;
+pub use self::memory::MemoryStore;
+pub use self::redb::RedbStore;
+#[doc(hidden)]
+pub use self::redb::StorageBackend;
 
 /// Changes that become visible and durable together: key → new value, or `None` to remove the key.
 pub type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Why a store did not do what it was asked. The store is unchanged in every case.
+/// Why a store did not do what it was asked. The store is unchanged in every case but one: a commit that failed with
+/// [`StoreError::Io`] is there whole or not at all, which [`Store::reopen`] decides.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -57,6 +62,10 @@ pub trait Read {
     }
 
     /// Visits the entries with `from <= key < to` in key order until `visit` breaks.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a name for the visitor would hide what it is given"
+    )]
     fn scan(
         &self,
         from: &[u8],
