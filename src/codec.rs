@@ -89,6 +89,11 @@ pub fn decode_trusted<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> 
     Ok(value)
 }
 
+/// The value at the front of bytes that this node verified before; what follows is not looked at.
+pub(crate) fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    decode_within::<T, 0x1000>("front", bytes).ok().map(|(value, _)| value)
+}
+
 fn decode_within<T: DeserializeOwned, const LIMIT: usize>(
     what: &'static str,
     bytes: &[u8],

@@ -155,6 +155,11 @@ impl Known {
         self.heads.iter().map(|(replica, head)| (*replica, head, self.tips.contains(replica)))
     }
 
+    /// Whether no other known event depends on the head of `replica`.
+    pub fn is_tip(&self, replica: ReplicaId) -> bool {
+        self.tips.contains(&replica)
+    }
+
     /// Whether the event named `dot` is known.
     pub fn contains(&self, dot: Dot) -> bool {
         self.heads.get(&dot.replica).is_some_and(|head| dot.counter <= head.counter)

@@ -150,6 +150,11 @@ impl Segment {
         Ok(Self { bytes, author: packed.author, events })
     }
 
+    /// The counter of the first event, read from the front of bytes that were verified when they were stored.
+    pub(crate) fn first_counter(bytes: &[u8]) -> Option<u64> {
+        codec::decode_front::<(Incarnation, u64)>(bytes).map(|(_, first)| first)
+    }
+
     /// The bytes that were hashed and signed.
     pub fn bytes(&self) -> &Arc<[u8]> {
         &self.bytes

@@ -25,11 +25,11 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
+use self::link::Link;
 pub use self::link::LinkState;
 pub use self::message::{
     Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
 };
-use self::link::Link;
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
 
@@ -874,10 +874,7 @@ impl Replica {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
         let open = link.theirs.is_some() && link.opened && link.refused.is_none() && !link.forked;
-        if open
-            && !link.fetching
-            && link.in_flight_bytes < limits.window_bytes_max
-            && !link.sent.descends(&held.vector)
+        if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
         {
             link.fetching = true;
             link.forward_at = None;

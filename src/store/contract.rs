@@ -10,24 +10,16 @@ use super::*;
 fn stores() -> Vec<(&'static str, Box<dyn Store>, Option<tempfile::TempDir>)> {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let redb = RedbStore::create(&directory.path().join("store"), 1 << 20, Batch::new()).expect("a new store");
-    vec![
-        ("memory", Box::new(MemoryStore::new()), None),
-        ("redb", Box::new(redb), Some(directory)),
-    ]
+    vec![("memory", Box::new(MemoryStore::new()), None), ("redb", Box::new(redb), Some(directory))]
 }
 
 fn batch<const N: usize>(changes: [(&str, Option<&str>); N]) -> Batch {
-    changes
-        .into_iter()
-        .map(|(key, value)| (key.into(), value.map(Into::into)))
-        .collect()
+    changes.into_iter().map(|(key, value)| (key.into(), value.map(Into::into))).collect()
 }
 
 fn write<const N: usize>(store: &dyn Store, changes: [(&str, Option<&str>); N]) {
     let mut batch = Some(batch(changes));
-    store
-        .commit(&mut |_| Ok(batch.take().expect("computed once")))
-        .expect("the commit succeeds");
+    store.commit(&mut |_| Ok(batch.take().expect("computed once"))).expect("the commit succeeds");
 }
 
 fn all(read: &dyn Read) -> Vec<(String, String)> {
@@ -39,11 +31,7 @@ fn scanned(read: &dyn Read, from: &[u8], to: &[u8], at_most: usize) -> Vec<(Stri
     read.scan(from, to, &mut |key, value| {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("the tests write text");
         seen.push((text(key), text(value)));
-        if seen.len() == at_most {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if seen.len() == at_most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .expect("the scan succeeds");
     seen
@@ -58,24 +46,11 @@ fn a_batch_is_seen_whole_and_by_later_snapshots_only() {
     for (name, store, _directory) in stores() {
         write(&*store, [("a", Some("1")), ("b", Some("2"))]);
         let before = store.snapshot().expect("a snapshot");
-        write(
-            &*store,
-            [("a", None), ("b", Some("3")), ("c", Some("4")), ("never there", None)],
-        );
+        write(&*store, [("a", None), ("b", Some("3")), ("c", Some("4")), ("never there", None)]);
         let after = store.snapshot().expect("a snapshot");
-        assert_eq!(
-            all(&*before),
-            [("a".into(), "1".into()), ("b".into(), "2".into())],
-            "{name}"
-        );
-        assert_eq!(
-            all(&*after),
-            [("b".into(), "3".into()), ("c".into(), "4".into())],
-            "{name}"
-        );
-        let values = after
-            .get_many(&[b"c".to_vec(), b"a".to_vec(), b"b".to_vec()])
-            .expect("reads");
+        assert_eq!(all(&*before), [("a".into(), "1".into()), ("b".into(), "2".into())], "{name}");
+        assert_eq!(all(&*after), [("b".into(), "3".into()), ("c".into(), "4".into())], "{name}");
+        let values = after.get_many(&[b"c".to_vec(), b"a".to_vec(), b"b".to_vec()]).expect("reads");
         assert_eq!(values, [Some(b"4".to_vec()), None, Some(b"3".to_vec())], "{name}");
     }
 }
@@ -83,25 +58,14 @@ fn a_batch_is_seen_whole_and_by_later_snapshots_only() {
 #[test]
 fn a_scan_has_its_first_key_not_its_last_and_ends_when_told() {
     for (name, store, _directory) in stores() {
-        write(
-            &*store,
-            [("a", Some("1")), ("ab", Some("2")), ("b", Some("3")), ("c", Some(""))],
-        );
+        write(&*store, [("a", Some("1")), ("ab", Some("2")), ("b", Some("3")), ("c", Some(""))]);
         let snapshot = store.snapshot().expect("a snapshot");
         assert_eq!(keys(&scanned(&*snapshot, b"a", b"b", 9)), ["a", "ab"], "{name}");
         assert_eq!(keys(&scanned(&*snapshot, b"aa", b"bb", 9)), ["ab", "b"], "{name}");
         assert_eq!(keys(&scanned(&*snapshot, b"a", b"z", 2)), ["a", "ab"], "{name}");
         assert_eq!(keys(&scanned(&*snapshot, b"b", b"b", 9)), [""; 0], "{name}");
-        assert_eq!(
-            keys(&scanned(&*snapshot, b"c", b"a", 9)),
-            [""; 0],
-            "{name}: a range that ends before it begins"
-        );
-        assert_eq!(
-            snapshot.get(b"c").expect("a read"),
-            Some(Vec::new()),
-            "{name}: an empty value is a value"
-        );
+        assert_eq!(keys(&scanned(&*snapshot, b"c", b"a", 9)), [""; 0], "{name}: a range that ends before it begins");
+        assert_eq!(snapshot.get(b"c").expect("a read"), Some(Vec::new()), "{name}: an empty value is a value");
     }
 }
 
@@ -194,11 +158,7 @@ fn entries(read: &dyn Read, from: &[u8], to: &[u8], at_most: usize) -> Entries {
     let mut seen = Vec::new();
     read.scan(from, to, &mut |key, value| {
         seen.push((key.to_vec(), value.to_vec()));
-        if seen.len() == at_most {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if seen.len() == at_most { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .expect("the scan succeeds");
     seen

@@ -30,10 +30,7 @@ impl MemoryStore {
 
     /// An independent store with what is committed now: what a crash leaves, or a backup.
     pub fn fork(&self) -> MemoryStore {
-        Self {
-            committed: RwLock::new(self.committed()),
-            turn: Mutex::new(()),
-        }
+        Self { committed: RwLock::new(self.committed()), turn: Mutex::new(()) }
     }
 
     fn committed(&self) -> Arc<Map> {
@@ -109,10 +106,7 @@ mod tests {
     }
 
     fn value(store: &MemoryStore, key: &str) -> Option<Vec<u8>> {
-        store
-            .snapshot()
-            .and_then(|snapshot| snapshot.get(key.as_bytes()))
-            .expect("memory does not fail")
+        store.snapshot().and_then(|snapshot| snapshot.get(key.as_bytes())).expect("memory does not fail")
     }
 
     #[test]

@@ -13,9 +13,14 @@ use std::ops::ControlFlow;
 
 #[cfg(test)]
 mod contract;
+mod ledger;
 mod memory;
 mod redb;
 
+pub use self::ledger::{
+    Acknowledged, Change, ChangeKind, Done, Found, Ledger, LedgerError, Report, SpaceSummary, View, Work, WriteError,
+    Written,
+};
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
 #[doc(hidden)]
@@ -62,10 +67,7 @@ pub trait Read {
     }
 
     /// Visits the entries with `from <= key < to` in key order until `visit` breaks.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a name for the visitor would hide what it is given"
-    )]
+    #[expect(clippy::type_complexity, reason = "a name for the visitor would hide what it is given")]
     fn scan(
         &self,
         from: &[u8],

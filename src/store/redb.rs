@@ -74,11 +74,7 @@ impl RedbStore {
     pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbStore, StoreError> {
         let path = absolute(path)?;
         let name = path.display().to_string();
-        Self::start(
-            name,
-            Box::new(move || file(OpenOptions::new().read(true).write(true), &path)),
-            cache_bytes,
-        )
+        Self::start(name, Box::new(move || file(OpenOptions::new().read(true).write(true), &path)), cache_bytes)
     }
 
     /// Creates a store at `path` that holds `first`, and opens it with a cache of `cache_bytes` bytes.
@@ -98,11 +94,8 @@ impl RedbStore {
         let refuse = |trouble: Trouble| trouble.refusing(&name);
         vacant(&path).map_err(refuse)?;
         // Not truncated here: it may be another process's, which only the engine's lock can tell.
-        let backend = file(
-            OpenOptions::new().read(true).write(true).create(true).truncate(false),
-            &beside,
-        )
-        .map_err(|error| refuse(Trouble::of_io(error)))?;
+        let backend = file(OpenOptions::new().read(true).write(true).create(true).truncate(false), &beside)
+            .map_err(|error| refuse(Trouble::of_io(error)))?;
         let open = Open::create(backend, cache_bytes, &first).map_err(refuse)?;
         // Asked again under the lock: if another process was quicker, then what is locked here under the name that it
         // had before the rename is the finished store, and nothing may be let through to it.
@@ -113,13 +106,7 @@ impl RedbStore {
             .map_err(|error| StoreError::Io(format!("{name}: {error}")))?;
         // The file stays open, and locked, across the rename, so that there is no moment for anyone else.
         let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
-        Ok(Self {
-            name,
-            source,
-            cache_bytes,
-            open: RwLock::new(Some(open)),
-            turn: Mutex::new(()),
-        })
+        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// The value under `key` in the store at `path`, read without changing the file: so that a caller can look at the
@@ -177,24 +164,12 @@ impl RedbStore {
             .and_then(|backend| Open::create(backend, cache_bytes, &first))
             .and_then(|open| open.let_through().map(|()| open))
             .map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self {
-            name,
-            source,
-            cache_bytes,
-            open: RwLock::new(Some(open)),
-            turn: Mutex::new(()),
-        })
+        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     fn start(name: String, source: Box<Source>, cache_bytes: usize) -> Result<RedbStore, StoreError> {
         let open = Open::existing(&*source, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self {
-            name,
-            source,
-            cache_bytes,
-            open: RwLock::new(Some(open)),
-            turn: Mutex::new(()),
-        })
+        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// What `work` makes of the open engine, or an error while there is none that works.
@@ -215,10 +190,7 @@ impl Store for RedbStore {
             let table =
                 sheltered(|| -> Result<_, EngineError> { Ok(open.database().begin_read()?.open_table(TABLE)?) })
                     .map_err(|trouble| open.health.note(trouble))?;
-            Ok(Box::new(RedbSnapshot {
-                table,
-                health: open.health.clone(),
-            }) as Box<dyn Snapshot>)
+            Ok(Box::new(RedbSnapshot { table, health: open.health.clone() }) as Box<dyn Snapshot>)
         })
     }
 
@@ -331,11 +303,7 @@ struct RedbSnapshot {
 
 impl Read for RedbSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Reading {
-            table: &self.table,
-            health: &self.health,
-        }
-        .get(key)
+        Reading { table: &self.table, health: &self.health }.get(key)
     }
 
     fn scan(
@@ -344,11 +312,7 @@ impl Read for RedbSnapshot {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        Reading {
-            table: &self.table,
-            health: &self.health,
-        }
-        .scan(from, to, visit)
+        Reading { table: &self.table, health: &self.health }.scan(from, to, visit)
     }
 }
 
@@ -392,11 +356,7 @@ impl Open {
         let database = sheltered(|| Builder::new().set_cache_size(cache_bytes).create_with_backend(engine));
         // Also the failed open must not leave a lock behind, should a panic have cut its cleaning up short.
         let database = database.inspect_err(|_| medium.retire())?;
-        Ok(Open {
-            database: Some(database),
-            medium,
-            health: Arc::default(),
-        })
+        Ok(Open { database: Some(database), medium, health: Arc::default() })
     }
 
     fn let_through(&self) -> Result<(), Trouble> {
@@ -408,9 +368,7 @@ impl Open {
 
     fn database(&self) -> &Database {
         // Only `drop` takes it, and nothing borrows what is being dropped.
-        self.database
-            .as_ref()
-            .expect("an open engine has a database until it is dropped")
+        self.database.as_ref().expect("an open engine has a database until it is dropped")
     }
 }
 
@@ -436,9 +394,7 @@ struct Health {
 impl Health {
     fn check(&self) -> Result<(), StoreError> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError::Io(
-                "storage failed before; nothing works until it is reopened".to_string(),
-            ));
+            return Err(StoreError::Io("storage failed before; nothing works until it is reopened".to_string()));
         }
         Ok(())
     }
@@ -538,10 +494,7 @@ fn sheltered<T, E: Into<EngineError>>(work: impl FnOnce() -> Result<T, E>) -> Re
         Err(payload) => {
             let said = payload.downcast_ref::<&str>().copied();
             let said = said.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            Err(Trouble::Damaged(format!(
-                "the storage engine gave up: {}",
-                said.unwrap_or("it did not say why")
-            )))
+            Err(Trouble::Damaged(format!("the storage engine gave up: {}", said.unwrap_or("it did not say why"))))
         }
     }
 }
@@ -626,11 +579,7 @@ impl Medium {
     }
 
     fn close(&self) -> io::Result<()> {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            Ok(())
-        } else {
-            self.backend.close()
-        }
+        if self.closed.swap(true, Ordering::AcqRel) { Ok(()) } else { self.backend.close() }
     }
 }
 
@@ -723,17 +672,13 @@ fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 fn file(options: &OpenOptions, path: &Path) -> io::Result<Box<dyn StorageBackend>> {
-    Ok(Box::new(
-        FileBackend::new(options.open(path)?).map_err(io::Error::other)?,
-    ))
+    Ok(Box::new(FileBackend::new(options.open(path)?).map_err(io::Error::other)?))
 }
 
 fn vacant(path: &Path) -> Result<(), Trouble> {
     match path.try_exists() {
         Ok(false) => Ok(()),
-        Ok(true) => Err(Trouble::Unreadable(
-            "a new store cannot be made: there is a file already".to_string(),
-        )),
+        Ok(true) => Err(Trouble::Unreadable("a new store cannot be made: there is a file already".to_string())),
         Err(error) => Err(Trouble::of_io(error)),
     }
 }

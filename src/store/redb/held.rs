@@ -34,20 +34,12 @@ pub(super) struct Held {
 impl Held {
     /// Over a file of `len` bytes, with no change so far.
     pub(super) fn over(len: u64) -> Self {
-        Self {
-            len,
-            below_bytes: len,
-            changes: Vec::new(),
-        }
+        Self { len, below_bytes: len, changes: Vec::new() }
     }
 
     /// Over any file, which the first change empties.
     pub(super) fn emptied() -> Self {
-        Self {
-            len: 0,
-            below_bytes: 0,
-            changes: vec![Change::SetLen(0)],
-        }
+        Self { len: 0, below_bytes: 0, changes: vec![Change::SetLen(0)] }
     }
 
     /// The length with the changes, in bytes.

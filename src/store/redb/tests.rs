@@ -25,18 +25,12 @@ impl Disk {
     }
 
     fn check(&self) -> io::Result<()> {
-        if self.failing.load(Ordering::SeqCst) {
-            Err(io::Error::other("EIO, on purpose"))
-        } else {
-            Ok(())
-        }
+        if self.failing.load(Ordering::SeqCst) { Err(io::Error::other("EIO, on purpose")) } else { Ok(()) }
     }
 
     fn change(&self) -> io::Result<()> {
         self.writes.fetch_add(1, Ordering::SeqCst);
-        let before = self
-            .fuse
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)));
+        let before = self.fuse.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| Some(left.saturating_sub(1)));
         if before == Ok(1) {
             self.failing.store(true, Ordering::SeqCst);
         }
@@ -100,12 +94,7 @@ fn filled(path: &Path) -> RedbStore {
     let store = RedbStore::create(path, CACHE, one("format", "1")).expect("a new store");
     for round in 0u32..4 {
         let batch: Batch = (0u32..300)
-            .map(|n| {
-                (
-                    format!("{n:06}").into_bytes(),
-                    (n % 7 != round).then(|| vec![round as u8; 40 + n as usize]),
-                )
-            })
+            .map(|n| (format!("{n:06}").into_bytes(), (n % 7 != round).then(|| vec![round as u8; 40 + n as usize])))
             .collect();
         store.commit(&mut |_| Ok(batch.clone())).expect("a commit");
     }
@@ -160,10 +149,7 @@ fn an_open_store_is_in_use_even_for_peek() {
     let (_directory, path) = place();
     let store = RedbStore::create(&path, CACHE, one("format", "1")).expect("a new store");
     assert!(matches!(RedbStore::open(&path, CACHE), Err(StoreError::InUse { .. })));
-    assert!(matches!(
-        RedbStore::peek(&path, b"format"),
-        Err(StoreError::InUse { .. })
-    ));
+    assert!(matches!(RedbStore::peek(&path, b"format"), Err(StoreError::InUse { .. })));
     put(&store, "a", "1").expect("the refusals harmed nothing");
     drop(store);
     RedbStore::open(&path, CACHE).expect("it is free again");
@@ -177,21 +163,10 @@ fn peek_reads_clean_and_killed_files_and_changes_neither() {
     drop(store);
     for (what, bytes) in [("clean", fs::read(&path).expect("a readable file")), ("killed", left)] {
         fs::write(&path, &bytes).expect("a written file");
-        assert_eq!(
-            RedbStore::peek(&path, b"format").expect(what),
-            Some(b"1".to_vec()),
-            "{what}"
-        );
-        assert_eq!(
-            RedbStore::peek(&path, b"last").expect(what),
-            Some(b"acknowledged".to_vec()),
-            "{what}"
-        );
+        assert_eq!(RedbStore::peek(&path, b"format").expect(what), Some(b"1".to_vec()), "{what}");
+        assert_eq!(RedbStore::peek(&path, b"last").expect(what), Some(b"acknowledged".to_vec()), "{what}");
         assert_eq!(RedbStore::peek(&path, b"no such key").expect(what), None, "{what}");
-        assert!(
-            fs::read(&path).expect("a readable file") == bytes,
-            "{what}: peek changed the file"
-        );
+        assert!(fs::read(&path).expect("a readable file") == bytes, "{what}: peek changed the file");
         RedbStore::open(&path, CACHE).expect(what);
     }
 }
@@ -213,10 +188,7 @@ fn what_is_not_a_store_is_refused_and_left_as_it_was() {
         let database = Database::create(&path).expect("a database");
         let transaction = database.begin_write().expect("a transaction");
         let table = TableDefinition::<u64, u64>::new("someone else's");
-        transaction
-            .open_table(table)
-            .and_then(|mut table| Ok(table.insert(1, 1).map(drop)?))
-            .expect("an insert");
+        transaction.open_table(table).and_then(|mut table| Ok(table.insert(1, 1).map(drop)?)).expect("an insert");
         transaction.commit().expect("a commit");
         drop(database);
         fs::read(path).expect("a readable file")
@@ -225,64 +197,30 @@ fn what_is_not_a_store_is_refused_and_left_as_it_was() {
     let mut files: Vec<(String, Vec<u8>)> = vec![
         ("empty".into(), Vec::new()),
         ("one byte".into(), vec![b'r']),
-        (
-            "garbage".into(),
-            (0..20_000u32)
-                .map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8)
-                .collect(),
-        ),
+        ("garbage".into(), (0..20_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect()),
         ("zeros".into(), vec![0; 1 << 20]),
         ("a future format".into(), future),
         ("longer than it was written".into(), longer),
         ("another program's".into(), foreign),
     ];
     for (what, whole) in [("clean", &clean), ("killed", &unclean)] {
-        for len in [
-            9,
-            100,
-            320,
-            4_096,
-            8_192,
-            12_288,
-            65_536,
-            100_000,
-            whole.len() / 8192 * 4096,
-            whole.len() - 1,
-        ] {
+        for len in [9, 100, 320, 4_096, 8_192, 12_288, 65_536, 100_000, whole.len() / 8192 * 4096, whole.len() - 1] {
             files.push((format!("{what}, cut to {len}"), whole[..len].to_vec()));
         }
     }
     for (what, bytes) in files {
         fs::write(&path, &bytes).expect("a written file");
         let peeked = RedbStore::peek(&path, b"no such key");
-        assert!(
-            matches!(peeked, Ok(_) | Err(StoreError::Unreadable { .. })),
-            "{what}: {peeked:?}"
-        );
+        assert!(matches!(peeked, Ok(_) | Err(StoreError::Unreadable { .. })), "{what}: {peeked:?}");
         let refused = RedbStore::open(&path, CACHE).map(drop);
-        assert!(
-            matches!(refused, Err(StoreError::Unreadable { .. })),
-            "{what}: {refused:?}"
-        );
+        assert!(matches!(refused, Err(StoreError::Unreadable { .. })), "{what}: {refused:?}");
         let created = RedbStore::create(&path, CACHE, Batch::new()).map(drop);
-        assert!(
-            matches!(created, Err(StoreError::Unreadable { .. })),
-            "{what}: {created:?}"
-        );
-        assert!(
-            fs::read(&path).expect("a readable file") == bytes,
-            "{what}: the file was touched"
-        );
+        assert!(matches!(created, Err(StoreError::Unreadable { .. })), "{what}: {created:?}");
+        assert!(fs::read(&path).expect("a readable file") == bytes, "{what}: the file was touched");
     }
     for missing in [directory.path().join("missing"), directory.path().to_path_buf()] {
-        assert!(matches!(
-            RedbStore::open(&missing, CACHE),
-            Err(StoreError::Unreadable { .. })
-        ));
-        assert!(matches!(
-            RedbStore::peek(&missing, b"a"),
-            Err(StoreError::Unreadable { .. })
-        ));
+        assert!(matches!(RedbStore::open(&missing, CACHE), Err(StoreError::Unreadable { .. })));
+        assert!(matches!(RedbStore::peek(&missing, b"a"), Err(StoreError::Unreadable { .. })));
     }
     assert!(!directory.path().join("missing").exists(), "opening makes no file");
 }
@@ -298,9 +236,7 @@ fn no_flipped_bits_make_it_panic_or_touch_what_it_refuses() {
     let (mut refused, mut served) = (0, 0);
     let mut random = 1u64;
     let mut next = |below: usize| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) as usize % below
     };
     for round in 0..tries() {
@@ -316,10 +252,7 @@ fn no_flipped_bits_make_it_panic_or_touch_what_it_refuses() {
         }
         fs::write(&path, &bytes).expect("a written file");
         let _ = RedbStore::peek(&path, b"000100");
-        assert!(
-            fs::read(&path).expect("a readable file") == bytes,
-            "byte {at}: peek touched the file"
-        );
+        assert!(fs::read(&path).expect("a readable file") == bytes, "byte {at}: peek touched the file");
         match RedbStore::open(&path, CACHE) {
             Ok(store) => {
                 served += 1;
@@ -331,18 +264,12 @@ fn no_flipped_bits_make_it_panic_or_touch_what_it_refuses() {
             }
             Err(StoreError::Unreadable { .. }) => {
                 refused += 1;
-                assert!(
-                    fs::read(&path).expect("a readable file") == bytes,
-                    "byte {at}: a refused file was touched"
-                );
+                assert!(fs::read(&path).expect("a readable file") == bytes, "byte {at}: a refused file was touched");
             }
             Err(other) => panic!("byte {at}: {other:?}"),
         }
     }
-    assert!(
-        refused > 0 && served > 0,
-        "{refused} refused, {served} served: the damage is not varied enough"
-    );
+    assert!(refused > 0 && served > 0, "{refused} refused, {served} served: the damage is not varied enough");
 }
 
 /// How many damaged files to try: few in the usual run, as many as wanted by hand.
@@ -354,11 +281,7 @@ fn tries() -> u32 {
 fn what_a_crash_left_of_a_creation_is_replaced() {
     let (directory, path) = place();
     let beside = directory.path().join("store.new");
-    for (what, leftover) in [
-        ("empty", Vec::new()),
-        ("half", b"redb\x1a\x0a".to_vec()),
-        ("long", vec![7; 3 << 20]),
-    ] {
+    for (what, leftover) in [("empty", Vec::new()), ("half", b"redb\x1a\x0a".to_vec()), ("long", vec![7; 3 << 20])] {
         fs::write(&beside, leftover).expect("a written file");
         drop(RedbStore::create(&path, CACHE, one("format", "1")).expect(what));
         assert!(!beside.exists(), "{what}: nothing is left beside");
@@ -378,10 +301,7 @@ fn of_two_who_create_at_once_one_succeeds_and_the_other_harms_nothing() {
                 let path = &path;
                 scope.spawn(move || RedbStore::create(path, CACHE, one("creator", n)).map(drop).is_ok())
             });
-            creators
-                .into_iter()
-                .map(|creator| creator.join().expect("no panic"))
-                .collect()
+            creators.into_iter().map(|creator| creator.join().expect("no panic")).collect()
         });
         assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
         let winner = made.iter().position(|made| *made).expect("one succeeded") + 1;
@@ -397,11 +317,7 @@ fn every_commit_is_two_phase() {
     for round in 1..4 {
         let before = disk.syncs.load(Ordering::SeqCst);
         put(&store, "a", &round.to_string()).expect("a commit");
-        assert_eq!(
-            disk.syncs.load(Ordering::SeqCst) - before,
-            2,
-            "one sync for the pages, one for the header"
-        );
+        assert_eq!(disk.syncs.load(Ordering::SeqCst) - before, 2, "one sync for the pages, one for the header");
     }
 }
 
@@ -411,9 +327,7 @@ fn an_empty_batch_and_a_failed_computation_write_nothing() {
     let store = disk.store(Some(Batch::new())).expect("a new store");
     let before = disk.writes.load(Ordering::SeqCst);
     store.commit(&mut |_| Ok(Batch::new())).expect("an empty commit");
-    store
-        .commit(&mut |_| Err(StoreError::Damaged("as computed".into())))
-        .expect_err("the error of the computation");
+    store.commit(&mut |_| Err(StoreError::Damaged("as computed".into()))).expect_err("the error of the computation");
     assert_eq!(disk.writes.load(Ordering::SeqCst), before);
 }
 
@@ -441,15 +355,9 @@ fn after_a_failed_disk_nothing_works_until_reopened_and_nothing_acknowledged_is_
         }
         disk.fuse.store(0, Ordering::SeqCst);
         disk.failing.store(false, Ordering::SeqCst);
-        assert!(
-            matches!(put(&store, "c", "3"), Err(StoreError::Io(_))),
-            "not before it is reopened"
-        );
+        assert!(matches!(put(&store, "c", "3"), Err(StoreError::Io(_))), "not before it is reopened");
         store.reopen().expect("the disk works again");
-        assert!(
-            matches!(old.get(b"a"), Err(StoreError::Io(_))),
-            "an old snapshot stays dead"
-        );
+        assert!(matches!(old.get(b"a"), Err(StoreError::Io(_))), "an old snapshot stays dead");
         assert_eq!(value(&store, "a").expect("a read").as_deref(), Some("acknowledged"));
         put(&store, "c", "3").expect("a commit");
         assert_eq!(value(&store, "c").expect("a read").as_deref(), Some("3"));
@@ -461,9 +369,7 @@ fn after_a_failed_disk_nothing_works_until_reopened_and_nothing_acknowledged_is_
 #[test]
 fn a_read_that_fails_stops_the_store_too() {
     let disk = Disk::default();
-    let first = (0..500u32)
-        .map(|n| (n.to_be_bytes().to_vec(), Some(vec![1; 1000])))
-        .collect();
+    let first = (0..500u32).map(|n| (n.to_be_bytes().to_vec(), Some(vec![1; 1000]))).collect();
     // Without a cache, so that reads reach the disk.
     let source = disk.clone();
     let store = RedbStore::with_backend(move || Ok(source.clone()), 0, Some(first)).expect("a new store");
@@ -489,9 +395,7 @@ fn a_file_is_reopened_while_old_snapshots_live() {
         let (told, done) = std::sync::mpsc::channel();
         std::thread::scope(|scope| {
             scope.spawn(|| told.send(store.reopen()).expect("somebody listens"));
-            let reopened = done
-                .recv_timeout(Duration::from_secs(60))
-                .expect("reopening does not block");
+            let reopened = done.recv_timeout(Duration::from_secs(60)).expect("reopening does not block");
             reopened.expect("the file opens again");
         });
         put(&store, "round", &round.to_string()).expect("a commit");
@@ -509,10 +413,7 @@ fn a_store_that_failed_is_free_for_others_and_did_not_write_that_all_is_well() {
     fail(&store);
     let before = fs::read(&path).expect("a readable file");
     drop(store);
-    assert!(
-        fs::read(&path).expect("a readable file") == before,
-        "a failed engine writes nothing any more"
-    );
+    assert!(fs::read(&path).expect("a readable file") == before, "a failed engine writes nothing any more");
     assert_eq!(RedbStore::peek(&path, b"format").expect("a read"), Some(b"1".to_vec()));
     RedbStore::open(&path, CACHE).expect("the store opens");
 }

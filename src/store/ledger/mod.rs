@@ -1,0 +1,462 @@
+//! What is kept where, and how it changes: the only writer of a store.
+//!
+//! **Invariant**: the vector of a space and the events that it covers are always in one batch, with the objects that
+//! those events changed and the positions that the changes got. So a crash leaves a state that some sequence of whole
+//! commits had left.
+//!
+//! One [`Ledger::commit`] is one durable batch of everything that waited for it, local writes and received segments:
+//! that is group commit. Whether an event may be applied is decided here, inside the transaction; what the protocol
+//! checked before only spares work.
+//!
+//! What it does not do: no network, no time of its own (`now_ms` is handed in, for people), no randomness.
+
+mod key;
+mod record;
+mod shelf;
+mod view;
+mod writing;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use self::record::{FORMAT, Meta, PeerRow, SpaceRow};
+use self::shelf::{Names, Shelf};
+pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
+use self::writing::Writing;
+use super::{Batch, Read, Store, StoreError};
+use crate::causal::{Known, ReplicaId, VersionVector};
+use crate::model::{
+    Access, DeviceId, DeviceKey, Genesis, Grant, Incarnation, InvalidEdit, NotGranted, Request, Segment, SpaceId,
+};
+use crate::replica::{Committed, Introduction, SessionId, TicketRefusal};
+
+/// Why a ledger cannot be opened. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It is a store, but not one of thence.
+    #[error("the store holds no thence data")]
+    NotOurs,
+    /// It was written by another release.
+    #[error("the store has format {found}; this release reads format {FORMAT} only")]
+    UnknownFormat {
+        /// The version found.
+        found: u32,
+    },
+    /// It belongs to another device.
+    #[error("the store belongs to device {found}, this is device {expected}")]
+    OtherDevice {
+        /// Whose it is.
+        found: DeviceId,
+        /// Whose key is here.
+        expected: DeviceId,
+    },
+}
+
+/// One thing to commit.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Create a space owned by this device.
+    Create {
+        /// How it begins.
+        genesis: Genesis,
+        /// What it is called.
+        name: String,
+    },
+    /// Hold a space that a ticket gave access to. Nothing happens if it is held already.
+    Join {
+        /// What the inviter said of it.
+        introduction: Introduction,
+        /// The inviter.
+        introducer: DeviceId,
+    },
+    /// Write a transaction: all of it or nothing.
+    Write {
+        /// Into which space.
+        space: SpaceId,
+        /// What.
+        requests: Vec<Request>,
+    },
+    /// Grant what a ticket says to whoever shows it.
+    Admit {
+        /// Who shows it.
+        device: DeviceId,
+        /// The ticket's bytes.
+        ticket: Vec<u8>,
+    },
+    /// Apply what a peer sent.
+    Receive {
+        /// Who sent it.
+        session: SessionId,
+        /// Into which space.
+        space: SpaceId,
+        /// What, in order.
+        segments: Vec<Segment>,
+    },
+    /// Remember where a peer is reached.
+    RememberPeer {
+        /// The peer.
+        device: DeviceId,
+        /// `host:port`.
+        addresses: Vec<String>,
+    },
+    /// Forget a peer.
+    ForgetPeer {
+        /// The peer.
+        device: DeviceId,
+    },
+    /// Remember what a peer acknowledged, so that it can be told while the peer is away.
+    Acknowledged(Acknowledged),
+    /// Remember a setting of this node.
+    Setting {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+}
+
+/// What a peer said is durable there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Of which space.
+    pub space: SpaceId,
+    /// Which peer.
+    pub device: DeviceId,
+    /// What it has.
+    pub vector: VersionVector,
+    /// When it was last in step with this node, in milliseconds since 1970; for people.
+    pub synced_ms: Option<u64>,
+}
+
+/// What became of one [`Work`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Done {
+    /// Of [`Work::Create`]: the space.
+    Created(SpaceId),
+    /// Of [`Work::Write`].
+    Written(Result<Written, WriteError>),
+    /// Of [`Work::Admit`].
+    Admitted(Result<Introduction, TicketRefusal>),
+    /// Of everything else: done.
+    Done,
+}
+
+/// What a transaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// How many objects it changed. 0 means that everything was so already, and no event was written.
+    pub changed: usize,
+    /// The space's last position once it was written.
+    pub position: u64,
+}
+
+/// Why a transaction was refused. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// There is no such space here.
+    #[error("there is no space {0} here")]
+    UnknownSpace(SpaceId),
+    /// This device may not write there, or does not know yet that it may.
+    #[error("this device may not write in this space (it is {role} there)")]
+    NotGranted {
+        /// What it is.
+        role: String,
+    },
+    /// One of the requests cannot be done.
+    #[error("{error}")]
+    Edit {
+        /// Which one, from 0.
+        index: usize,
+        /// Why.
+        #[source]
+        error: InvalidEdit,
+    },
+    /// The transaction is larger than an event may be.
+    #[error("a transaction has at most {bytes_max} bytes, not {bytes}; split it")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
+}
+
+/// What one commit did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// What became of each work, in order.
+    pub done: Vec<Done>,
+    /// The spaces that are held from now on: revision, knowledge, access.
+    pub held: Vec<(SpaceId, u64, Known, Access)>,
+    /// What changed in the spaces that were held before.
+    pub changed: BTreeMap<SpaceId, Committed>,
+}
+
+/// What readers need of a space besides a snapshot.
+#[derive(Clone, Debug)]
+struct Published {
+    row: SpaceRow,
+    names: Arc<Names>,
+    access: Arc<Access>,
+}
+
+/// The writer's own state. It runs ahead of the store inside a commit and is loaded anew if that fails.
+struct Writer {
+    meta: Meta,
+    shelves: BTreeMap<SpaceId, Shelf>,
+    names: BTreeMap<SpaceId, Names>,
+    stale: bool,
+}
+
+/// The ledger of one store.
+pub struct Ledger {
+    store: Arc<dyn Store>,
+    key: DeviceKey,
+    me: Incarnation,
+    writer: Mutex<Writer>,
+    published: RwLock<BTreeMap<SpaceId, Published>>,
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Ledger of {:?}", self.me)
+    }
+}
+
+impl Ledger {
+    /// The first batch of a new store of `device`. `nonce` is drawn at random and makes its replica id.
+    pub fn first_batch(device: DeviceId, nonce: u64) -> Batch {
+        let (key, meta) = (key::meta(), Meta { format: FORMAT, device, nonce, next_number: 1 });
+        let value = record::write(&key, &meta);
+        Batch::from([(key, Some(value))])
+    }
+
+    /// The key whose value [`Ledger::check`] looks at.
+    pub fn check_key() -> Vec<u8> {
+        key::meta()
+    }
+
+    /// Whether a store whose [`Ledger::check_key`] holds `value` is one that `device` can open.
+    pub fn check(value: Option<&[u8]>, device: DeviceId) -> Result<(), LedgerError> {
+        Self::read_meta(value).and_then(|meta| {
+            let (found, expected) = (meta.device, device);
+            if found == expected { Ok(()) } else { Err(LedgerError::OtherDevice { found, expected }) }
+        })
+    }
+
+    fn read_meta(value: Option<&[u8]>) -> Result<Meta, LedgerError> {
+        let key = key::meta();
+        let body = record::unwrap(&key, value.ok_or(LedgerError::NotOurs)?)?;
+        // The version stands first and is read alone: what follows it may look different in another release.
+        match body.first() {
+            Some(&version) if u32::from(version) == FORMAT => Ok(record::read(&key, value.unwrap_or_default())?),
+            Some(&version) => Err(LedgerError::UnknownFormat { found: u32::from(version) }),
+            None => Err(LedgerError::NotOurs),
+        }
+    }
+
+    /// Opens the ledger that `store` holds.
+    pub fn open(store: Arc<dyn Store>, key: DeviceKey) -> Result<Self, LedgerError> {
+        let (meta, shelves, names) = Self::load(&*store)?;
+        Self::check(store.snapshot()?.get(&key::meta())?.as_deref(), key.device())?;
+        let me = Incarnation { device: meta.device, nonce: meta.nonce };
+        let writer = Writer { meta, shelves, names, stale: false };
+        let ledger = Self { store, key, me, writer: Mutex::new(writer), published: RwLock::default() };
+        ledger.publish(&ledger.lock(), None);
+        Ok(ledger)
+    }
+
+    #[expect(clippy::type_complexity)] // The two maps of `Writer`, and nothing that deserves a name.
+    fn load(store: &dyn Store) -> Result<(Meta, BTreeMap<SpaceId, Shelf>, BTreeMap<SpaceId, Names>), LedgerError> {
+        let read = store.snapshot()?;
+        let meta = Self::read_meta(read.get(&key::meta())?.as_deref())?;
+        let mut rows: Vec<SpaceRow> = Vec::new();
+        shelf::rows(&*read, &key::spaces(), |_, row: SpaceRow| {
+            rows.push(row);
+            Ok(())
+        })?;
+        let (mut shelves, mut names) = (BTreeMap::new(), BTreeMap::new());
+        for row in rows {
+            let (shelf, shelf_names) = Shelf::load(&*read, row)?;
+            names.insert(shelf.id, shelf_names);
+            shelves.insert(shelf.id, shelf);
+        }
+        Ok((meta, shelves, names))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        // A panic while the lock was held left the state half changed: it is loaded anew, as after a failed commit.
+        self.writer.lock().unwrap_or_else(|poisoned| {
+            let mut writer = PoisonError::into_inner(poisoned);
+            writer.stale = true;
+            self.writer.clear_poison();
+            writer
+        })
+    }
+
+    /// This device.
+    pub fn device(&self) -> DeviceId {
+        self.me.device
+    }
+
+    /// The replica id under which this store writes.
+    pub fn replica(&self) -> ReplicaId {
+        self.me.replica()
+    }
+
+    /// The key of this device.
+    pub fn key(&self) -> &DeviceKey {
+        &self.key
+    }
+
+    /// What the protocol must know of every space at the start.
+    pub fn held(&self) -> Vec<(SpaceId, u64, Known, Access)> {
+        let writer = self.lock();
+        let held = |shelf: &Shelf| (shelf.id, shelf.row.revision, shelf.known.clone(), shelf.access.clone());
+        writer.shelves.values().map(held).collect()
+    }
+
+    /// Opens the medium anew after an I/O error.
+    pub fn reopen(&self) -> Result<(), StoreError> {
+        self.store.reopen()
+    }
+
+    /// Commits `work` in one durable batch. `now_ms` is wall time, for people.
+    ///
+    /// On an error nothing of it counts as done: the store may hold it all or nothing, and the next commit finds out.
+    pub fn commit(&self, work: &[Work], now_ms: u64) -> Result<Report, StoreError> {
+        let mut writer = self.lock();
+        if writer.stale {
+            let (meta, shelves, names) = Self::load(&*self.store).map_err(|error| match error {
+                LedgerError::Store(error) => error,
+                other => StoreError::Damaged(other.to_string()),
+            })?;
+            *writer = Writer { meta, shelves, names, stale: false };
+            self.publish(&writer, None);
+        }
+        writer.stale = true;
+        let mut report = Report::default();
+        let mut touched = BTreeSet::new();
+        {
+            let Writer { meta, shelves, names, .. } = &mut *writer;
+            self.store.commit(&mut |read: &dyn Read| {
+                let mut writing = Writing::new(read, &self.key, self.me, meta, shelves, names, now_ms);
+                // Received events first: what is written here in this commit then comes after them in the log, and
+                // may depend on any of them.
+                let received = |work: &&Work| matches!(work, Work::Receive { .. });
+                let mut done: Vec<Done> = vec![Done::Done; work.len()];
+                for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| received(work)) {
+                    *done = writing.perform(work)?;
+                }
+                for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| !received(work)) {
+                    *done = writing.perform(work)?;
+                }
+                let (batch, mut finished) = writing.finish()?;
+                finished.done = done;
+                touched = finished.changed.keys().chain(finished.held.iter().map(|(id, ..)| id)).copied().collect();
+                report = finished;
+                Ok(batch)
+            })?;
+        }
+        writer.stale = false;
+        self.publish(&writer, Some(&touched));
+        Ok(report)
+    }
+
+    /// Shows readers the names and grants of these spaces, or of all.
+    fn publish(&self, writer: &Writer, only: Option<&BTreeSet<SpaceId>>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        for (id, shelf) in &writer.shelves {
+            if only.is_some_and(|only| !only.contains(id)) {
+                continue;
+            }
+            let Some(names) = writer.names.get(id) else { continue };
+            // Names only grow; most commits add none, and then readers keep sharing the old copy.
+            let fresh = |old: &Published| {
+                old.names.incarnations.len() == names.incarnations.len()
+                    && old.names.collections.len() == names.collections.len()
+            };
+            let names = match published.get(id) {
+                Some(old) if fresh(old) => Arc::clone(&old.names),
+                _ => Arc::new(names.clone()),
+            };
+            let access = match published.get(id) {
+                Some(old) if *old.access == shelf.access => Arc::clone(&old.access),
+                _ => Arc::new(shelf.access.clone()),
+            };
+            published.insert(*id, Published { row: shelf.row.clone(), names, access });
+        }
+    }
+
+    fn published(&self, space: SpaceId) -> Option<Published> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).get(&space).cloned()
+    }
+
+    /// The spaces that are held here.
+    pub fn spaces(&self) -> Vec<SpaceId> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
+    /// A view of one space at this instant; none if it is not held here.
+    pub fn view(&self, space: SpaceId) -> Result<Option<View>, StoreError> {
+        // First the snapshot, then the names: they may be newer than it, never older.
+        let snapshot = self.store.snapshot()?;
+        Ok(self.published(space).map(|published| View::new(snapshot, published, self.me.device)))
+    }
+
+    /// Who may do what in a space.
+    pub fn access(&self, space: SpaceId) -> Option<Arc<Access>> {
+        Some(self.published(space)?.access)
+    }
+
+    /// How a space began.
+    pub fn genesis(&self, space: SpaceId) -> Option<Genesis> {
+        Some(self.published(space)?.row.genesis)
+    }
+
+    /// The remembered peers and where they are reached.
+    pub fn peers(&self) -> Result<Vec<(DeviceId, Vec<String>)>, StoreError> {
+        let mut peers = Vec::new();
+        let prefix = key::peers();
+        shelf::rows(&*self.store.snapshot()?, &prefix, |key, addresses: Vec<String>| {
+            let device = key[prefix.len()..].try_into().map_err(|_| StoreError::Damaged("peer".to_owned()))?;
+            peers.push((DeviceId::from_bytes(device), addresses));
+            Ok(())
+        })?;
+        Ok(peers)
+    }
+
+    /// A remembered setting.
+    pub fn setting(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let key = key::setting(name);
+        self.store.snapshot()?.get(&key)?.map(|value| record::read(&key, &value)).transpose()
+    }
+
+    /// What peers acknowledged of a space, connected or not.
+    pub fn acknowledged(&self, space: SpaceId) -> Result<Vec<Acknowledged>, StoreError> {
+        let mut rows = Vec::new();
+        let prefix = key::acknowledgements(space.as_bytes());
+        shelf::rows(&*self.store.snapshot()?, &prefix, |key, row: PeerRow| {
+            let device = key[prefix.len()..].try_into().map_err(|_| StoreError::Damaged("peer".to_owned()))?;
+            let device = DeviceId::from_bytes(device);
+            rows.push(Acknowledged { space, device, vector: row.vector, synced_ms: row.synced_ms });
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+}
+
+/// The grant of the first owner.
+fn first_grant(device: DeviceId) -> Grant {
+    Grant { device, role: crate::model::Role::Owner, ticket: None }
+}
+
+/// Why an event of a segment is refused for good.
+fn misbehaved(error: NotGranted) -> crate::replica::Rejection {
+    crate::replica::Rejection::Misbehaved(error.into())
+}

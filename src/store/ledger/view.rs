@@ -1,0 +1,372 @@
+//! Reading a space at one instant.
+
+use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value as Json};
+
+use super::key::{self, Index};
+use super::record::{self, FeedRow, HeadRow, ObjectRow, Totals};
+use super::{Ledger, Published, shelf};
+use crate::causal::{Dot, VersionVector};
+use crate::model::{CollectionName, Conflict, DeviceId, Genesis, Object, ObjectKey, Role, Segment, SpaceId, about};
+use crate::replica::Stretch;
+use crate::store::{Read, Snapshot, StoreError};
+
+/// One space at one instant. Later commits do not change it.
+pub struct View {
+    snapshot: Box<dyn Snapshot>,
+    published: Published,
+    device: DeviceId,
+}
+
+/// An object that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// Its collection.
+    pub collection: CollectionName,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its fields, each with the winner.
+    pub fields: Map<String, Json>,
+    /// The fields that hold several values.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// What happened to an object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChangeKind {
+    /// It is there, with these fields.
+    Put(Map<String, Json>),
+    /// It is not there any more.
+    Delete,
+}
+
+/// The latest change of an object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Where it stands in this node's feed of the space. Each change gets a greater one.
+    pub position: u64,
+    /// Its collection.
+    pub collection: CollectionName,
+    /// Its key.
+    pub key: ObjectKey,
+    /// What happened.
+    pub kind: ChangeKind,
+    /// Whose event it was.
+    pub by: DeviceId,
+}
+
+/// A space in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpaceSummary {
+    /// The space.
+    pub id: SpaceId,
+    /// What it is called.
+    pub name: String,
+    /// What this device may do in it, if anything is known of that yet.
+    pub role: Option<Role>,
+    /// How many objects are visible.
+    pub objects: u64,
+    /// How many bytes they take on disk, without the log.
+    pub bytes: u64,
+    /// How many objects have a field with several values.
+    pub conflicts: u64,
+    /// How many objects are what is left of edits that lost to a delete.
+    pub lost: u64,
+    /// The last position in the feed.
+    pub position: u64,
+    /// What is known here.
+    pub vector: VersionVector,
+}
+
+fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(error.to_string())
+}
+
+/// The key that a visitor is called with, cut to the object's own.
+fn object_key(key: &[u8], prefix: &[u8]) -> Result<ObjectKey, StoreError> {
+    let name = key.get(prefix.len()..).and_then(|name| std::str::from_utf8(name).ok());
+    name.and_then(|name| name.parse().ok()).ok_or_else(|| damaged("object key"))
+}
+
+impl View {
+    pub(super) fn new(snapshot: Box<dyn Snapshot>, published: Published, device: DeviceId) -> Self {
+        Self { snapshot, published, device }
+    }
+
+    fn number(&self) -> u32 {
+        self.published.row.number
+    }
+
+    /// The space.
+    pub fn id(&self) -> SpaceId {
+        self.published.row.genesis.space()
+    }
+
+    /// How it began.
+    pub fn genesis(&self) -> Genesis {
+        self.published.row.genesis
+    }
+
+    fn totals(&self) -> Result<Totals, StoreError> {
+        let key = key::totals(self.number());
+        let value = self.snapshot.get(&key)?;
+        value.map_or_else(|| Ok(Totals::default()), |value| record::read(&key, &value))
+    }
+
+    /// What is known of the space.
+    pub fn vector(&self) -> Result<VersionVector, StoreError> {
+        let mut vector = VersionVector::new();
+        shelf::rows(&*self.snapshot, &key::heads(self.number()), |key, row: HeadRow| {
+            let replica = key::number_at(key, 7).and_then(|at| self.published.names.replicas.replica(at));
+            vector.advance(Dot::new(replica.ok_or_else(|| damaged("head"))?, row.head.counter));
+            Ok(())
+        })?;
+        Ok(vector)
+    }
+
+    /// The last position in the feed.
+    pub fn position(&self) -> Result<u64, StoreError> {
+        Ok(self.totals()?.position)
+    }
+
+    /// The space in numbers.
+    pub fn summary(&self) -> Result<SpaceSummary, StoreError> {
+        let Totals { objects, bytes, conflicts, lost, position, .. } = self.totals()?;
+        Ok(SpaceSummary {
+            id: self.id(),
+            name: self.name()?,
+            role: self.published.access.role(self.device),
+            objects,
+            bytes,
+            conflicts,
+            lost,
+            position,
+            vector: self.vector()?,
+        })
+    }
+
+    /// What the space is called.
+    pub fn name(&self) -> Result<String, StoreError> {
+        let (collection, key) = about();
+        let shown = self.object(&collection, &key)?.and_then(|object| object.shown());
+        let name = shown.as_ref().and_then(|fields| fields.get("name")?.as_str());
+        Ok(name.map_or_else(|| self.published.row.name.clone(), str::to_owned))
+    }
+
+    fn object(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        let Some(collection) = self.published.names.collection(collection) else { return Ok(None) };
+        let key = key::object(self.number(), collection, key.as_str());
+        let Some(value) = self.snapshot.get(&key)? else { return Ok(None) };
+        self.unpack(record::read(&key, &value)?).map(Some)
+    }
+
+    fn unpack(&self, row: ObjectRow) -> Result<Object, StoreError> {
+        row.object.unpack(&self.published.names.replicas).map_err(damaged)
+    }
+
+    /// The state of an object, whatever is left of it; none if there is nothing. For the simulator's oracles.
+    pub fn state(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
+        Ok(self.object(collection, key)?.filter(|object| !object.is_empty()))
+    }
+
+    /// The object, if it is visible.
+    pub fn get(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Found>, StoreError> {
+        let Some(object) = self.object(collection, key)? else { return Ok(None) };
+        let (collection, key) = (collection.clone(), key.clone());
+        let conflicts = object.conflicts();
+        Ok(object.shown().map(|fields| Found { collection, key, fields, conflicts }))
+    }
+
+    /// The collections that hold or held objects, in name order.
+    pub fn collections(&self) -> Vec<CollectionName> {
+        self.published.names.user_collections().map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Visits the visible objects, sorted by collection and key, until `visit` breaks.
+    pub fn visit(
+        &self,
+        only: Option<&CollectionName>,
+        visit: &mut dyn FnMut(&CollectionName, ObjectKey, &Object) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        for (collection, number) in self.published.names.user_collections() {
+            if only.is_some_and(|only| only != collection) {
+                continue;
+            }
+            let prefix = key::objects(self.number(), number);
+            let mut result = Ok(ControlFlow::Continue(()));
+            self.snapshot.scan(&prefix, &key::after_prefix(&prefix), &mut |key, value| {
+                result = record::read(key, value).and_then(|row| {
+                    let object = self.unpack(row)?;
+                    let key = object_key(key, &prefix)?;
+                    Ok(if object.is_visible() { visit(collection, key, &object) } else { ControlFlow::Continue(()) })
+                });
+                if matches!(result, Ok(ControlFlow::Continue(()))) {
+                    ControlFlow::Continue(())
+                } else {
+                    ControlFlow::Break(())
+                }
+            })?;
+            if result?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects with a field that holds several values, sorted by collection and key.
+    pub fn conflicts(&self) -> Result<Vec<Found>, StoreError> {
+        let mut found = Vec::new();
+        self.indexed(Index::Conflicts, |collection, key, object| {
+            let conflicts = object.conflicts();
+            let fields = object.remains();
+            found.push(Found { collection: collection.clone(), key, fields, conflicts });
+        })?;
+        Ok(found)
+    }
+
+    /// What is left of edits that lost to a delete, sorted by collection and key.
+    pub fn lost(&self) -> Result<Vec<Found>, StoreError> {
+        let mut found = Vec::new();
+        self.indexed(Index::Lost, |collection, key, object| {
+            let fields = object.remains();
+            found.push(Found { collection: collection.clone(), key, fields, conflicts: Vec::new() });
+        })?;
+        Ok(found)
+    }
+
+    fn indexed(
+        &self,
+        index: Index,
+        mut each: impl FnMut(&CollectionName, ObjectKey, Object),
+    ) -> Result<(), StoreError> {
+        let prefix = key::indexed(self.number(), index);
+        let mut names: BTreeMap<CollectionName, Vec<ObjectKey>> = BTreeMap::new();
+        let mut result = Ok(());
+        self.snapshot.scan(&prefix, &key::after_prefix(&prefix), &mut |key, _| {
+            result = (|| {
+                let number = key::number_at(key, prefix.len()).ok_or_else(|| damaged("index"))?;
+                let name = self.published.names.collection_name(number).ok_or_else(|| damaged("index"))?;
+                let key = object_key(key, &key[..prefix.len() + 4])?;
+                names.entry(name.clone()).or_default().push(key);
+                Ok(())
+            })();
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        for (collection, keys) in names {
+            for key in keys {
+                if let Some(object) = self.object(&collection, &key)? {
+                    each(&collection, key, object);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The objects whose latest change comes after `after`, each once, in the order of those changes: at most `limit`.
+    pub fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
+        let number = self.number();
+        let from = key::position(number, after.saturating_add(1));
+        let mut rows: Vec<(u64, FeedRow)> = Vec::new();
+        let mut result = Ok(());
+        self.snapshot.scan(&from, &key::after_prefix(&key::feed(number)), &mut |key, value| {
+            if rows.len() >= limit {
+                return ControlFlow::Break(());
+            }
+            result = record::read(key, value).and_then(|row| {
+                let position = key::counter_at(key, 5).ok_or_else(|| damaged("position"))?;
+                rows.push((position, row));
+                Ok(())
+            });
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        let names = &self.published.names;
+        (rows.into_iter())
+            .map(|(position, row)| {
+                let collection = names.collection_name(row.collection).ok_or_else(|| damaged("feed"))?.clone();
+                let key: ObjectKey = row.key.parse().map_err(damaged)?;
+                let by = names.incarnation(row.replica).ok_or_else(|| damaged("feed"))?.device;
+                let shown = self.object(&collection, &key)?.and_then(|object| object.shown());
+                let kind = shown.map_or(ChangeKind::Delete, ChangeKind::Put);
+                Ok(Change { position, collection, key, kind, by })
+            })
+            .collect()
+    }
+
+    /// What lies in the log and `after` does not cover, in log order: about `bytes_max`, at least one segment.
+    pub fn log_after(&self, after: &VersionVector, bytes_max: usize) -> Result<Vec<Stretch>, StoreError> {
+        /// How many arrivals of one replica are looked up at once.
+        const AHEAD: usize = 64;
+        let number = self.number();
+        let names = &self.published.names;
+        let vector = self.vector()?;
+        // For each replica that `after` lacks something of, its next segments by arrival, the earliest first: the
+        // merge of them all is the log without what is known already, read without touching that.
+        let next = |replica: u32, from: u64| -> Result<Vec<(u64, u64)>, StoreError> {
+            let mut arrivals = Vec::new();
+            let mut result = Ok(());
+            let (start, end) = (key::dot(number, replica, from), key::after_prefix(&key::dots(number, replica)));
+            self.snapshot.scan(&start, &end, &mut |key, value| {
+                result = record::read(key, value).and_then(|arrival: u64| {
+                    arrivals.push((arrival, key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?));
+                    Ok(())
+                });
+                let full = arrivals.len() == AHEAD || result.is_err();
+                if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            result?;
+            arrivals.reverse();
+            Ok(arrivals)
+        };
+        let mut queues: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut heap = BinaryHeap::new();
+        for (replica, first, _) in vector.missing_from(after) {
+            let replica = names.replicas.find(replica).ok_or_else(|| damaged("replica"))?;
+            let mut arrivals = next(replica, first)?;
+            if let Some((arrival, last)) = arrivals.pop() {
+                heap.push(std::cmp::Reverse((arrival, replica, last)));
+            }
+            queues.insert(replica, arrivals);
+        }
+        let mut stretches = Vec::new();
+        let mut bytes = 0;
+        while let Some(std::cmp::Reverse((arrival, replica, last))) = heap.pop() {
+            let key = key::segment(number, arrival);
+            let value = self.snapshot.get(&key)?.ok_or_else(|| damaged("segment"))?;
+            let body = record::unwrap(&key, &value)?;
+            let name = names.replicas.replica(replica).ok_or_else(|| damaged("replica"))?;
+            let first = Segment::first_counter(body).ok_or_else(|| damaged("segment"))?;
+            bytes += body.len();
+            stretches.push(Stretch { bytes: body.into(), first: Dot::new(name, first), last: Dot::new(name, last) });
+            if bytes >= bytes_max {
+                break;
+            }
+            let queue = queues.entry(replica).or_default();
+            if queue.is_empty() {
+                *queue = next(replica, last + 1)?;
+            }
+            if let Some((arrival, last)) = queue.pop() {
+                heap.push(std::cmp::Reverse((arrival, replica, last)));
+            }
+        }
+        Ok(stretches)
+    }
+}
+
+impl Ledger {
+    /// A name or id as a space: none, one, or several that bear the name.
+    pub fn find_space(&self, text: &str) -> Result<Vec<SpaceSummary>, StoreError> {
+        let mut found = Vec::new();
+        for id in self.spaces() {
+            if let Some(view) = self.view(id)?
+                && (id.to_string() == text || view.name()? == text)
+            {
+                found.push(view.summary()?);
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,556 @@
+//! One group commit while it is being computed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::key::{self, Index};
+use super::record::{self, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, SpaceRow};
+use super::shelf::{Names, Shelf};
+use super::{Done, Report, Work, WriteError, Written, first_grant, misbehaved};
+use crate::causal::{Admission, Dot, Inadmissible, Known, ReplicaId};
+use crate::model::{
+    CollectionName, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation, InvalidEdit, Mutation,
+    Object, ObjectKey, Operation, PackedEvent, PackedObject, Request, Role, Segment, SignedTicket, Slot, SpaceId,
+    about,
+};
+use crate::replica::{Committed, Introduction, PeerMisbehaved, Rejection, SessionId, Stretch, TicketRefusal};
+use crate::store::{Batch, Read, StoreError};
+
+/// A segment of local events is closed at this size, so that no peer has to take more at once.
+const SEGMENT_BYTES: usize = 256 << 10;
+
+/// An object that this commit read, and how it counted before.
+struct Held {
+    before: Standing,
+    object: Object,
+    /// The number of the replica whose event changed it last; none if nothing did yet.
+    changed_by: Option<u32>,
+}
+
+/// How an object counts in totals, indexes and feed.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Standing {
+    exists: bool,
+    visible: bool,
+    conflicted: bool,
+    lost: bool,
+    bytes: u64,
+    position: u64,
+}
+
+type ObjectName = (SpaceId, CollectionName, ObjectKey);
+
+pub(super) struct Writing<'a> {
+    read: &'a dyn Read,
+    key: &'a DeviceKey,
+    me: Incarnation,
+    meta: &'a mut Meta,
+    shelves: &'a mut BTreeMap<SpaceId, Shelf>,
+    names: &'a mut BTreeMap<SpaceId, Names>,
+    now_ms: u64,
+    batch: Batch,
+    objects: BTreeMap<ObjectName, Held>,
+    /// Changed objects in the order of their latest change.
+    order: BTreeMap<u64, ObjectName>,
+    order_of: BTreeMap<ObjectName, u64>,
+    next_order: u64,
+    /// Replicas of which more is known than before.
+    advanced: BTreeMap<SpaceId, BTreeSet<ReplicaId>>,
+    /// Local events that wait to be signed together.
+    local: BTreeMap<SpaceId, Vec<(Event, PackedEvent)>>,
+    report: Report,
+    fresh: BTreeSet<SpaceId>,
+    access_changed: BTreeSet<SpaceId>,
+}
+
+fn damaged(error: impl std::fmt::Display) -> StoreError {
+    StoreError::Damaged(error.to_string())
+}
+
+impl<'a> Writing<'a> {
+    pub(super) fn new(
+        read: &'a dyn Read,
+        key: &'a DeviceKey,
+        me: Incarnation,
+        meta: &'a mut Meta,
+        shelves: &'a mut BTreeMap<SpaceId, Shelf>,
+        names: &'a mut BTreeMap<SpaceId, Names>,
+        now_ms: u64,
+    ) -> Self {
+        Self {
+            read,
+            key,
+            me,
+            meta,
+            shelves,
+            names,
+            now_ms,
+            batch: Batch::new(),
+            objects: BTreeMap::new(),
+            order: BTreeMap::new(),
+            order_of: BTreeMap::new(),
+            next_order: 0,
+            advanced: BTreeMap::new(),
+            local: BTreeMap::new(),
+            report: Report::default(),
+            fresh: BTreeSet::new(),
+            access_changed: BTreeSet::new(),
+        }
+    }
+
+    pub(super) fn perform(&mut self, work: &Work) -> Result<Done, StoreError> {
+        match work {
+            Work::Create { genesis, name } => {
+                let space = genesis.space();
+                self.hold(SpaceRow { genesis: *genesis, revision: 1, number: 0, introducer: None, name: name.clone() });
+                let (collection, key) = about();
+                let fields = serde_json::Map::from_iter([("name".to_owned(), name.as_str().into())]);
+                let named = Request { collection, key, operation: Operation::Put(fields) };
+                let _ = self.write(space, &[named, grant_request(&first_grant(self.me.device))])?;
+                Ok(Done::Created(space))
+            }
+            Work::Join { introduction, introducer } => {
+                if !self.shelves.contains_key(&introduction.genesis.space()) {
+                    self.hold(SpaceRow {
+                        genesis: introduction.genesis,
+                        revision: introduction.revision,
+                        number: 0,
+                        introducer: Some(*introducer),
+                        name: introduction.name.clone(),
+                    });
+                }
+                Ok(Done::Done)
+            }
+            Work::Write { space, requests } => Ok(Done::Written(self.write_as_user(*space, requests)?)),
+            Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
+            Work::Receive { session, space, segments } => {
+                self.receive(*session, *space, segments)?;
+                Ok(Done::Done)
+            }
+            Work::RememberPeer { device, addresses } => {
+                self.put(key::peer(device.as_bytes()), addresses);
+                Ok(Done::Done)
+            }
+            Work::ForgetPeer { device } => {
+                self.batch.insert(key::peer(device.as_bytes()), None);
+                Ok(Done::Done)
+            }
+            Work::Acknowledged(row) => {
+                let key = key::acknowledged(row.space.as_bytes(), row.device.as_bytes());
+                self.put(key, &PeerRow { vector: row.vector.clone(), synced_ms: row.synced_ms });
+                Ok(Done::Done)
+            }
+            Work::Setting { name, value } => {
+                self.put(key::setting(name), value);
+                Ok(Done::Done)
+            }
+        }
+    }
+
+    fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, row: &T) {
+        let value = record::write(&key, row);
+        self.batch.insert(key, Some(value));
+    }
+
+    /// Begins to hold a space, which has nothing in it.
+    fn hold(&mut self, mut row: SpaceRow) {
+        row.number = self.meta.next_number;
+        self.meta.next_number += 1;
+        let meta = self.meta.clone();
+        self.put(key::meta(), &meta);
+        let id = row.genesis.space();
+        self.put(key::space(id.as_bytes()), &row);
+        self.shelves.insert(id, Shelf::new(row));
+        self.names.insert(id, Names::default());
+        self.fresh.insert(id);
+    }
+
+    // Local writes.
+
+    fn write_as_user(
+        &mut self,
+        space: SpaceId,
+        requests: &[Request],
+    ) -> Result<Result<Written, WriteError>, StoreError> {
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
+        let role = shelf.access.role(self.me.device);
+        if role < Some(Role::Writer) {
+            let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
+            return Ok(Err(WriteError::NotGranted { role }));
+        }
+        if let Some(index) = requests.iter().position(|request| request.collection.is_reserved()) {
+            let name = requests[index].collection.to_string();
+            let error = InvalidEdit::Name(crate::model::InvalidName::Collection(name));
+            return Ok(Err(WriteError::Edit { index, error }));
+        }
+        self.write(space, requests)
+    }
+
+    /// Writes one event, unless everything is so already.
+    fn write(&mut self, space: SpaceId, requests: &[Request]) -> Result<Result<Written, WriteError>, StoreError> {
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
+        let me = self.me.replica();
+        let head = shelf.known.head(me).copied();
+        let dot = Dot::new(me, head.map_or(0, |head| head.counter) + 1);
+        let previous = head.map_or_else(Default::default, |head| head.hash);
+        let depth = shelf.known.depth() + 1;
+        let dependencies = shelf.known.dependencies(me);
+        let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
+        for (index, Request { collection, key, operation }) in requests.iter().enumerate() {
+            let name = (collection.clone(), key.clone());
+            if !drafts.contains_key(&name) {
+                let before = self.object(space, collection, key)?.object.clone();
+                drafts.insert(name.clone(), Draft::new(collection.clone(), key.clone(), before, dot, depth));
+            }
+            if let Some(draft) = drafts.get_mut(&name)
+                && let Err(error) = operation.apply(draft)
+            {
+                return Ok(Err(WriteError::Edit { index, error }));
+            }
+        }
+        let mutations: Vec<Mutation> = drafts.into_values().filter_map(Draft::finish).collect();
+        let changed = mutations.len();
+        if changed > 0 {
+            let (event, packed) = Event::write(dot, previous, depth, dependencies, mutations);
+            let (bytes, bytes_max) = (packed.bytes(), EVENT_BYTES_MAX);
+            if bytes > bytes_max {
+                return Ok(Err(WriteError::TooLarge { bytes, bytes_max }));
+            }
+            self.apply(space, self.me, &event)?;
+            let waiting = self.local.entry(space).or_default();
+            waiting.push((event, packed));
+            if waiting.iter().map(|(_, packed)| packed.bytes()).sum::<usize>() >= SEGMENT_BYTES {
+                self.sign(space)?;
+            }
+        }
+        let position = self.shelves.get(&space).map_or(0, |shelf| shelf.totals.position);
+        Ok(Ok(Written { changed, position }))
+    }
+
+    /// Signs the local events that wait, as one segment at the end of the log.
+    fn sign(&mut self, space: SpaceId) -> Result<(), StoreError> {
+        let events = self.local.remove(&space).unwrap_or_default();
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
+        if let Some(segment) = Segment::sign(space, shelf.row.revision, self.me, self.key, events) {
+            self.append(space, &segment);
+            self.report.changed.entry(space).or_default().local = true;
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, device: DeviceId, ticket: &[u8]) -> Result<Result<Introduction, TicketRefusal>, StoreError> {
+        let Ok(signed) = SignedTicket::from_bytes(ticket) else { return Ok(Err(TicketRefusal::Forged)) };
+        let ticket = signed.ticket();
+        let space = ticket.genesis.space();
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(TicketRefusal::Unknown)) };
+        if shelf.access.role(self.me.device) != Some(Role::Owner) {
+            return Ok(Err(TicketRefusal::Unknown));
+        }
+        if shelf.access.role(ticket.inviter) != Some(Role::Owner) {
+            return Ok(Err(TicketRefusal::Forged));
+        }
+        let introduction =
+            Introduction { genesis: ticket.genesis, revision: shelf.row.revision, name: shelf.row.name.clone() };
+        // Who has redeemed it may ask again: the answer may have been lost.
+        let redeemed = shelf.access.redeemers(ticket.id).any(|redeemer| redeemer == device);
+        if redeemed || shelf.access.role(device) >= Some(ticket.role) {
+            return Ok(Ok(introduction));
+        }
+        if ticket.expires_ms <= self.now_ms {
+            return Ok(Err(TicketRefusal::Expired));
+        }
+        if shelf.access.redeemers(ticket.id).count() >= usize::try_from(ticket.uses).unwrap_or(usize::MAX) {
+            return Ok(Err(TicketRefusal::Used));
+        }
+        let grant = Grant { device, role: ticket.role, ticket: Some(ticket.id) };
+        let written = self.write(space, &[grant_request(&grant)])?;
+        Ok(written.map(|_| introduction).map_err(|_| TicketRefusal::Unavailable))
+    }
+
+    // Events of others.
+
+    fn receive(&mut self, session: SessionId, space: SpaceId, segments: &[Segment]) -> Result<(), StoreError> {
+        for segment in segments {
+            let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
+            match admit_segment(shelf, segment) {
+                Ok(skip) => {
+                    let events = &segment.events()[skip..];
+                    if !events.is_empty() {
+                        for event in events {
+                            self.apply(space, segment.author(), event)?;
+                        }
+                        self.append(space, segment);
+                    }
+                    self.report.changed.entry(space).or_default().from.insert(session);
+                }
+                Err(rejection) => {
+                    self.report.changed.entry(space).or_default().rejected.push((session, rejection));
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // What both share.
+
+    /// Joins an event to the objects that it touches, and knows it.
+    fn apply(&mut self, space: SpaceId, author: Incarnation, event: &Event) -> Result<(), StoreError> {
+        let replica = self.replica_number(space, author);
+        for mutation in &event.mutations {
+            let held = self.object(space, &mutation.collection, &mutation.key)?;
+            mutation.apply_to(&mut held.object, event.dot, event.depth);
+            held.changed_by = Some(replica);
+            let name = (space, mutation.collection.clone(), mutation.key.clone());
+            if mutation.collection == CollectionName::grants() {
+                let grant = held.object.shown().and_then(|fields| Grant::from_fields(mutation.key.as_str(), &fields));
+                if let (Some(shelf), Ok(device)) = (self.shelves.get_mut(&space), mutation.key.as_str().parse()) {
+                    shelf.access.set(device, grant);
+                    self.access_changed.insert(space);
+                }
+            }
+            if let Some(old) = self.order_of.insert(name.clone(), self.next_order) {
+                self.order.remove(&old);
+            }
+            self.order.insert(self.next_order, name);
+            self.next_order += 1;
+        }
+        if let Some(shelf) = self.shelves.get_mut(&space) {
+            let changed = shelf.known.advance(&event.proposal());
+            self.advanced.entry(space).or_default().extend(changed);
+        }
+        Ok(())
+    }
+
+    /// Puts a segment at the end of the log.
+    fn append(&mut self, space: SpaceId, segment: &Segment) {
+        let replica = self.replica_number(space, segment.author());
+        let Some(shelf) = self.shelves.get_mut(&space) else { return };
+        shelf.totals.arrival += 1;
+        let (number, arrival) = (shelf.row.number, shelf.totals.arrival);
+        let (first, last) = (segment.first(), segment.last());
+        let key = key::segment(number, arrival);
+        let value = record::wrap(&key, segment.bytes());
+        self.batch.insert(key, Some(value));
+        self.put(key::dot(number, replica, last.counter), &arrival);
+        let stretch = Stretch { bytes: segment.bytes().clone(), first, last };
+        self.report.changed.entry(space).or_default().written.push(stretch);
+    }
+
+    fn replica_number(&mut self, space: SpaceId, incarnation: Incarnation) -> u32 {
+        let names = self.names.entry(space).or_default();
+        let known = names.incarnations.len();
+        let replica = names.add_replica(incarnation);
+        if names.incarnations.len() > known
+            && let Some(shelf) = self.shelves.get(&space)
+        {
+            let key = key::replica(shelf.row.number, replica);
+            self.put(key, &incarnation);
+        }
+        replica
+    }
+
+    /// The object as it stands in this commit.
+    fn object(
+        &mut self,
+        space: SpaceId,
+        collection: &CollectionName,
+        key: &ObjectKey,
+    ) -> Result<&mut Held, StoreError> {
+        let name = (space, collection.clone(), key.clone());
+        if !self.objects.contains_key(&name) {
+            let held = self.load(space, collection, key)?;
+            self.objects.insert(name.clone(), held);
+        }
+        self.objects.get_mut(&name).ok_or_else(|| damaged("an object that was just read is gone"))
+    }
+
+    fn load(&self, space: SpaceId, collection: &CollectionName, key: &ObjectKey) -> Result<Held, StoreError> {
+        let nothing = || Held { before: Standing::default(), object: Object::new(), changed_by: None };
+        let (Some(shelf), Some(names)) = (self.shelves.get(&space), self.names.get(&space)) else {
+            return Ok(nothing());
+        };
+        let Some(collection) = names.collection(collection) else { return Ok(nothing()) };
+        let key = key::object(shelf.row.number, collection, key.as_str());
+        let Some(value) = self.read.get(&key)? else { return Ok(nothing()) };
+        let row: ObjectRow = record::read(&key, &value)?;
+        let object = row.object.unpack(&names.replicas).map_err(damaged)?;
+        let before = Standing {
+            exists: true,
+            visible: object.is_visible(),
+            conflicted: object.is_conflicted(),
+            lost: object.is_lost(),
+            bytes: if object.is_empty() { 0 } else { value.len() as u64 },
+            position: row.position,
+        };
+        Ok(Held { before, object, changed_by: None })
+    }
+
+    /// The batch, and what it will have done once it is committed.
+    pub(super) fn finish(mut self) -> Result<(Batch, Report), StoreError> {
+        let unsigned: Vec<SpaceId> = self.local.keys().copied().collect();
+        for space in unsigned {
+            self.sign(space)?;
+        }
+        for name in std::mem::take(&mut self.order).into_values() {
+            if let Some(held) = self.objects.remove(&name) {
+                self.settle(name, &held)?;
+            }
+        }
+        for (space, replicas) in std::mem::take(&mut self.advanced) {
+            let Some(shelf) = self.shelves.get(&space) else { continue };
+            let number = shelf.row.number;
+            let heads: Vec<_> = (replicas.into_iter())
+                .filter_map(|replica| Some((replica, *shelf.known.head(replica)?, shelf.known.is_tip(replica))))
+                .collect();
+            let totals = shelf.totals.clone();
+            for &(replica, head, tip) in &heads {
+                let Some(at) = self.names.get(&space).and_then(|names| names.replicas.find(replica)) else { continue };
+                self.put(key::head(number, at), &HeadRow { head, tip });
+            }
+            self.put(key::totals(number), &totals);
+            self.report.changed.entry(space).or_default().advanced = heads;
+        }
+        for space in std::mem::take(&mut self.access_changed) {
+            let access = self.shelves.get(&space).map(|shelf| shelf.access.clone());
+            self.report.changed.entry(space).or_default().access = access;
+        }
+        // A space that is new in this commit is reported as a whole.
+        for space in &self.fresh {
+            self.report.changed.remove(space);
+            if let Some(shelf) = self.shelves.get(space) {
+                let held = (shelf.id, shelf.row.revision, shelf.known.clone(), shelf.access.clone());
+                self.report.held.push(held);
+            }
+        }
+        Ok((self.batch, self.report))
+    }
+
+    /// Writes one changed object, and all that counts it.
+    fn settle(&mut self, name: ObjectName, held: &Held) -> Result<(), StoreError> {
+        let (space, collection, object_key) = name;
+        let Some(changed_by) = held.changed_by else { return Ok(()) };
+        let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get_mut(&space)) else {
+            return Ok(());
+        };
+        let number = shelf.row.number;
+        let at = match names.collection(&collection) {
+            Some(at) => at,
+            None => {
+                let at = names.add_collection(collection.clone());
+                let key = key::collection(number, at);
+                let value = record::write(&key, &collection);
+                self.batch.insert(key, Some(value));
+                at
+            }
+        };
+        let counts = !collection.is_reserved();
+        let before = held.before;
+        let object = &held.object;
+        let mut after = Standing {
+            exists: true,
+            visible: object.is_visible(),
+            conflicted: object.is_conflicted(),
+            lost: object.is_lost(),
+            bytes: 0,
+            position: before.position,
+        };
+        let batch = &mut self.batch;
+        // A change that nobody can see, such as one more edit that lost to a delete, has no place in the feed.
+        if counts && (before.visible || after.visible) {
+            if before.position > 0 {
+                batch.insert(key::position(number, before.position), None);
+            }
+            shelf.totals.position += 1;
+            after.position = shelf.totals.position;
+            let feed = FeedRow {
+                collection: at,
+                key: object_key.as_str().to_owned(),
+                deleted: !after.visible,
+                replica: changed_by,
+                modified_ms: self.now_ms,
+            };
+            let key = key::position(number, after.position);
+            let value = record::write(&key, &feed);
+            batch.insert(key, Some(value));
+        }
+        let key = key::object(number, at, object_key.as_str());
+        if object.is_empty() && after.position == 0 {
+            batch.insert(key, None);
+        } else {
+            let packed = PackedObject::pack(object, &mut names.replicas);
+            let value = record::write(&key, &ObjectRow { position: after.position, object: packed });
+            after.bytes = if object.is_empty() { 0 } else { value.len() as u64 };
+            batch.insert(key, Some(value));
+        }
+        if counts {
+            let totals = &mut shelf.totals;
+            let step = |total: &mut u64, was: bool, is: bool| *total = *total + u64::from(is) - u64::from(was);
+            step(&mut totals.objects, before.visible, after.visible);
+            step(&mut totals.conflicts, before.conflicted, after.conflicted);
+            step(&mut totals.lost, before.lost, after.lost);
+            totals.bytes = totals.bytes + after.bytes - before.bytes;
+            for (index, was, is) in
+                [(Index::Conflicts, before.conflicted, after.conflicted), (Index::Lost, before.lost, after.lost)]
+            {
+                if was != is {
+                    let key = key::index(number, index, at, object_key.as_str());
+                    let value = is.then(|| record::wrap(&key, &[]));
+                    batch.insert(key, value);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn grant_request(grant: &Grant) -> Request {
+    let operation = Operation::Put(grant.to_fields());
+    Request { collection: CollectionName::grants(), key: Grant::key(grant.device), operation }
+}
+
+/// How many events of a segment are known already, if the others can all be applied now.
+///
+/// A segment is applied whole or not at all: its author wrote it so, and every node that has it has it so.
+fn admit_segment(shelf: &Shelf, segment: &Segment) -> Result<usize, Rejection> {
+    let author = segment.author();
+    let mut skip = 0;
+    let mut trial: Option<Known> = None;
+    let last = segment.events().len() - 1;
+    for (at, event) in segment.events().iter().enumerate() {
+        let known = trial.as_ref().unwrap_or(&shelf.known);
+        match known.admit(&event.proposal()) {
+            Ok(Admission::Known) => {
+                skip += 1;
+                continue;
+            }
+            Ok(Admission::Next) => {}
+            Err(Inadmissible::Gap { .. } | Inadmissible::Dependency { .. }) => return Err(Rejection::Missing),
+            Err(Inadmissible::Fork { .. }) => return Err(Rejection::Forked),
+            Err(error) => return Err(Rejection::Misbehaved(PeerMisbehaved::Impossible(error.to_string()))),
+        }
+        shelf.access.permits(author.device, event).map_err(misbehaved)?;
+        check_claims(known, event).map_err(|what| Rejection::Misbehaved(PeerMisbehaved::Impossible(what)))?;
+        if at < last {
+            trial.get_or_insert_with(|| shelf.known.clone()).advance(&event.proposal());
+        }
+    }
+    Ok(skip)
+}
+
+/// Whether everything that an event says it has seen is known here, as it must be once its dependencies are.
+fn check_claims(known: &Known, event: &Event) -> Result<(), String> {
+    for mutation in &event.mutations {
+        if let Some(dot) = mutation.observed().find(|dot| !known.contains(*dot)) {
+            return Err(format!("event {:?} observed {dot:?}, which it does not depend on", event.dot));
+        }
+        for edit in &mutation.edits {
+            if let Slot::Counter { replica, .. } | Slot::Base { replica, .. } = edit.slot
+                && replica != event.dot.replica
+                && known.head(replica).is_none()
+            {
+                return Err(format!("event {:?} counts for {replica}, which wrote nothing", event.dot));
+            }
+        }
+    }
+    Ok(())
+}
