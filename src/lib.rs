@@ -1,3 +1,4 @@
 //! thence
 #![forbid(unsafe_code)]
 pub mod model;
+pub mod transport;
