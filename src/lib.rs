@@ -4,3 +4,4 @@ pub mod codec;
 pub mod model;
 pub mod replica;
 pub mod store;
+pub mod transport;
