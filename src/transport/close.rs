@@ -25,10 +25,7 @@ impl CloseReason {
 
     /// A reason. The text is cut to [`TEXT_BYTES_MAX`](Self::TEXT_BYTES_MAX) and its control characters are replaced.
     pub fn new(code: u32, text: &str) -> Self {
-        Self {
-            code,
-            text: tame(text),
-        }
+        Self { code, text: tame(text) }
     }
 
     /// The code.
@@ -108,11 +105,7 @@ pub enum CloseCause {
 pub(super) fn tame(text: &str) -> String {
     let mut tamed = String::new();
     for c in text.chars() {
-        let c = if c.is_control() {
-            char::REPLACEMENT_CHARACTER
-        } else {
-            c
-        };
+        let c = if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
         if tamed.len() + c.len_utf8() > CloseReason::TEXT_BYTES_MAX {
             break;
         }

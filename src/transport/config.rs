@@ -93,11 +93,7 @@ impl TransportConfig {
         if self.stream_window_bytes < 4 * AHEAD_BYTES as u32 || self.send_window_bytes < 64 * 1024 {
             return wrong("stream_window_bytes and send_window_bytes must be at least 65,536");
         }
-        if self
-            .stream_window_bytes
-            .checked_mul(self.streams_max)
-            .is_none()
-        {
+        if self.stream_window_bytes.checked_mul(self.streams_max).is_none() {
             return wrong("stream_window_bytes × streams_max must be below 4 GiB");
         }
         if self.frame_bytes_max == 0 || self.frame_bytes_max > 1 << 30 {

@@ -23,12 +23,7 @@ pub struct FrameSender {
 
 impl FrameSender {
     pub(super) fn new(stream: ByteSender, frame_bytes_max: usize) -> Self {
-        Self {
-            stream,
-            frame_bytes_max,
-            buffer: Vec::new(),
-            written: 0,
-        }
+        Self { stream, frame_bytes_max, buffer: Vec::new(), written: 0 }
     }
 
     /// Sends one frame; returns when QUIC has taken all of it, waiting while the peer reads more slowly than we write.
@@ -50,10 +45,7 @@ impl FrameSender {
     pub async fn send_all(&mut self, frames: &[Frame]) -> Result<(), SendError> {
         // What a cancelled call left must go first, or memory would grow with every cancelled call.
         self.flush().await?;
-        if let Some(large) = frames
-            .iter()
-            .find(|frame| frame.body.len() > self.frame_bytes_max)
-        {
+        if let Some(large) = frames.iter().find(|frame| frame.body.len() > self.frame_bytes_max) {
             large.encode(self.frame_bytes_max, &mut Vec::new())?;
         }
         for frame in frames {
@@ -141,19 +133,8 @@ pub struct FrameReceiver {
 }
 
 impl FrameReceiver {
-    pub(super) fn new(
-        stream: ByteReceiver,
-        share: Arc<ConnectionShare>,
-        frame_bytes_max: usize,
-    ) -> Self {
-        Self {
-            stream,
-            decoder: FrameDecoder::new(frame_bytes_max),
-            share,
-            leave: None,
-            ended: false,
-            lost: None,
-        }
+    pub(super) fn new(stream: ByteReceiver, share: Arc<ConnectionShare>, frame_bytes_max: usize) -> Self {
+        Self { stream, decoder: FrameDecoder::new(frame_bytes_max), share, leave: None, ended: false, lost: None }
     }
 
     /// The next frame, or `None` when the peer ended the stream after a whole frame.

@@ -70,11 +70,7 @@ impl Frame {
     /// # Errors
     /// [`FrameError::TooLarge`] when the body has more than `frame_bytes_max` bytes.
     pub fn encode(&self, frame_bytes_max: usize, bytes: &mut Vec<u8>) -> Result<(), FrameError> {
-        let too_large = || FrameError::TooLarge {
-            kind: self.kind,
-            bytes: self.body.len(),
-            bytes_max: frame_bytes_max,
-        };
+        let too_large = || FrameError::TooLarge { kind: self.kind, bytes: self.body.len(), bytes_max: frame_bytes_max };
         if self.body.len() > frame_bytes_max {
             return Err(too_large());
         }
@@ -133,14 +129,7 @@ pub struct FrameDecoder {
 impl FrameDecoder {
     /// A decoder at the begin of a stream. It allocates nothing yet.
     pub fn new(frame_bytes_max: usize) -> Self {
-        Self {
-            frame_bytes_max,
-            buffer: Vec::new(),
-            start: 0,
-            end: 0,
-            partial: None,
-            failed: None,
-        }
+        Self { frame_bytes_max, buffer: Vec::new(), start: 0, end: 0, partial: None, failed: None }
     }
 
     /// Where the next received bytes are to be written, from its begin; tell [`filled`](Self::filled) how many.
@@ -162,10 +151,7 @@ impl FrameDecoder {
     /// # Panics
     /// When `bytes` is more than the space that there was: that is a bug of the caller.
     pub fn filled(&mut self, bytes: usize) {
-        assert!(
-            bytes <= self.buffer.len() - self.end,
-            "more filled than there was space"
-        );
+        assert!(bytes <= self.buffer.len() - self.end, "more filled than there was space");
         self.end += bytes;
     }
 
@@ -223,9 +209,7 @@ impl FrameDecoder {
 
     /// Reads a header, if a whole one is there.
     fn header(&mut self) -> Result<Option<Partial>, FrameError> {
-        let Some(&[kind, flags, a, b, c, d]) =
-            self.buffer[self.start..self.end].first_chunk::<HEADER_BYTES>()
-        else {
+        let Some(&[kind, flags, a, b, c, d]) = self.buffer[self.start..self.end].first_chunk::<HEADER_BYTES>() else {
             return Ok(None);
         };
         if flags & !CRITICAL != 0 {
@@ -234,18 +218,10 @@ impl FrameDecoder {
         // A length that does not fit is above every limit too, so saturating it changes no answer.
         let length = usize::try_from(u32::from_le_bytes([a, b, c, d])).unwrap_or(usize::MAX);
         if length > self.frame_bytes_max {
-            return Err(FrameError::TooLarge {
-                kind,
-                bytes: length,
-                bytes_max: self.frame_bytes_max,
-            });
+            return Err(FrameError::TooLarge { kind, bytes: length, bytes_max: self.frame_bytes_max });
         }
         self.start += HEADER_BYTES;
-        let frame = Frame {
-            kind,
-            critical: flags & CRITICAL != 0,
-            body: Vec::new(),
-        };
+        let frame = Frame { kind, critical: flags & CRITICAL != 0, body: Vec::new() };
         Ok(Some(Partial { frame, length }))
     }
 }
@@ -285,29 +261,19 @@ mod tests {
 
     fn frame(kind: u8, critical: bool, body: &[u8]) -> Frame {
         let body = body.to_vec();
-        Frame {
-            kind,
-            critical,
-            body,
-        }
+        Frame { kind, critical, body }
     }
 
     fn encoded(frames: &[Frame]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for frame in frames {
-            frame
-                .encode(FRAME_BYTES_MAX_DEFAULT, &mut bytes)
-                .expect("within the limit");
+            frame.encode(FRAME_BYTES_MAX_DEFAULT, &mut bytes).expect("within the limit");
         }
         bytes
     }
 
     /// Hands `bytes` over in reads of at most `step` bytes and returns the frames that come out.
-    fn decode(
-        decoder: &mut FrameDecoder,
-        mut bytes: &[u8],
-        step: usize,
-    ) -> Result<Vec<Frame>, FrameError> {
+    fn decode(decoder: &mut FrameDecoder, mut bytes: &[u8], step: usize) -> Result<Vec<Frame>, FrameError> {
         let mut frames = Vec::new();
         while !bytes.is_empty() {
             let space = decoder.space();
@@ -343,10 +309,7 @@ mod tests {
         let bytes = encoded(&frames);
         for step in [1, 2, 5, 6, 7, 1000, AHEAD_BYTES, usize::MAX] {
             let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX_DEFAULT);
-            assert_eq!(
-                decode(&mut decoder, &bytes, step).as_deref(),
-                Ok(&frames[..])
-            );
+            assert_eq!(decode(&mut decoder, &bytes, step).as_deref(), Ok(&frames[..]));
             assert_eq!(decoder.finish(), Ok(()));
         }
     }
@@ -369,26 +332,14 @@ mod tests {
         let (received, capacity) = held(&decoder);
         assert_eq!(received, 200_003);
         assert!(capacity <= 2 * received + AHEAD_BYTES, "{capacity}");
-        assert_eq!(
-            decoder.finish(),
-            Err(FrameError::Truncated {
-                missing_bytes: u32::MAX as usize - 200_003
-            })
-        );
+        assert_eq!(decoder.finish(), Err(FrameError::Truncated { missing_bytes: u32::MAX as usize - 200_003 }));
     }
 
     #[test]
     fn too_large_is_refused_at_the_header_and_for_ever() {
         let mut decoder = FrameDecoder::new(10);
-        let refused = FrameError::TooLarge {
-            kind: 8,
-            bytes: 11,
-            bytes_max: 10,
-        };
-        assert_eq!(
-            decode(&mut decoder, &[8, 0, 11, 0, 0, 0], 1),
-            Err(refused.clone())
-        );
+        let refused = FrameError::TooLarge { kind: 8, bytes: 11, bytes_max: 10 };
+        assert_eq!(decode(&mut decoder, &[8, 0, 11, 0, 0, 0], 1), Err(refused.clone()));
         assert_eq!(decoder.next_frame(), Err(refused.clone()));
         assert_eq!(decoder.finish(), Err(refused));
 
@@ -403,10 +354,7 @@ mod tests {
         let mut decoder = FrameDecoder::new(10);
         assert_eq!(
             decode(&mut decoder, &[8, 0b11, 0, 0, 0, 0], 6),
-            Err(FrameError::UnknownFlags {
-                kind: 8,
-                flags: 0b11
-            })
+            Err(FrameError::UnknownFlags { kind: 8, flags: 0b11 })
         );
     }
 
@@ -416,10 +364,7 @@ mod tests {
         for (kept, missing_bytes) in [(1, 5), (5, 1), (6, 3), (8, 1)] {
             let mut decoder = FrameDecoder::new(10);
             assert_eq!(decode(&mut decoder, &bytes[..kept], 100), Ok(vec![]));
-            assert_eq!(
-                decoder.finish(),
-                Err(FrameError::Truncated { missing_bytes })
-            );
+            assert_eq!(decoder.finish(), Err(FrameError::Truncated { missing_bytes }));
         }
     }
 }

@@ -102,19 +102,10 @@ impl PeerAddress {
             Place::Address(address) => return Ok(vec![*address]),
             Place::Name { host, port } => (host, *port),
         };
-        let failed = |source| ResolveError {
-            host: host.clone(),
-            source,
-        };
-        let found: Vec<_> = tokio::net::lookup_host((host.as_str(), port))
-            .await
-            .map_err(failed)?
-            .collect();
+        let failed = |source| ResolveError { host: host.clone(), source };
+        let found: Vec<_> = tokio::net::lookup_host((host.as_str(), port)).await.map_err(failed)?.collect();
         if found.is_empty() {
-            return Err(failed(std::io::Error::new(
-                std::io::ErrorKind::NotFound,
-                "the name has no address",
-            )));
+            return Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")));
         }
         Ok(found)
     }
@@ -125,10 +116,7 @@ impl FromStr for PeerAddress {
 
     fn from_str(text: &str) -> Result<Self, PeerAddressError> {
         let (device, place) = text.split_once('@').ok_or(PeerAddressError::NoAt)?;
-        Ok(Self {
-            device: device.parse()?,
-            place: place.parse()?,
-        })
+        Ok(Self { device: device.parse()?, place: place.parse()? })
     }
 }
 
@@ -211,14 +199,10 @@ fn is_host_name(host: &str) -> bool {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     let is_number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
-    host.len() <= 253
-        && labels.split('.').all(is_label)
-        && !labels.rsplit('.').next().is_some_and(is_number)
+    host.len() <= 253 && labels.split('.').all(is_label) && !labels.rsplit('.').next().is_some_and(is_number)
 }
 
 #[cfg(test)]
@@ -255,39 +239,15 @@ mod tests {
     fn mistakes_are_told_apart() {
         let parsed = |text: &str| text.parse::<PeerAddress>().expect_err(text);
         assert_eq!(parsed("127.0.0.1:4460"), PeerAddressError::NoAt);
-        assert!(matches!(
-            parsed("abc@127.0.0.1:4460"),
-            PeerAddressError::Device(_)
-        ));
-        for place in [
-            "relay",
-            "relay:",
-            "relay:0",
-            "relay:65536",
-            "relay:+80",
-            "1.2.3.4:0",
-            "[::1]:0",
-            "[::1]:x",
-        ] {
+        assert!(matches!(parsed("abc@127.0.0.1:4460"), PeerAddressError::Device(_)));
+        for place in ["relay", "relay:", "relay:0", "relay:65536", "relay:+80", "1.2.3.4:0", "[::1]:0", "[::1]:x"] {
             assert_eq!(parse(place), Err(PeerAddressError::Port), "{place}");
         }
         for place in ["::1:4460", "[relay]:4460", "[::1:4460", "2001:db8::1"] {
             assert_eq!(parse(place), Err(PeerAddressError::Ipv6), "{place}");
         }
-        for place in [
-            "1.2.3:4",
-            "1.2.3.256:4",
-            ":4460",
-            "a..b:1",
-            "-a:1",
-            "a b:1",
-            "x@y:1",
-            "é:1",
-        ] {
-            assert!(
-                matches!(parse(place), Err(PeerAddressError::Host { .. })),
-                "{place}"
-            );
+        for place in ["1.2.3:4", "1.2.3.256:4", ":4460", "a..b:1", "-a:1", "a b:1", "x@y:1", "é:1"] {
+            assert!(matches!(parse(place), Err(PeerAddressError::Host { .. })), "{place}");
         }
     }
 

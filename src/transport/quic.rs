@@ -100,9 +100,7 @@ impl Endpoint {
     /// # Errors
     /// [`TransportError::Socket`].
     pub fn local_address(&self) -> Result<SocketAddr, TransportError> {
-        self.inner
-            .local_addr()
-            .map_err(|source| socket_error(self.config.listen, source))
+        self.inner.local_addr().map_err(|source| socket_error(self.config.listen, source))
     }
 
     /// The next one who dials, or `None` once the endpoint is drained.
@@ -112,16 +110,12 @@ impl Endpoint {
     pub async fn accept(&self) -> Option<Incoming> {
         loop {
             let incoming = self.inner.accept().await?;
-            if self.draining.load(Ordering::Relaxed)
-                || self.inner.open_connections() >= self.config.connections_max
-            {
+            if self.draining.load(Ordering::Relaxed) || self.inner.open_connections() >= self.config.connections_max {
                 incoming.refuse();
                 continue;
             }
             let unfinished = self.config.handshakes_max - self.handshakes.available_permits();
-            if unfinished >= self.config.handshakes_unproven_max
-                && !incoming.remote_address_validated()
-            {
+            if unfinished >= self.config.handshakes_unproven_max && !incoming.remote_address_validated() {
                 // quinn guarantees that one whose address is not validated may be asked; otherwise silence is safe.
                 if let Err(error) = incoming.retry() {
                     error.into_incoming().ignore();
@@ -130,11 +124,7 @@ impl Endpoint {
             }
             match self.handshakes.clone().try_acquire_owned() {
                 Ok(place) => {
-                    return Some(Incoming {
-                        inner: incoming,
-                        place,
-                        endpoint: self.clone(),
-                    });
+                    return Some(Incoming { inner: incoming, place, endpoint: self.clone() });
                 }
                 Err(_) => incoming.refuse(),
             }
@@ -150,29 +140,16 @@ impl Endpoint {
     /// # Errors
     /// [`TransportError::WrongDevice`] and the others; in particular [`TransportError::HandshakeTimeout`] when nobody
     /// answers.
-    pub async fn connect(
-        &self,
-        device: DeviceId,
-        address: SocketAddr,
-    ) -> Result<Connection, TransportError> {
+    pub async fn connect(&self, device: DeviceId, address: SocketAddr) -> Result<Connection, TransportError> {
         let (tls, verifier) = self.identity.client(device).map_err(tls_error)?;
-        let connection = self
-            .dial(tls, address)
-            .await
-            .map_err(|error| match verifier.other() {
-                Some(found) => TransportError::WrongDevice {
-                    expected: device,
-                    found,
-                },
-                None => error,
-            })?;
+        let connection = self.dial(tls, address).await.map_err(|error| match verifier.other() {
+            Some(found) => TransportError::WrongDevice { expected: device, found },
+            None => error,
+        })?;
         // The verifier has compared already; this holds even if it was not called.
         if connection.peer() != device {
             connection.close(CloseReason::new(CloseReason::NO_IDENTITY, "wrong device"));
-            return Err(TransportError::WrongDevice {
-                expected: device,
-                found: connection.peer(),
-            });
+            return Err(TransportError::WrongDevice { expected: device, found: connection.peer() });
         }
         connection.admit();
         Ok(connection)
@@ -194,13 +171,8 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`TransportError::Socket`]; the old socket is kept then.
-    pub fn rebind_with(
-        &self,
-        socket: Arc<dyn quinn::AsyncUdpSocket>,
-    ) -> Result<(), TransportError> {
-        self.inner
-            .rebind_abstract(socket)
-            .map_err(|source| socket_error(self.config.listen, source))
+    pub fn rebind_with(&self, socket: Arc<dyn quinn::AsyncUdpSocket>) -> Result<(), TransportError> {
+        self.inner.rebind_abstract(socket).map_err(|source| socket_error(self.config.listen, source))
     }
 
     /// Refuses newcomers, closes every connection with [`CloseReason::GOING_AWAY`], and waits, at most for
@@ -211,18 +183,11 @@ impl Endpoint {
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.draining.store(true, Ordering::Relaxed);
         let goodbye = CloseReason::new(CloseReason::GOING_AWAY, "the node is going away");
-        self.inner
-            .close(goodbye.code().into(), goodbye.text().as_bytes());
-        within(&*self.runtime, deadline, self.inner.wait_idle())
-            .await
-            .is_some()
+        self.inner.close(goodbye.code().into(), goodbye.text().as_bytes());
+        within(&*self.runtime, deadline, self.inner.wait_idle()).await.is_some()
     }
 
-    pub(super) async fn dial(
-        &self,
-        tls: ClientTls,
-        address: SocketAddr,
-    ) -> Result<Connection, TransportError> {
+    pub(super) async fn dial(&self, tls: ClientTls, address: SocketAddr) -> Result<Connection, TransportError> {
         let tls = QuicClientConfig::try_from(tls).map_err(tls_error)?;
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         let ids = self.ids.clone();
@@ -230,22 +195,16 @@ impl Endpoint {
             .transport_config(self.dialling.clone())
             .token_store(Arc::new(quinn::NoneTokenStore))
             .initial_dst_cid_provider(Arc::new(move || ids.first()));
-        let connecting = self
-            .inner
-            .connect_with(config, address, SERVER_NAME)
-            .map_err(|error| match error {
-                quinn::ConnectError::EndpointStopping => TransportError::Stopped,
-                quinn::ConnectError::CidsExhausted => TransportError::Lost(CloseCause::Exhausted),
-                quinn::ConnectError::InvalidRemoteAddress(_) => TransportError::Address { address },
-                other => tls_error(other),
-            })?;
+        let connecting = self.inner.connect_with(config, address, SERVER_NAME).map_err(|error| match error {
+            quinn::ConnectError::EndpointStopping => TransportError::Stopped,
+            quinn::ConnectError::CidsExhausted => TransportError::Lost(CloseCause::Exhausted),
+            quinn::ConnectError::InvalidRemoteAddress(_) => TransportError::Address { address },
+            other => tls_error(other),
+        })?;
         self.shake_hands(connecting).await
     }
 
-    async fn shake_hands(
-        &self,
-        connecting: quinn::Connecting,
-    ) -> Result<Connection, TransportError> {
+    async fn shake_hands(&self, connecting: quinn::Connecting) -> Result<Connection, TransportError> {
         let ms = u64::from(self.config.handshake_ms_max);
         let timeout = TransportError::HandshakeTimeout { ms };
         let limit = Duration::from_millis(ms);
@@ -259,9 +218,7 @@ impl Endpoint {
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoint")
-            .field("config", &self.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Endpoint").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -326,12 +283,7 @@ impl Connection {
             assembly: Arc::new(Semaphore::new(at_first)),
             admitted: AtomicBool::new(false),
         });
-        Ok(Self {
-            inner,
-            peer,
-            config,
-            share,
-        })
+        Ok(Self { inner, peer, config, share })
     }
 
     /// The device at the other end, proved on this connection.
@@ -350,18 +302,14 @@ impl Connection {
         if self.share.admitted.swap(true, Ordering::Relaxed) {
             return;
         }
-        let more = self
-            .config
-            .assembly_bytes_max
-            .saturating_sub(stranger::ASSEMBLY_BYTES);
+        let more = self.config.assembly_bytes_max.saturating_sub(stranger::ASSEMBLY_BYTES);
         self.share.assembly.add_permits(more);
         let window = self.config.receive_window_bytes();
         if window > stranger_window(&self.config) {
             self.inner.set_receive_window(window.into());
         }
         if self.config.streams_max > stranger_streams(&self.config) {
-            self.inner
-                .set_max_concurrent_uni_streams(self.config.streams_max.into());
+            self.inner.set_max_concurrent_uni_streams(self.config.streams_max.into());
         }
     }
 
@@ -383,11 +331,7 @@ impl Connection {
     pub async fn accept(&self) -> Result<FrameReceiver, ReceiveError> {
         let stream = self.inner.accept_uni().await;
         let stream = ByteReceiver(stream.map_err(|error| ReceiveError::Lost(cause(error)))?);
-        Ok(FrameReceiver::new(
-            stream,
-            self.share.clone(),
-            self.config.frame_bytes_max,
-        ))
+        Ok(FrameReceiver::new(stream, self.share.clone(), self.config.frame_bytes_max))
     }
 
     /// A stream on which a test can write what is no frame.
@@ -399,8 +343,7 @@ impl Connection {
     /// Ends the connection at once and tells the peer why. What was not acknowledged is not sent any more. Only the
     /// first close counts.
     pub fn close(&self, reason: CloseReason) {
-        self.inner
-            .close(reason.code().into(), reason.text().as_bytes());
+        self.inner.close(reason.code().into(), reason.text().as_bytes());
     }
 
     /// Waits for the end of the connection.
@@ -433,12 +376,7 @@ impl Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "Connection with {:?} at {}",
-            self.peer,
-            self.remote_address()
-        )
+        write!(f, "Connection with {:?} at {}", self.peer, self.remote_address())
     }
 }
 
@@ -489,9 +427,7 @@ impl ByteSender {
             quinn::WriteError::Stopped(code) => SendError::Stopped { code: code.into() },
             quinn::WriteError::ConnectionLost(error) => SendError::Lost(cause(error)),
             // There is no 0-RTT, so what remains is a stream that was ended here.
-            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => {
-                SendError::Finished
-            }
+            quinn::WriteError::ClosedStream | quinn::WriteError::ZeroRttRejected => SendError::Finished,
         })
     }
 
@@ -571,10 +507,7 @@ impl ConnectionIds {
 
     fn new(rng_seed: Option<[u8; 32]>) -> Self {
         let seed = rng_seed.unwrap_or_else(rand::random);
-        Self {
-            seed: blake3::derive_key("thence 2026-11 QUIC connection ids", &seed),
-            drawn: AtomicU64::new(0),
-        }
+        Self { seed: blake3::derive_key("thence 2026-11 QUIC connection ids", &seed), drawn: AtomicU64::new(0) }
     }
 
     fn first(&self) -> quinn::ConnectionId {
@@ -617,11 +550,7 @@ impl quinn::TimeSource for RuntimeClock {
 }
 
 /// `future`, unless `limit` passes first in the runtime's time.
-async fn within<F: Future>(
-    runtime: &dyn quinn::Runtime,
-    limit: Duration,
-    future: F,
-) -> Option<F::Output> {
+async fn within<F: Future>(runtime: &dyn quinn::Runtime, limit: Duration, future: F) -> Option<F::Output> {
     let mut timer = runtime.new_timer(runtime.now() + limit);
     let mut future = pin!(future);
     poll_fn(|context| match future.as_mut().poll(context) {
@@ -644,9 +573,7 @@ fn endpoint_config(config: &TransportConfig, ids: &Arc<ConnectionIds>) -> quinn:
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &config.stateless_reset_key);
     let mut endpoint = quinn::EndpointConfig::new(Arc::new(key));
     let ids = ids.clone();
-    endpoint
-        .cid_generator(move || Box::new(OwnIds(ids.clone())))
-        .rng_seed(config.rng_seed);
+    endpoint.cid_generator(move || Box::new(OwnIds(ids.clone()))).rng_seed(config.rng_seed);
     endpoint
 }
 
@@ -662,9 +589,7 @@ fn server_config(
     let salt = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, b"thence address proofs");
     let mut server = quinn::ServerConfig::new(Arc::new(tls), Arc::new(salt.extract(&secret)));
     let mut limits = quic_limits(config);
-    limits
-        .max_concurrent_uni_streams(stranger_streams(config).into())
-        .receive_window(stranger_window(config).into());
+    limits.max_concurrent_uni_streams(stranger_streams(config).into()).receive_window(stranger_window(config).into());
     server
         .transport_config(Arc::new(limits))
         // Beyond this quinn answers nothing at all, and those taken in count too: the politer limit comes first.
@@ -710,9 +635,7 @@ fn socket_error(address: SocketAddr, source: std::io::Error) -> TransportError {
 
 /// The TLS configuration is fixed but for the caller's cryptography, so that is where the fault lies.
 fn tls_error(error: impl fmt::Display) -> TransportError {
-    TransportError::Config {
-        what: format!("the cryptography does not do what QUIC needs: {error}"),
-    }
+    TransportError::Config { what: format!("the cryptography does not do what QUIC needs: {error}") }
 }
 
 fn handshake_error(error: ConnectionError) -> TransportError {
@@ -740,9 +663,7 @@ fn stop_error(stopped: Result<Option<VarInt>, quinn::StoppedError>) -> SendError
 fn cause(error: ConnectionError) -> CloseCause {
     match error {
         ConnectionError::VersionMismatch => CloseCause::VersionMismatch,
-        ConnectionError::TransportError(error) => CloseCause::PeerMisbehaved {
-            text: tame(&error.to_string()),
-        },
+        ConnectionError::TransportError(error) => CloseCause::PeerMisbehaved { text: tame(&error.to_string()) },
         ConnectionError::ConnectionClosed(close) => {
             let code = u64::from(close.error_code);
             let text = tame(&String::from_utf8_lossy(&close.reason));
@@ -780,18 +701,12 @@ mod tests {
 
     #[test]
     fn connection_ids_follow_from_the_seed_and_differ() {
-        let (a, b) = (
-            ConnectionIds::new(Some([1; 32])),
-            ConnectionIds::new(Some([1; 32])),
-        );
+        let (a, b) = (ConnectionIds::new(Some([1; 32])), ConnectionIds::new(Some([1; 32])));
         let drawn = [a.draw(), a.draw()];
         assert_eq!(drawn, [b.draw(), b.draw()]);
         assert_ne!(drawn[0], drawn[1]);
         assert_ne!(ConnectionIds::new(Some([2; 32])).draw(), drawn[0]);
-        assert_ne!(
-            ConnectionIds::new(None).draw(),
-            ConnectionIds::new(None).draw()
-        );
+        assert_ne!(ConnectionIds::new(None).draw(), ConnectionIds::new(None).draw());
     }
 
     #[test]

@@ -39,9 +39,7 @@ fn address(endpoint: &Endpoint) -> SocketAddr {
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
-    tokio::time::timeout(PATIENCE, future)
-        .await
-        .expect("it happens within the test's patience")
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens within the test's patience")
 }
 
 /// What the next dialer's handshake came to.
@@ -51,23 +49,14 @@ async fn next(server: &Endpoint) -> Result<Connection, TransportError> {
 }
 
 /// Both ends of a connection: the dialer's, the other's.
-async fn connected(
-    client: &Endpoint,
-    server: &Endpoint,
-    device: DeviceId,
-) -> (Connection, Connection) {
-    let (dialled, taken) =
-        tokio::join!(soon(client.connect(device, address(server))), next(server));
+async fn connected(client: &Endpoint, server: &Endpoint, device: DeviceId) -> (Connection, Connection) {
+    let (dialled, taken) = tokio::join!(soon(client.connect(device, address(server))), next(server));
     (dialled.expect("it answers"), taken.expect("it dials"))
 }
 
 fn frame(kind: u8, body: Vec<u8>) -> Frame {
     let critical = kind.is_multiple_of(2);
-    Frame {
-        kind,
-        critical,
-        body,
-    }
+    Frame { kind, critical, body }
 }
 
 /// Sends a frame from one end to the other, on a new stream.
@@ -104,15 +93,10 @@ mod identity {
         let expected = key(3).device();
         let (dialled, taken) = tokio::join!(soon(a.connect(expected, address(&b))), next(&b));
         let found = key(2).device();
-        assert!(
-            matches!(dialled, Err(TransportError::WrongDevice { expected: e, found: f })
-                if e == expected && f == found)
-        );
+        assert!(matches!(dialled, Err(TransportError::WrongDevice { expected: e, found: f })
+                if e == expected && f == found));
         // The other side's handshake ends with the dialer's alert, before any key was shown to it.
-        assert!(
-            matches!(taken, Err(TransportError::Refused { .. })),
-            "{taken:?}"
-        );
+        assert!(matches!(taken, Err(TransportError::Refused { .. })), "{taken:?}");
     }
 
     #[tokio::test]
@@ -160,14 +144,8 @@ mod identity {
         ] {
             let tls = hostile::showing(shows.clone(), &key(1), key(2).device());
             let (error, cause) = refused(tls).await;
-            assert!(
-                matches!(error, TransportError::Unauthenticated { .. }),
-                "{shows:?}: {error:?}"
-            );
-            assert!(
-                matches!(cause, CloseCause::Refused { .. }),
-                "{shows:?}: {cause:?}"
-            );
+            assert!(matches!(error, TransportError::Unauthenticated { .. }), "{shows:?}: {error:?}");
+            assert!(matches!(cause, CloseCause::Refused { .. }), "{shows:?}: {cause:?}");
         }
     }
 
@@ -176,14 +154,8 @@ mod identity {
         for protocols in [&[][..], &[&b"h3"[..]], &[b"thence/2", b"thence/10"]] {
             let tls = hostile::speaking(protocols, &key(1), key(2).device());
             let (error, cause) = refused(tls).await;
-            assert!(
-                matches!(error, TransportError::Unauthenticated { .. }),
-                "{error:?}"
-            );
-            assert!(
-                matches!(cause, CloseCause::Refused { alert: 120, .. }),
-                "{cause:?}"
-            );
+            assert!(matches!(error, TransportError::Unauthenticated { .. }), "{error:?}");
+            assert!(matches!(cause, CloseCause::Refused { alert: 120, .. }), "{cause:?}");
         }
     }
 }
@@ -196,25 +168,9 @@ mod frames {
         let (a, b) = (endpoint(1), endpoint(2));
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
         taken.admit();
-        let sizes = [
-            0,
-            1,
-            5,
-            6,
-            7,
-            1000,
-            16_384,
-            16_385,
-            70_000,
-            1 << 20,
-            8 << 20,
-        ];
-        let frames: Arc<Vec<Frame>> = Arc::new(
-            (1..)
-                .zip(sizes)
-                .map(|(kind, size)| frame(kind, vec![kind; size]))
-                .collect(),
-        );
+        let sizes = [0, 1, 5, 6, 7, 1000, 16_384, 16_385, 70_000, 1 << 20, 8 << 20];
+        let frames: Arc<Vec<Frame>> =
+            Arc::new((1..).zip(sizes).map(|(kind, size)| frame(kind, vec![kind; size])).collect());
         let mut tasks = JoinSet::new();
         for connection in [dialled, taken] {
             let (sent, expected) = (frames.clone(), frames.clone());
@@ -251,17 +207,12 @@ mod frames {
         let (a, b) = (endpoint(1), endpoint(2));
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
         let before = dialled.traffic().sent_datagrams;
-        let frames: Vec<_> = (0..1000)
-            .map(|n: u32| frame(3, n.to_le_bytes().to_vec()))
-            .collect();
+        let frames: Vec<_> = (0..1000).map(|n: u32| frame(3, n.to_le_bytes().to_vec())).collect();
         let mut sender = soon(dialled.open()).await.expect("connected");
         soon(sender.send_all(&frames)).await.expect("connected");
         let mut receiver = soon(taken.accept()).await.expect("connected");
         for frame in &frames {
-            assert_eq!(
-                soon(receiver.receive()).await.as_ref(),
-                Ok(&Some(frame.clone()))
-            );
+            assert_eq!(soon(receiver.receive()).await.as_ref(), Ok(&Some(frame.clone())));
         }
         let datagrams = dialled.traffic().sent_datagrams - before;
         assert!(datagrams < 100, "{datagrams}");
@@ -269,26 +220,17 @@ mod frames {
 
     #[tokio::test]
     async fn too_large_is_refused_at_both_ends() {
-        let small = TransportConfig {
-            frame_bytes_max: 1000,
-            ..config()
-        };
+        let small = TransportConfig { frame_bytes_max: 1000, ..config() };
         let (a, b) = (endpoint(1), endpoint_with(2, small));
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
         let large = frame(4, vec![0; 1001]);
-        let refusal = FrameError::TooLarge {
-            kind: 4,
-            bytes: 1001,
-            bytes_max: 1000,
-        };
+        let refusal = FrameError::TooLarge { kind: 4, bytes: 1001, bytes_max: 1000 };
 
         let mut sender = soon(taken.open()).await.expect("connected");
         let unsent = soon(sender.send_all(&[frame(1, vec![]), large.clone()])).await;
         assert_eq!(unsent, Err(SendError::Frame(refusal.clone())));
         // Nothing of the refused call was sent, and the stream goes on.
-        soon(sender.send(&frame(2, vec![])))
-            .await
-            .expect("connected");
+        soon(sender.send(&frame(2, vec![]))).await.expect("connected");
         let mut receiver = soon(dialled.accept()).await.expect("connected");
         assert_eq!(soon(receiver.receive()).await, Ok(Some(frame(2, vec![]))));
 
@@ -296,16 +238,10 @@ mod frames {
         soon(sender.send(&large)).await.expect("connected");
         let mut receiver = soon(taken.accept()).await.expect("connected");
         for _ in 0..2 {
-            assert_eq!(
-                soon(receiver.receive()).await,
-                Err(ReceiveError::Frame(refusal.clone()))
-            );
+            assert_eq!(soon(receiver.receive()).await, Err(ReceiveError::Frame(refusal.clone())));
         }
         receiver.stop(77);
-        assert_eq!(
-            soon(sender.stopped()).await,
-            SendError::Stopped { code: 77 }
-        );
+        assert_eq!(soon(sender.stopped()).await, SendError::Stopped { code: 77 });
     }
 
     #[tokio::test]
@@ -355,21 +291,14 @@ mod frames {
         for _ in 0..16 {
             let mut sender = soon(dialled.open()).await.expect("sixteen are allowed");
             tasks.spawn(async move {
-                sender
-                    .send(&frame(1, vec![1; 200_000]))
-                    .await
-                    .expect("connected");
+                sender.send(&frame(1, vec![1; 200_000])).await.expect("connected");
                 sender.finish_delivered().await.expect("connected");
             });
         }
         for _ in 0..16 {
             let mut receiver = soon(taken.accept()).await.expect("connected");
             tasks.spawn(async move {
-                let frame = receiver
-                    .receive()
-                    .await
-                    .expect("connected")
-                    .expect("a frame");
+                let frame = receiver.receive().await.expect("connected").expect("a frame");
                 assert_eq!(frame.body.len(), 200_000);
                 assert_eq!(receiver.receive().await, Ok(None));
             });
@@ -385,9 +314,7 @@ mod frames {
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
 
         let mut sender = soon(dialled.open()).await.expect("connected");
-        soon(sender.send(&frame(1, vec![1])))
-            .await
-            .expect("connected");
+        soon(sender.send(&frame(1, vec![1]))).await.expect("connected");
         sender.reset(55);
         let mut receiver = soon(taken.accept()).await.expect("connected");
         let end = loop {
@@ -418,10 +345,7 @@ mod frames {
     async fn sender_and(mut receiver: FrameReceiver, sender: FrameSender) -> FrameReceiver {
         drop(sender);
         for _ in 0..2 {
-            assert_eq!(
-                soon(receiver.receive()).await,
-                Err(ReceiveError::Reset { code: 0 })
-            );
+            assert_eq!(soon(receiver.receive()).await, Err(ReceiveError::Reset { code: 0 }));
         }
         receiver
     }
@@ -447,10 +371,7 @@ mod frames {
         let claim = [1, 0, 255, 255, 255, 255, 1, 2, 3];
         assert_eq!(soon(stream.write(&claim)).await, Ok(claim.len()));
         let mut receiver = soon(taken.accept()).await.expect("connected");
-        assert!(matches!(
-            soon(receiver.receive()).await,
-            Err(ReceiveError::Frame(FrameError::TooLarge { .. }))
-        ));
+        assert!(matches!(soon(receiver.receive()).await, Err(ReceiveError::Frame(FrameError::TooLarge { .. }))));
     }
 }
 
@@ -468,14 +389,8 @@ mod ends {
         assert_eq!(soon(taken.closed()).await, cause);
         assert_eq!(taken.close_cause(), Some(cause.clone()));
         assert_eq!(soon(dialled.closed()).await, CloseCause::Local);
-        assert_eq!(
-            soon(sender.send(&frame(1, vec![]))).await,
-            Err(SendError::Lost(cause.clone()))
-        );
-        assert_eq!(
-            soon(taken.accept()).await.map(|_| ()),
-            Err(ReceiveError::Lost(cause))
-        );
+        assert_eq!(soon(sender.send(&frame(1, vec![]))).await, Err(SendError::Lost(cause.clone())));
+        assert_eq!(soon(taken.accept()).await.map(|_| ()), Err(ReceiveError::Lost(cause)));
     }
 
     #[tokio::test]
@@ -483,10 +398,7 @@ mod ends {
         let (a, b) = (endpoint(1), endpoint(2));
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
         drop(dialled);
-        assert_eq!(
-            soon(taken.closed()).await,
-            CloseCause::ByPeer(CloseReason::new(CloseReason::DROPPED, ""))
-        );
+        assert_eq!(soon(taken.closed()).await, CloseCause::ByPeer(CloseReason::new(CloseReason::DROPPED, "")));
     }
 
     #[tokio::test]
@@ -495,10 +407,7 @@ mod ends {
         let (dialled, _taken) = connected(&a, &b, key(2).device()).await;
         assert!(soon(b.drain(PATIENCE)).await);
         let cause = soon(dialled.closed()).await;
-        assert!(
-            matches!(&cause, CloseCause::ByPeer(reason) if reason.code() == CloseReason::GOING_AWAY),
-            "{cause:?}"
-        );
+        assert!(matches!(&cause, CloseCause::ByPeer(reason) if reason.code() == CloseReason::GOING_AWAY), "{cause:?}");
         assert!(soon(b.accept()).await.is_none());
         let again = soon(a.connect(key(2).device(), address(&b))).await;
         assert!(matches!(again, Err(TransportError::Busy)), "{again:?}");
@@ -516,17 +425,11 @@ mod ends {
     #[tokio::test]
     async fn nobody_there_is_a_timeout() {
         let deaf = UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
-        let impatient = TransportConfig {
-            handshake_ms_max: 50,
-            ..config()
-        };
+        let impatient = TransportConfig { handshake_ms_max: 50, ..config() };
         let a = endpoint_with(1, impatient);
         let nobody = deaf.local_addr().expect("it is bound");
         let error = soon(a.connect(key(2).device(), nobody)).await;
-        assert!(
-            matches!(error, Err(TransportError::HandshakeTimeout { ms: 50 })),
-            "{error:?}"
-        );
+        assert!(matches!(error, Err(TransportError::HandshakeTimeout { ms: 50 })), "{error:?}");
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let error = soon(a.connect(key(2).device(), nowhere)).await;
         assert!(matches!(error, Err(TransportError::Address { .. })));
@@ -536,8 +439,7 @@ mod ends {
     async fn a_restarted_server_is_noticed_at_once() {
         let (a, before, after) = (endpoint(1), endpoint(2), endpoint(2));
         let way = Way::to(address(&before)).await;
-        let (dialled, taken) =
-            tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&before));
+        let (dialled, taken) = tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&before));
         let (dialled, taken) = (dialled.expect("it answers"), taken.expect("it dials"));
         exchange(&dialled, &taken).await;
 
@@ -545,9 +447,7 @@ mod ends {
         way.server.send_replace(address(&after));
         let begin = Instant::now();
         let mut sender = soon(dialled.open()).await.expect("it does not know yet");
-        soon(sender.send(&frame(1, vec![1])))
-            .await
-            .expect("it does not know yet");
+        soon(sender.send(&frame(1, vec![1]))).await.expect("it does not know yet");
         assert_eq!(soon(dialled.closed()).await, CloseCause::Reset);
         let idle = Duration::from_millis(config().idle_ms_max.into());
         assert!(begin.elapsed() < idle / 3, "{:?}", begin.elapsed());
@@ -555,23 +455,17 @@ mod ends {
 
     #[tokio::test]
     async fn a_server_with_another_reset_key_cannot_end_a_connection() {
-        let other_key = TransportConfig {
-            stateless_reset_key: [43; 64],
-            ..config()
-        };
+        let other_key = TransportConfig { stateless_reset_key: [43; 64], ..config() };
         let (a, before, other) = (endpoint(1), endpoint(2), endpoint_with(2, other_key));
         let mut way = Way::to(address(&before)).await;
-        let (dialled, taken) =
-            tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&before));
+        let (dialled, taken) = tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&before));
         let (dialled, taken) = (dialled.expect("it answers"), taken.expect("it dials"));
         exchange(&dialled, &taken).await;
 
         way.server.send_replace(address(&other));
         while way.answered.try_recv().is_ok() {}
         let mut sender = soon(dialled.open()).await.expect("connected");
-        soon(sender.send(&frame(1, vec![1])))
-            .await
-            .expect("connected");
+        soon(sender.send(&frame(1, vec![1]))).await.expect("connected");
         // The stranger's reset has come, and counts for nothing.
         while soon(way.answered.recv()).await != Some(address(&other)) {}
         way.server.send_replace(address(&before));
@@ -582,21 +476,15 @@ mod ends {
 
     #[tokio::test]
     async fn a_silent_peer_is_an_idle_timeout() {
-        let hasty = TransportConfig {
-            idle_ms_max: 300,
-            keep_alive_ms: 100,
-            ..config()
-        };
+        let hasty = TransportConfig { idle_ms_max: 300, keep_alive_ms: 100, ..config() };
         let (a, b) = (endpoint_with(1, hasty), endpoint(2));
         let way = Way::to(address(&b)).await;
-        let (dialled, taken) =
-            tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&b));
+        let (dialled, taken) = tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&b));
         let (dialled, taken) = (dialled.expect("it answers"), taken.expect("it dials"));
         exchange(&dialled, &taken).await;
         // From here on packets go where nobody answers.
         let deaf = UdpSocket::bind("127.0.0.1:0").await.expect("loopback");
-        way.server
-            .send_replace(deaf.local_addr().expect("it is bound"));
+        way.server.send_replace(deaf.local_addr().expect("it is bound"));
         assert_eq!(soon(dialled.closed()).await, CloseCause::IdleTimeout);
     }
 }
@@ -608,8 +496,7 @@ mod moves {
     async fn a_clients_nat_may_change_its_port() {
         let (a, b) = (endpoint(1), endpoint(2));
         let way = Way::to(address(&b)).await;
-        let (dialled, taken) =
-            tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&b));
+        let (dialled, taken) = tokio::join!(soon(a.connect(key(2).device(), way.address)), next(&b));
         let (dialled, taken) = (dialled.expect("it answers"), taken.expect("it dials"));
         exchange(&dialled, &taken).await;
         let before = taken.remote_address();
@@ -644,10 +531,7 @@ mod limits {
 
     #[tokio::test]
     async fn many_unfinished_handshakes_cost_a_proof_of_address() {
-        let wary = TransportConfig {
-            handshakes_unproven_max: 0,
-            ..config()
-        };
+        let wary = TransportConfig { handshakes_unproven_max: 0, ..config() };
         let (a, b) = (endpoint(1), endpoint_with(2, wary));
         let (dialled, taken) = connected(&a, &b, key(2).device()).await;
         exchange(&dialled, &taken).await;
@@ -655,10 +539,7 @@ mod limits {
 
     #[tokio::test]
     async fn a_slow_dialer_blocks_nobody_and_its_place_comes_back() {
-        let narrow = TransportConfig {
-            handshakes_max: 2,
-            ..config()
-        };
+        let narrow = TransportConfig { handshakes_max: 2, ..config() };
         let (a, b) = (endpoint(1), endpoint_with(2, narrow));
         let dial = |endpoint: &Endpoint| {
             let (endpoint, place) = (endpoint.clone(), address(&b));
@@ -686,10 +567,7 @@ mod limits {
 
     #[tokio::test]
     async fn there_are_so_many_connections_at_most() {
-        let narrow = TransportConfig {
-            connections_max: 1,
-            ..config()
-        };
+        let narrow = TransportConfig { connections_max: 1, ..config() };
         let (a, b) = (endpoint(1), endpoint_with(2, narrow));
         let _connection = connected(&a, &b, key(2).device()).await;
         tokio::select! {
@@ -768,11 +646,6 @@ impl Way {
                 }
             }
         });
-        Self {
-            address,
-            server,
-            new_port,
-            answered,
-        }
+        Self { address, server, new_port, answered }
     }
 }

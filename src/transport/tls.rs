@@ -21,8 +21,8 @@ use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{AlwaysResolvesServerRawPublicKeys, NoServerSessionStorage};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error,
-    PeerIncompatible, ServerConfig, SignatureAlgorithm, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, ServerConfig,
+    SignatureAlgorithm, SignatureScheme,
 };
 
 use crate::model::{DeviceId, DeviceKey};
@@ -49,12 +49,8 @@ pub(super) struct Identity {
 impl Identity {
     /// The identity with `key`; without a `provider`, ring's.
     pub(super) fn new(key: &DeviceKey, provider: Option<Arc<CryptoProvider>>) -> Self {
-        let provider =
-            provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
-        Self {
-            provider,
-            certified: Arc::new(certified(key)),
-        }
+        let provider = provider.unwrap_or_else(|| Arc::new(rustls::crypto::ring::default_provider()));
+        Self { provider, certified: Arc::new(certified(key)) }
     }
 
     /// For being dialled: takes every device that proves its key.
@@ -62,9 +58,7 @@ impl Identity {
         let mut tls = ServerConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(Arc::new(RawKeyVerifier::default()))
-            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(
-                self.certified.clone(),
-            )));
+            .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(self.certified.clone())));
         tls.alpn_protocols = vec![ALPN.to_vec()];
         tls.session_storage = Arc::new(NoServerSessionStorage {});
         tls.send_tls13_tickets = 0;
@@ -73,21 +67,13 @@ impl Identity {
     }
 
     /// For dialling `expected`. The second part tells afterwards who answered instead.
-    pub(super) fn client(
-        &self,
-        expected: DeviceId,
-    ) -> Result<(ClientTls, Arc<RawKeyVerifier>), Error> {
-        let verifier = Arc::new(RawKeyVerifier {
-            expected: Some(expected),
-            other: OnceLock::new(),
-        });
+    pub(super) fn client(&self, expected: DeviceId) -> Result<(ClientTls, Arc<RawKeyVerifier>), Error> {
+        let verifier = Arc::new(RawKeyVerifier { expected: Some(expected), other: OnceLock::new() });
         let mut tls = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
             .with_custom_certificate_verifier(verifier.clone())
-            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(
-                self.certified.clone(),
-            )));
+            .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(self.certified.clone())));
         tls.alpn_protocols = vec![ALPN.to_vec()];
         tls.resumption = Resumption::disabled();
         tls.enable_early_data = false;
@@ -121,11 +107,7 @@ impl RawKeyVerifier {
         self.other.get().copied()
     }
 
-    fn check_key(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-    ) -> Result<(), Error> {
+    fn check_key(&self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
         match device_of_spki(end_entity) {
             Some(_) if intermediates.is_empty() => Ok(()),
             _ => Err(CertificateError::BadEncoding.into()),
@@ -140,8 +122,7 @@ impl RawKeyVerifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         let device = device_of_spki(spki).ok_or(CertificateError::BadEncoding)?;
-        let signature = <&[u8; 64]>::try_from(signed.signature())
-            .map_err(|_| CertificateError::BadSignature)?;
+        let signature = <&[u8; 64]>::try_from(signed.signature()).map_err(|_| CertificateError::BadSignature)?;
         if signed.scheme != SignatureScheme::ED25519 || !device.verifies(message, signature) {
             return Err(CertificateError::BadSignature.into());
         }
@@ -163,8 +144,7 @@ impl ServerCertVerifier for RawKeyVerifier {
         _ocsp_response: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check_key(end_entity, intermediates)
-            .map(|()| ServerCertVerified::assertion())
+        self.check_key(end_entity, intermediates).map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -205,8 +185,7 @@ impl ClientCertVerifier for RawKeyVerifier {
         intermediates: &[CertificateDer<'_>],
         _now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check_key(end_entity, intermediates)
-            .map(|()| ClientCertVerified::assertion())
+        self.check_key(end_entity, intermediates).map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -237,9 +216,7 @@ impl ClientCertVerifier for RawKeyVerifier {
 }
 
 /// The `SubjectPublicKeyInfo` of an Ed25519 key (RFC 8410) is this and the 32 bytes of the key.
-const SPKI_PREFIX: [u8; 12] = [
-    0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00,
-];
+const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 fn spki_of(device: DeviceId) -> Vec<u8> {
     [&SPKI_PREFIX[..], device.as_bytes()].concat()
@@ -261,9 +238,7 @@ struct HandshakeKey(DeviceKey);
 
 impl SigningKey for HandshakeKey {
     fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        offered
-            .contains(&SignatureScheme::ED25519)
-            .then(|| Box::new(self.clone()) as Box<dyn Signer>)
+        offered.contains(&SignatureScheme::ED25519).then(|| Box::new(self.clone()) as Box<dyn Signer>)
     }
 
     fn public_key(&self) -> Option<SubjectPublicKeyInfoDer<'_>> {
@@ -316,11 +291,7 @@ pub(super) mod hostile {
     }
 
     impl ResolvesClientCert for Resolver {
-        fn resolve(
-            &self,
-            _root_hint_subjects: &[&[u8]],
-            _schemes: &[SignatureScheme],
-        ) -> Option<Arc<CertifiedKey>> {
+        fn resolve(&self, _root_hint_subjects: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
             let bytes = match &self.shows {
                 Shows::Nothing => return None,
                 Shows::X509 => b"\x30\x03\x02\x01\x01".to_vec(),
@@ -341,9 +312,7 @@ pub(super) mod hostile {
 
     /// A client that dials `expected` and shows something else than its key.
     pub fn showing(shows: Shows, key: &DeviceKey, expected: DeviceId) -> ClientTls {
-        let (mut tls, _) = Identity::new(key, None)
-            .client(expected)
-            .expect("ring supports TLS 1.3");
+        let (mut tls, _) = Identity::new(key, None).client(expected).expect("ring supports TLS 1.3");
         let key = key.clone();
         tls.client_auth_cert_resolver = Arc::new(Resolver { shows, key });
         tls
@@ -351,18 +320,14 @@ pub(super) mod hostile {
 
     /// An honest client that offers these protocols.
     pub fn speaking(protocols: &[&[u8]], key: &DeviceKey, expected: DeviceId) -> ClientTls {
-        let (mut tls, _) = Identity::new(key, None)
-            .client(expected)
-            .expect("ring supports TLS 1.3");
+        let (mut tls, _) = Identity::new(key, None).client(expected).expect("ring supports TLS 1.3");
         tls.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
         tls
     }
 
     /// A client that keeps whatever session it is given and would resume it; the same one for several dials.
     pub fn resuming(key: &DeviceKey, expected: DeviceId) -> ClientTls {
-        let (mut tls, _) = Identity::new(key, None)
-            .client(expected)
-            .expect("ring supports TLS 1.3");
+        let (mut tls, _) = Identity::new(key, None).client(expected).expect("ring supports TLS 1.3");
         tls.resumption = Resumption::in_memory_sessions(8);
         tls.enable_early_data = true;
         tls
@@ -384,12 +349,7 @@ mod tests {
         let spki = spki_of(device);
         assert_eq!(spki.len(), 44);
         let identity = |chain: Vec<Vec<u8>>| -> Box<dyn Any> {
-            Box::new(
-                chain
-                    .into_iter()
-                    .map(CertificateDer::from)
-                    .collect::<Vec<_>>(),
-            )
+            Box::new(chain.into_iter().map(CertificateDer::from).collect::<Vec<_>>())
         };
         assert_eq!(device_of(identity(vec![spki.clone()])), Some(device));
         assert_eq!(device_of(identity(vec![])), None);
@@ -404,9 +364,6 @@ mod tests {
         // rustls parses the raw key as X.509 here, so it can only be asked for the public key.
         let key = DeviceKey::from_secret(&[7; 32]);
         let certified = certified(&key);
-        assert_eq!(
-            certified.key.public_key().map(|spki| spki.to_vec()),
-            Some(certified.cert[0].to_vec())
-        );
+        assert_eq!(certified.key.public_key().map(|spki| spki.to_vec()), Some(certified.cert[0].to_vec()));
     }
 }

@@ -1,0 +1,92 @@
+//! What a node says about itself: what is synced with whom, what is not yet, and why.
+
+use crate::causal::ReplicaId;
+use crate::model::DeviceId;
+use crate::store::SpaceSummary;
+
+/// A node, its spaces and its peers.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// This device.
+    pub device: DeviceId,
+    /// The incarnation of its store.
+    pub replica: ReplicaId,
+    /// Where it listens, if it does.
+    pub listening: Option<std::net::SocketAddr>,
+    /// Why nothing can be written or acknowledged at the moment, if so.
+    pub storage_failure: Option<String>,
+    /// Every space that is held here.
+    pub spaces: Vec<SpaceStatus>,
+}
+
+/// A space, and how it stands with every peer that may see it.
+#[derive(Clone, Debug)]
+pub struct SpaceStatus {
+    /// The space in numbers.
+    pub summary: SpaceSummary,
+    /// The peers that are known or connected, by device id.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// How far a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// Both know the same, durably.
+    Synced,
+    /// Something is under way.
+    Syncing,
+    /// It is not connected.
+    Offline,
+    /// Connected, and one of the two will not exchange the space.
+    Refused,
+    /// Both claim the same events with different contents.
+    Forked,
+    /// It did what no honest peer does, and was turned away.
+    Misbehaved,
+}
+
+impl PeerState {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Synced => "synced",
+            Self::Syncing => "syncing",
+            Self::Offline => "offline",
+            Self::Refused => "refused",
+            Self::Forked => "forked",
+            Self::Misbehaved => "misbehaved",
+        }
+    }
+}
+
+/// How a space stands with one peer.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// The peer.
+    pub device: DeviceId,
+    /// How far it is.
+    pub state: PeerState,
+    /// Events that it has and that are not here, as far as it said.
+    pub behind_events: u64,
+    /// Events that are here and that it has not acknowledged.
+    pub ahead_events: u64,
+    /// When both were last in step, in milliseconds since 1970.
+    pub last_synced_ms: Option<u64>,
+    /// Why it is not in step, if it is not.
+    pub reason: Option<String>,
+}
+
+impl Status {
+    /// What is not as it should be, in whole sentences; empty when all is well.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints: Vec<String> = self.storage_failure.iter().cloned().collect();
+        for space in &self.spaces {
+            for peer in space.peers.iter().filter(|peer| peer.state != PeerState::Synced) {
+                let reason = peer.reason.as_deref().unwrap_or("not in step yet");
+                let name = &space.summary.name;
+                complaints.push(format!("space {name}, peer {}: {}: {reason}", peer.device, peer.state.as_str()));
+            }
+        }
+        complaints
+    }
+}
