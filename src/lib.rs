@@ -11,8 +11,8 @@
 //! ```
 //! use std::time::Duration;
 //! use serde_json::json;
-//! use thence::node::{DataFolder, Invitation, Node, NodeConfig};
-//! use thence::model::{Operation, Request, Role};
+//! use thence::model::Role;
+//! use thence::node::{DataFolder, Invitation, Node, NodeConfig, Transaction};
 //!
 //! async fn open(folder: &std::path::Path) -> Result<Node, Box<dyn std::error::Error>> {
 //!     let folder = DataFolder::new(folder);
@@ -20,15 +20,6 @@
 //!     let mut config = NodeConfig::new(folder.claim_for_node(Duration::from_secs(5))?);
 //!     config.listen = Some("127.0.0.1:0".parse()?);
 //!     Ok(Node::open(config).await?)
-//! }
-//!
-//! fn patch(key: &str, fields: serde_json::Value) -> Vec<Request> {
-//!     let fields = fields.as_object().cloned().unwrap_or_default();
-//!     vec![Request {
-//!         collection: "notes".to_owned().try_into().unwrap(),
-//!         key: key.parse().unwrap(),
-//!         operation: Operation::Update(fields),
-//!     }]
 //! }
 //!
 //! # #[tokio::main(flavor = "multi_thread")]
@@ -39,27 +30,27 @@
 //! let laptop = open(two).await?;
 //!
 //! // The phone owns a space and invites the laptop.
-//! let space = phone.create_space("home").await?;
-//! phone.write(space, patch("n1", json!({"title": "Milk", "done": false}))).await?;
+//! let id = phone.create_space("home").await?;
+//! let home = phone.space(id)?;
+//! home.write(Transaction::new().put("notes", "n1", json!({"title": "Milk", "done": false}))?).await?;
 //! let expires = Duration::from_secs(3600);
-//! let ticket = phone.invite(space, &Invitation { role: Role::Writer, uses: 1, expires })?;
+//! let ticket = phone.invite(id, &Invitation { role: Role::Writer, uses: 1, expires })?;
 //! laptop.join(&ticket).await?;
 //!
-//! // Both write; each event is durable before the call returns, and then on its way.
-//! laptop.write(space, patch("n1", json!({"title": "Oat milk", "done": false}))).await?;
-//! phone.write(space, patch("n2", json!({"title": "Bread"}))).await?;
+//! // Both write. A write is durable when it returns, and then on its way.
+//! let on_laptop = laptop.space(id)?;
+//! on_laptop.write(Transaction::new().patch("notes", "n1", json!({"title": "Oat milk"}))?).await?;
+//! home.write(Transaction::new().put("notes", "n2", json!({"title": "Bread"}))?).await?;
 //!
 //! // Wait until both know the same, durably.
 //! let report = laptop.sync(Duration::from_secs(30)).await?;
 //! assert_eq!(report.synced, [phone.device()]);
-//! let (collection, key) = ("notes".to_owned().try_into()?, "n1".parse()?);
-//! let on_phone = phone.view(space)?.get(&collection, &key)?.expect("it is there");
-//! assert_eq!(on_phone.fields["title"], "Oat milk");
-//! assert_eq!(phone.view(space)?.vector()?, laptop.view(space)?.vector()?);
+//! assert_eq!(home.get("notes", "n1")?.expect("it is there").fields["title"], "Oat milk");
+//! assert_eq!(home.view()?.vector()?, on_laptop.view()?.vector()?);
+//! assert!(home.conflicts()?.is_empty());
 //!
 //! // A watcher gets every change once, by position.
-//! let changes = phone.changes(space, 0, 100).await?;
-//! assert_eq!(changes.len(), 2);
+//! assert_eq!(home.changes(0, 100).await?.len(), 2);
 //!
 //! phone.close().await;
 //! laptop.close().await;

@@ -83,10 +83,7 @@ fn a_device_has_one_id_for_ever() {
 fn the_key_is_for_its_owner_only() {
     use std::os::unix::fs::PermissionsExt;
     let device = Device::new("A");
-    let mode = std::fs::metadata(device.data().join("device.key"))
-        .expect("the key is there")
-        .permissions()
-        .mode();
+    let mode = std::fs::metadata(device.data().join("device.key")).expect("the key is there").permissions().mode();
     assert_eq!(mode & 0o077, 0, "mode {mode:o}");
 }
 
@@ -131,15 +128,8 @@ fn a_flag_beats_the_environment_and_the_environment_beats_the_file() {
     assert_eq!(run(&["id"], false), by_file.id());
     assert_eq!(run(&["id"], true), by_environment.id());
     let flag = by_flag.data();
-    assert_eq!(
-        run(&["--data", flag.to_str().expect("UTF-8"), "id"], true),
-        by_flag.id()
-    );
-    assert_eq!(
-        run(&["id", "--data", flag.to_str().expect("UTF-8")], true),
-        by_flag.id(),
-        "flags may come last"
-    );
+    assert_eq!(run(&["--data", flag.to_str().expect("UTF-8"), "id"], true), by_flag.id());
+    assert_eq!(run(&["id", "--data", flag.to_str().expect("UTF-8")], true), by_flag.id(), "flags may come last");
 }
 
 #[test]
@@ -177,10 +167,7 @@ fn completions_are_printed_for_each_shell() {
         let mut command = thence();
         command.args(["completions", shell]);
         let script = finish(command, COMMAND_TIME_MAX).expect(DONE).stdout;
-        assert!(
-            script.contains("thence") && script.contains("conflicts"),
-            "{shell}:\n{script}"
-        );
+        assert!(script.contains("thence") && script.contains("conflicts"), "{shell}:\n{script}");
     }
     let mut command = thence();
     command.args(["completions", "tea-shell"]);
@@ -205,10 +192,7 @@ fn wrong_usage_is_2() {
         &["id", "--no-such-flag"],
     ] {
         let outcome = device.run(arguments).expect(USAGE);
-        assert!(
-            !outcome.stderr.trim().is_empty(),
-            "{arguments:?} was refused without a word"
-        );
+        assert!(!outcome.stderr.trim().is_empty(), "{arguments:?} was refused without a word");
         assert_eq!(outcome.stdout, "", "{arguments:?}: errors go to stderr");
     }
 }
@@ -220,10 +204,7 @@ fn errors_are_one_json_object_when_asked_for() {
         (&["get", SPACE, "places", "nowhere"][..], NOT_FOUND),
         (&["get", "no-such-space", "places", "fez"], NOT_FOUND),
         (&["patch", SPACE, "places", "nowhere", r#"{"a":1}"#], NOT_FOUND),
-        (
-            &["import", SPACE, "places", "/no/such/file.jsonl", "--key", "code"],
-            FAILED,
-        ),
+        (&["import", SPACE, "places", "/no/such/file.jsonl", "--key", "code"], FAILED),
         (&["put", SPACE, "places"], USAGE),
     ] {
         let outcome = device.run_json(arguments).expect(code);
@@ -231,10 +212,7 @@ fn errors_are_one_json_object_when_asked_for() {
         assert_eq!(outcome.stdout, "", "{arguments:?}");
         // And without --json: words, not JSON.
         let words = device.run(arguments).expect(code).stderr;
-        assert!(
-            !words.trim().is_empty() && serde_json::from_str::<Value>(&words).is_err(),
-            "{words}"
-        );
+        assert!(!words.trim().is_empty() && serde_json::from_str::<Value>(&words).is_err(), "{words}");
     }
 }
 
@@ -267,11 +245,7 @@ fn a_name_that_means_two_spaces_is_an_error_that_lists_both_and_ids_always_work(
     b.ok(&["patch", &id_of_a, "places", "fez", r#"{"by":"B"}"#]);
     b.ok(&["sync"]);
     assert_eq!(a.fields(&id_of_a, "places", "fez"), json!({"of": "A", "by": "B"}));
-    assert_eq!(
-        a.fields(SPACE, "places", "fez"),
-        json!({"of": "A", "by": "B"}),
-        "on A the name means one"
-    );
+    assert_eq!(a.fields(SPACE, "places", "fez"), json!({"of": "A", "by": "B"}), "on A the name means one");
 }
 
 #[test]
@@ -304,43 +278,26 @@ fn spaces_and_objects_are_listed_as_promised() {
     device.ok(&["put", SPACE, "people", "amina", "{}"]);
     let spaces = device.json(&["space", "list"]);
     let id = device.space_id(SPACE);
-    assert_eq!(
-        spaces,
-        json!([{"id": id, "name": SPACE, "role": "owner", "objects": 2}])
-    );
+    assert_eq!(spaces, json!([{"id": id, "name": SPACE, "role": "owner", "objects": 2}]));
 
     let all = json!([{"collection": "people", "key": "amina"}, {"collection": "places", "key": "fez"}]);
     assert_eq!(device.json(&["list", SPACE]), all);
-    assert_eq!(
-        device.json(&["list", SPACE, "people"]),
-        json!([{"collection": "people", "key": "amina"}])
-    );
+    assert_eq!(device.json(&["list", SPACE, "people"]), json!([{"collection": "people", "key": "amina"}]));
     assert_eq!(device.json(&["list", SPACE, "nothing"]), json!([]));
-    assert_eq!(
-        device.fields(SPACE, "people", "amina"),
-        json!({}),
-        "an object without fields is an object"
-    );
+    assert_eq!(device.fields(SPACE, "people", "amina"), json!({}), "an object without fields is an object");
 
     let object = device.json(&["get", SPACE, "places", "fez"]);
     assert_eq!(object["collection"], "places");
     assert_eq!(object["key"], "fez");
     assert_eq!(object["fields"], json!({"name": "Fez", "people": 1}));
-    assert!(
-        object
-            .get("conflicts")
-            .is_none_or(|conflicts| conflicts.as_array().is_none_or(Vec::is_empty))
-    );
+    assert!(object.get("conflicts").is_none_or(|conflicts| conflicts.as_array().is_none_or(Vec::is_empty)));
 
     let status = device.json(&["status"]);
     assert_eq!(status["device"], device.id());
     assert!(status["replica"].is_string(), "{status}");
     let space = device.status(SPACE);
     assert_eq!((&space["role"], &space["objects"]), (&json!("owner"), &json!(2)));
-    assert_eq!(
-        (&space["conflicts"], &space["lost"], &space["peers"]),
-        (&json!(0), &json!(0), &json!([]))
-    );
+    assert_eq!((&space["conflicts"], &space["lost"], &space["peers"]), (&json!(0), &json!(0), &json!([])));
     assert!(space["bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{space}");
     device.ok(&["status", "--check"]);
 
@@ -375,10 +332,7 @@ fn what_is_not_visible_is_not_found_and_nothing_is_written() {
     ] {
         changes_nothing(&device, arguments).expect(NOT_FOUND);
     }
-    assert_eq!(
-        device.fields(SPACE, "places", "fez"),
-        json!({"name": "Fez", "people": 1})
-    );
+    assert_eq!(device.fields(SPACE, "places", "fez"), json!({"name": "Fez", "people": 1}));
 }
 
 #[test]
@@ -405,14 +359,7 @@ fn a_number_that_cannot_be_kept_exactly_is_refused() {
         // Counters count in whole numbers.
         changes_nothing(&device, &["increment", SPACE, "places", "fez", "visits", number]).refused();
     }
-    for number in [
-        "9223372036854775807",
-        "-9223372036854775808",
-        "0",
-        "-1",
-        "1e300",
-        "0.25",
-    ] {
+    for number in ["9223372036854775807", "-9223372036854775808", "0", "-1", "1e300", "0.25"] {
         device.ok(&["put", SPACE, "numbers", number, &format!(r#"{{"it":{number}}}"#)]);
         let expected: Value = serde_json::from_str(number).expect("literal");
         assert_eq!(device.fields(SPACE, "numbers", number)["it"], expected);
@@ -422,16 +369,7 @@ fn a_number_that_cannot_be_kept_exactly_is_refused() {
 #[test]
 fn what_is_no_object_of_fields_is_refused() {
     let device = alone_with_fez();
-    for fields in [
-        "",
-        "{",
-        "[]",
-        "1",
-        "null",
-        "\"text\"",
-        r#"{"a":1}{"b":2}"#,
-        r#"{"a":{"$bytes":"not base64!"}}"#,
-    ] {
+    for fields in ["", "{", "[]", "1", "null", "\"text\"", r#"{"a":1}{"b":2}"#, r#"{"a":{"$bytes":"not base64!"}}"#] {
         changes_nothing(&device, &["put", SPACE, "places", "fez", fields]).refused();
         changes_nothing(&device, &["patch", SPACE, "places", "fez", fields]).refused();
     }
@@ -451,10 +389,7 @@ fn collections_that_begin_with_a_dollar_are_reserved() {
         changes_nothing(&device, &["import", SPACE, collection, file, "--key", "code"]).refused();
     }
     let listed = device.ok(&["list", SPACE]) + &device.ok(&["export", SPACE]);
-    assert!(
-        !listed.contains('$'),
-        "what the program keeps for itself is not listed:\n{listed}"
-    );
+    assert!(!listed.contains('$'), "what the program keeps for itself is not listed:\n{listed}");
 }
 
 #[test]
@@ -466,10 +401,7 @@ fn what_is_too_large_is_refused_in_a_few_words() {
 
     let file = device.beside("large.jsonl");
     let path = file.to_str().expect("UTF-8").to_owned();
-    for row in [
-        json!({"code": long}),
-        json!({"code": "large", "text": "x".repeat(64 << 20)}),
-    ] {
+    for row in [json!({"code": long}), json!({"code": "large", "text": "x".repeat(64 << 20)})] {
         write_rows(&file, &[row]);
         let outcome = changes_nothing(&device, &["import", SPACE, "places", &path, "--key", "code"]).refused();
         assert!(outcome.stderr.len() < 4_000, "the refusal repeats what was too large");
@@ -485,49 +417,26 @@ fn a_put_that_repeats_a_counter_or_a_set_leaves_it_alone_and_one_that_changes_it
     device.ok(&["add", SPACE, "places", "fez", "tags", r#""tea""#]);
     let shown = device.fields(SPACE, "places", "fez");
     assert_eq!(shown["visits"], 3, "a counter shows as a number");
-    assert_eq!(
-        shown["tags"].as_array().map(Vec::len),
-        Some(2),
-        "a set shows as an array"
-    );
+    assert_eq!(shown["tags"].as_array().map(Vec::len), Some(2), "a set shows as an array");
 
     // Repeating what is shown: the name changes, the counter stays one.
     let mut repeated = shown.clone();
     repeated["name"] = json!("Fès");
     device.ok(&["put", SPACE, "places", "fez", &repeated.to_string()]);
-    device.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "fez",
-        &json!({"visits": 3, "tags": shown["tags"]}).to_string(),
-    ]);
+    device.ok(&["patch", SPACE, "places", "fez", &json!({"visits": 3, "tags": shown["tags"]}).to_string()]);
     device.ok(&["increment", SPACE, "places", "fez", "visits", "1"]);
     device.ok(&["remove", SPACE, "places", "fez", "tags", r#""tea""#]);
     let fields = device.fields(SPACE, "places", "fez");
-    assert_eq!(
-        fields,
-        json!({"name": "Fès", "people": 1, "visits": 4, "tags": ["walls"]})
-    );
+    assert_eq!(fields, json!({"name": "Fès", "people": 1, "visits": 4, "tags": ["walls"]}));
 
-    for (command, fields) in [
-        ("put", json!({"visits": 7, "tags": ["walls"]})),
-        ("patch", json!({"visits": 7})),
-    ] {
+    for (command, fields) in [("put", json!({"visits": 7, "tags": ["walls"]})), ("patch", json!({"visits": 7}))] {
         changes_nothing(&device, &[command, SPACE, "places", "fez", &fields.to_string()])
             .expect(FAILED)
             .says("increment");
     }
-    for (command, fields) in [
-        ("put", json!({"visits": 4, "tags": ["a", "b"]})),
-        ("patch", json!({"tags": []})),
-    ] {
+    for (command, fields) in [("put", json!({"visits": 4, "tags": ["a", "b"]})), ("patch", json!({"tags": []}))] {
         let outcome = changes_nothing(&device, &[command, SPACE, "places", "fez", &fields.to_string()]).expect(FAILED);
-        assert!(
-            outcome.stderr.contains("add") || outcome.stderr.contains("remove"),
-            "{}",
-            outcome.stderr
-        );
+        assert!(outcome.stderr.contains("add") || outcome.stderr.contains("remove"), "{}", outcome.stderr);
     }
     // A put without them takes them away, as it takes away every field that it does not name.
     device.ok(&["put", SPACE, "places", "fez", r#"{"name":"Fez"}"#]);
@@ -564,17 +473,9 @@ fn an_import_that_cannot_be_read_names_the_line() {
     let device = alone();
     let file = device.beside("rows.jsonl");
     let path = file.to_str().expect("UTF-8").to_owned();
-    for wrong in [
-        r#"{"code":"b""#,
-        r#"{"name":"no key"}"#,
-        r#"{"code":{"not":"a string"}}"#,
-        "[1]",
-    ] {
+    for wrong in [r#"{"code":"b""#, r#"{"name":"no key"}"#, r#"{"code":{"not":"a string"}}"#, "[1]"] {
         std::fs::write(&file, format!("{{\"code\":\"a\"}}\n\n{wrong}\n{{\"code\":\"c\"}}\n")).expect("a file");
-        device
-            .run(&["import", SPACE, "places", &path, "--key", "code"])
-            .refused()
-            .says("3");
+        device.run(&["import", SPACE, "places", &path, "--key", "code"]).refused().says("3");
     }
     std::fs::write(&file, "{\"code\":\"a\"}\n\n{\"code\":\"b\"}\n{\"code\":\"c\"}").expect("a file");
     device.import(SPACE, "places", &file, "code");
@@ -652,13 +553,7 @@ fn an_export_is_sorted_lines_of_sorted_members() {
     let device = alone();
     device.import(SPACE, "places", &rows("places.jsonl"), "code");
     for key in ["b", "a", "B", "ä", "a/b", "a b", "10", "9", "東", "🐘", "\u{FFFD}"] {
-        device.ok(&[
-            "put",
-            SPACE,
-            "keys",
-            key,
-            r#"{"z":1,"a":{"z":1,"m":[{"y":1,"x":2}],"Z":3},"é":1,"10":1,"9":1}"#,
-        ]);
+        device.ok(&["put", SPACE, "keys", key, r#"{"z":1,"a":{"z":1,"m":[{"y":1,"x":2}],"Z":3},"é":1,"10":1,"9":1}"#]);
     }
     device.ok(&["increment", SPACE, "keys", "a", "/a/count", "1"]);
     device.ok(&["add", SPACE, "keys", "a", "c", r#""x""#]);
@@ -674,11 +569,7 @@ fn an_export_is_sorted_lines_of_sorted_members() {
     }
     assert_eq!(export.lines().count(), 12 + 11);
 
-    let one: String = export
-        .lines()
-        .filter(|line| line.contains("places"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let one: String = export.lines().filter(|line| line.contains("places")).map(|line| format!("{line}\n")).collect();
     assert_eq!(device.ok(&["export", SPACE, "places"]), one);
     assert_eq!(device.ok(&["--json", "export", SPACE]), export, "JSON lines always");
     assert_eq!(device.ok(&["export", SPACE, "nothing"]), "");
@@ -772,10 +663,7 @@ fn a_node_starts_while_short_commands_run_in_a_row() {
             // A panic in here must still end the writers.
             let node = catch_unwind(AssertUnwindSafe(|| device.start_node(&[])));
             enough.store(true, Ordering::SeqCst);
-            written += writers
-                .map(|writer| writer.join().expect("every command succeeds"))
-                .iter()
-                .sum::<u64>();
+            written += writers.map(|writer| writer.join().expect("every command succeeds")).iter().sum::<u64>();
             node
         });
         node.expect("the node starts").terminate();
@@ -792,11 +680,8 @@ fn an_import_that_is_interrupted_can_be_repeated() {
     write_rows(&file, &house::made_up_rows("r", 5_000));
     let path = file.to_str().expect("UTF-8");
     let mut command = device.command(&["import", SPACE, "rows", path, "--key", "id"]);
-    let mut child = command
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("starts");
+    let mut child =
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().expect("starts");
     send_signal(child.id(), "INT");
     child.wait().expect("it ends");
 

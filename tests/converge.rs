@@ -17,10 +17,7 @@ fn unordered(values: &Value) -> BTreeSet<String> {
 
 /// A FIELD as conflicts name it, whether by a plain name or by a pointer.
 fn bare(field: &Value) -> &str {
-    field
-        .as_str()
-        .expect("a field is named by a string")
-        .trim_start_matches('/')
+    field.as_str().expect("a field is named by a string").trim_start_matches('/')
 }
 
 /// The only conflict of the space, alike on all.
@@ -60,19 +57,13 @@ fn imported_rows_are_byte_identical_on_three_devices() {
 
     let objects = parse_export(&trio.export(SPACE));
     let mut expected = BTreeMap::new();
-    for (file, collection, key) in [
-        ("airports.jsonl", "airports", "iata"),
-        ("places.jsonl", "places", "code"),
-    ] {
+    for (file, collection, key) in [("airports.jsonl", "airports", "iata"), ("places.jsonl", "places", "code")] {
         for row in read_rows(&rows(file)) {
             let name = row[key].as_str().expect("keys are strings").to_owned();
             expected.insert((collection.to_owned(), name), row);
         }
     }
-    assert_eq!(
-        objects, expected,
-        "the key stays a field, and nothing is added or missing"
-    );
+    assert_eq!(objects, expected, "the key stays a field, and nothing is added or missing");
     no_conflicts(&trio);
     no_lost_edits(&trio);
 }
@@ -81,15 +72,8 @@ fn imported_rows_are_byte_identical_on_three_devices() {
 fn edits_of_different_fields_meet_without_a_conflict() {
     let mut trio = parted_over(r#"{"name":{"common":"Fes","official":"Fes"},"people":1,"note":"old"}"#);
     trio.a.ok(&["patch", SPACE, "places", "fez", r#"{"people":1150131}"#]);
-    trio.b
-        .ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fez"}}"#]);
-    trio.c.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "fez",
-        r#"{"name":{"official":"Fès","native":{"ar":"فاس"}}}"#,
-    ]);
+    trio.b.ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fez"}}"#]);
+    trio.c.ok(&["patch", SPACE, "places", "fez", r#"{"name":{"official":"Fès","native":{"ar":"فاس"}}}"#]);
     trio.meet_again();
 
     trio.export(SPACE);
@@ -112,37 +96,23 @@ fn edits_of_the_same_field_are_all_kept_and_a_resolution_ends_the_conflict_every
 
     trio.export(SPACE);
     let conflict = the_conflict(&trio);
-    assert_eq!(
-        (&conflict["collection"], &conflict["key"]),
-        (&json!("places"), &json!("fez"))
-    );
+    assert_eq!((&conflict["collection"], &conflict["key"]), (&json!("places"), &json!("fez")));
     assert_eq!(bare(&conflict["field"]), "mayor");
-    assert_eq!(
-        unordered(&conflict["values"]),
-        unordered(&json!(["Amina", "Badr", "Chafik"])),
-        "no value is lost"
-    );
+    assert_eq!(unordered(&conflict["values"]), unordered(&json!(["Amina", "Badr", "Chafik"])), "no value is lost");
     assert_eq!(conflict["winner"], conflict["values"][0], "values come in winner order");
 
     let shown = same_json(&trio.all(), &["get", SPACE, "places", "fez"]);
-    assert_eq!(
-        shown["fields"]["mayor"], conflict["winner"],
-        "the winner is what is shown"
-    );
+    assert_eq!(shown["fields"]["mayor"], conflict["winner"], "the winner is what is shown");
     assert!(!shown["conflicts"].is_null(), "get says that there is more: {shown}");
     assert_eq!(trio.c.status(SPACE)["conflicts"], 1);
 
     let field = conflict["field"].as_str().expect("checked above");
-    trio.c
-        .ok(&["resolve", SPACE, "places", "fez", field, r#""Badr and Chafik""#]);
+    trio.c.ok(&["resolve", SPACE, "places", "fez", field, r#""Badr and Chafik""#]);
     trio.settle();
     no_conflicts(&trio);
     trio.export(SPACE);
     for device in trio.all() {
-        assert_eq!(
-            device.fields(SPACE, "places", "fez"),
-            json!({"mayor": "Badr and Chafik", "people": 1})
-        );
+        assert_eq!(device.fields(SPACE, "places", "fez"), json!({"mayor": "Badr and Chafik", "people": 1}));
         assert_eq!(device.status(SPACE)["conflicts"], 0);
     }
 }
@@ -150,45 +120,30 @@ fn edits_of_the_same_field_are_all_kept_and_a_resolution_ends_the_conflict_every
 #[test]
 fn a_conflict_inside_of_a_nested_field_is_named_by_its_pointer() {
     let mut trio = parted_over(r#"{"name":{"common":"Fes","official":"Fes"}}"#);
-    trio.a
-        .ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fez"}}"#]);
-    trio.b
-        .ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fès"}}"#]);
+    trio.a.ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fez"}}"#]);
+    trio.b.ok(&["patch", SPACE, "places", "fez", r#"{"name":{"common":"Fès"}}"#]);
     trio.meet_again();
 
     let conflict = the_conflict(&trio);
     assert_eq!(conflict["field"], "/name/common");
-    trio.a
-        .ok(&["resolve", SPACE, "places", "fez", "/name/common", r#""Fez""#]);
+    trio.a.ok(&["resolve", SPACE, "places", "fez", "/name/common", r#""Fez""#]);
     trio.settle();
     no_conflicts(&trio);
     trio.export(SPACE);
-    assert_eq!(
-        trio.c.fields(SPACE, "places", "fez"),
-        json!({"name": {"common": "Fez", "official": "Fes"}})
-    );
+    assert_eq!(trio.c.fields(SPACE, "places", "fez"), json!({"name": {"common": "Fez", "official": "Fes"}}));
 }
 
 #[test]
 fn a_value_that_two_devices_write_alike_is_no_conflict() {
     let mut trio = parted_over(r#"{"people":1,"at":{"lat":0}}"#);
     for device in [&trio.a, &trio.b] {
-        device.ok(&[
-            "patch",
-            SPACE,
-            "places",
-            "fez",
-            r#"{"people":1150131,"at":{"lat":34.0433}}"#,
-        ]);
+        device.ok(&["patch", SPACE, "places", "fez", r#"{"people":1150131,"at":{"lat":34.0433}}"#]);
     }
     trio.meet_again();
 
     no_conflicts(&trio);
     trio.export(SPACE);
-    assert_eq!(
-        trio.c.fields(SPACE, "places", "fez"),
-        json!({"people": 1_150_131, "at": {"lat": 34.0433}})
-    );
+    assert_eq!(trio.c.fields(SPACE, "places", "fez"), json!({"people": 1_150_131, "at": {"lat": 34.0433}}));
 }
 
 #[test]
@@ -203,31 +158,20 @@ fn a_later_edit_replaces_what_its_author_had_seen() {
 
     no_conflicts(&trio);
     trio.export(SPACE);
-    assert_eq!(
-        trio.a.fields(SPACE, "places", "fez"),
-        json!({"head": "third"}),
-        "put replaces the whole object"
-    );
+    assert_eq!(trio.a.fields(SPACE, "places", "fez"), json!({"head": "third"}), "put replaces the whole object");
 }
 
 #[test]
 fn a_delete_beats_a_patch_and_the_lost_edit_can_be_restored_or_discarded() {
     let mut trio = Trio::meet(SPACE);
     for key in ["fez", "haifa"] {
-        trio.a
-            .ok(&["put", SPACE, "places", key, r#"{"people":1,"name":"a city"}"#]);
+        trio.a.ok(&["put", SPACE, "places", key, r#"{"people":1,"name":"a city"}"#]);
     }
     trio.settle();
     trio.part();
     trio.a.ok(&["delete", SPACE, "places", "fez", "haifa"]);
     trio.b.ok(&["patch", SPACE, "places", "fez", r#"{"people":1150131}"#]);
-    trio.c.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "haifa",
-        r#"{"people":285316,"port":{"since":1933}}"#,
-    ]);
+    trio.c.ok(&["patch", SPACE, "places", "haifa", r#"{"people":285316,"port":{"since":1933}}"#]);
     trio.meet_again();
 
     assert_eq!(trio.export(SPACE), "", "both objects are deleted everywhere");
@@ -236,10 +180,7 @@ fn a_delete_beats_a_patch_and_the_lost_edit_can_be_restored_or_discarded() {
         {"collection": "places", "key": "fez", "fields": {"people": 1_150_131}},
         {"collection": "places", "key": "haifa", "fields": {"people": 285_316, "port": {"since": 1933}}},
     ]);
-    assert_eq!(
-        lost, expected,
-        "the edits are listed, and only they: what the delete had seen is gone"
-    );
+    assert_eq!(lost, expected, "the edits are listed, and only they: what the delete had seen is gone");
     assert_eq!(trio.b.status(SPACE)["lost"], 2);
     for device in trio.all() {
         device.run(&["get", SPACE, "places", "fez"]).expect(NOT_FOUND);
@@ -260,15 +201,11 @@ fn a_delete_beats_a_patch_and_the_lost_edit_can_be_restored_or_discarded() {
 fn a_put_beside_a_delete_wins_whole() {
     let mut trio = parted_over(r#"{"people":1,"name":"Fez"}"#);
     trio.a.ok(&["delete", SPACE, "places", "fez"]);
-    trio.b
-        .ok(&["put", SPACE, "places", "fez", r#"{"people":2,"mayor":"Badr"}"#]);
+    trio.b.ok(&["put", SPACE, "places", "fez", r#"{"people":2,"mayor":"Badr"}"#]);
     trio.meet_again();
 
     trio.export(SPACE);
-    assert_eq!(
-        trio.c.fields(SPACE, "places", "fez"),
-        json!({"people": 2, "mayor": "Badr"})
-    );
+    assert_eq!(trio.c.fields(SPACE, "places", "fez"), json!({"people": 2, "mayor": "Badr"}));
     no_conflicts(&trio);
     no_lost_edits(&trio);
 }
@@ -286,17 +223,12 @@ fn what_was_deleted_does_not_return_with_a_device_that_was_away() {
     let mut delete = vec!["delete", SPACE, "places"];
     delete.extend(keys.iter().map(String::as_str));
     trio.a.ok(&delete);
-    trio.b
-        .ok(&["put", SPACE, "places", "kyoto", r#"{"written":"beside the delete"}"#]);
+    trio.b.ok(&["put", SPACE, "places", "kyoto", r#"{"written":"beside the delete"}"#]);
     trio.meet_again();
 
     let objects = parse_export(&trio.export(SPACE));
     let keys: Vec<&str> = objects.keys().map(|(_, key)| key.as_str()).collect();
-    assert_eq!(
-        keys,
-        ["day-1", "kyoto"],
-        "only what someone wrote beside the delete is there"
-    );
+    assert_eq!(keys, ["day-1", "kyoto"], "only what someone wrote beside the delete is there");
     no_lost_edits(&trio);
 }
 
@@ -340,20 +272,14 @@ fn unset_removes_a_field_and_everything_under_it_that_it_had_seen() {
     let mut trio = parted_over(
         r#"{"name":{"common":"Fez","native":{"ar":"فاس","fr":"Fès"}},"people":1,"note":"x","at":{"lat":34,"lon":-5}}"#,
     );
-    trio.a
-        .ok(&["unset", SPACE, "places", "fez", "note", "/name/native", "/at/lon"]);
+    trio.a.ok(&["unset", SPACE, "places", "fez", "note", "/name/native", "/at/lon"]);
     trio.b.ok(&["patch", SPACE, "places", "fez", r#"{"people":2}"#]);
-    trio.c
-        .ok(&["patch", SPACE, "places", "fez", r#"{"name":{"native":{"ber":"ⴼⴰⵙ"}}}"#]);
+    trio.c.ok(&["patch", SPACE, "places", "fez", r#"{"name":{"native":{"ber":"ⴼⴰⵙ"}}}"#]);
     trio.meet_again();
 
     trio.export(SPACE);
     let expected = json!({"name": {"common": "Fez", "native": {"ber": "ⴼⴰⵙ"}}, "people": 2, "at": {"lat": 34}});
-    assert_eq!(
-        trio.b.fields(SPACE, "places", "fez"),
-        expected,
-        "what C wrote meanwhile is kept"
-    );
+    assert_eq!(trio.b.fields(SPACE, "places", "fez"), expected, "what C wrote meanwhile is kept");
     no_conflicts(&trio);
 }
 
@@ -380,10 +306,8 @@ fn every_kind_of_value_survives_the_journey() {
     }
 
     // A field whose name has a slash and a tilde in it is reached by a pointer with their escapes.
-    trio.b
-        .ok(&["patch", SPACE, "kinds", "東京/Žižkov 1", r#"{"a/b~c":{"second":2}}"#]);
-    trio.b
-        .ok(&["unset", SPACE, "kinds", "東京/Žižkov 1", "/a~1b~0c/ключ", "nested"]);
+    trio.b.ok(&["patch", SPACE, "kinds", "東京/Žižkov 1", r#"{"a/b~c":{"second":2}}"#]);
+    trio.b.ok(&["unset", SPACE, "kinds", "東京/Žižkov 1", "/a~1b~0c/ключ", "nested"]);
     trio.settle();
     let fields = trio.c.fields(SPACE, "kinds", "東京/Žižkov 1");
     assert_eq!(fields["a/b~c"], json!({"second": 2}));
@@ -393,16 +317,9 @@ fn every_kind_of_value_survives_the_journey() {
 #[test]
 fn floats_leave_exactly_as_they_came() {
     let trio = Trio::meet(SPACE);
-    let numbers = [
-        "0.1",
-        "0.30000000000000004",
-        "1.7976931348623157e308",
-        "5e-324",
-        "2.2250738585072014e-308",
-    ];
+    let numbers = ["0.1", "0.30000000000000004", "1.7976931348623157e308", "5e-324", "2.2250738585072014e-308"];
     for number in numbers {
-        trio.a
-            .ok(&["put", SPACE, "floats", number, &format!(r#"{{"it":{number}}}"#)]);
+        trio.a.ok(&["put", SPACE, "floats", number, &format!(r#"{{"it":{number}}}"#)]);
     }
     trio.settle();
 
@@ -411,9 +328,7 @@ fn floats_leave_exactly_as_they_came() {
     for number in numbers {
         let line = export.lines().find(|line| line.contains(&format!("{number:?}")));
         let line = line.unwrap_or_else(|| panic!("no line for {number} in {export}"));
-        let (_, value) = line
-            .split_once(r#""it":"#)
-            .unwrap_or_else(|| panic!("no value in {line}"));
+        let (_, value) = line.split_once(r#""it":"#).unwrap_or_else(|| panic!("no value in {line}"));
         let end = value.find(['}', ',']).expect("the object ends");
         let found: f64 = value[..end].trim().parse().expect("a number");
         let expected: f64 = number.parse().expect("a number");
@@ -424,15 +339,8 @@ fn floats_leave_exactly_as_they_came() {
 #[test]
 fn null_is_a_value_in_a_patch_and_maps_merge_by_path() {
     let trio = Trio::meet(SPACE);
-    trio.a
-        .ok(&["put", SPACE, "places", "fez", r#"{"a":{"x":1,"y":[1,2]},"b":1}"#]);
-    trio.a.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "fez",
-        r#"{"a":{"x":null,"y":[3],"z":{}},"c":{"d":1}}"#,
-    ]);
+    trio.a.ok(&["put", SPACE, "places", "fez", r#"{"a":{"x":1,"y":[1,2]},"b":1}"#]);
+    trio.a.ok(&["patch", SPACE, "places", "fez", r#"{"a":{"x":null,"y":[3],"z":{}},"c":{"d":1}}"#]);
     trio.settle();
 
     trio.export(SPACE);
@@ -443,29 +351,14 @@ fn null_is_a_value_in_a_patch_and_maps_merge_by_path() {
 #[test]
 fn kinds_that_clash_lose_nothing() {
     let mut trio = parted_over(r#"{"name":"Fez"}"#);
-    trio.a.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "fez",
-        r#"{"size":"a single value","visits":"a register"}"#,
-    ]);
-    trio.b.ok(&[
-        "patch",
-        SPACE,
-        "places",
-        "fez",
-        r#"{"size":{"width":"a nested value"}}"#,
-    ]);
+    trio.a.ok(&["patch", SPACE, "places", "fez", r#"{"size":"a single value","visits":"a register"}"#]);
+    trio.b.ok(&["patch", SPACE, "places", "fez", r#"{"size":{"width":"a nested value"}}"#]);
     trio.c.ok(&["increment", SPACE, "places", "fez", "visits", "424242"]);
     trio.meet_again();
 
     let everything = trio.export(SPACE) + &same_json(&trio.all(), &["conflicts", SPACE]).to_string();
     for value in ["a single value", "a nested value", "a register", "424242"] {
-        assert!(
-            everything.contains(value),
-            "{value} is neither shown nor listed:\n{everything}"
-        );
+        assert!(everything.contains(value), "{value} is neither shown nor listed:\n{everything}");
     }
 }
 
@@ -522,10 +415,7 @@ fn importing_a_changed_file_costs_only_its_differences() {
     trio.settle();
     trio.export(SPACE);
     assert_eq!(trio.c.fields(SPACE, "rows", "r000017")["number"], -17);
-    assert_eq!(
-        trio.c.fields(SPACE, "rows", "r000090")["extra"],
-        json!({"nested": true})
-    );
+    assert_eq!(trio.c.fields(SPACE, "rows", "r000090")["extra"], json!({"nested": true}));
     assert_eq!(trio.c.fields(SPACE, "rows", "r000091").get("text"), None);
     assert!(trio.c.sees(SPACE, "rows", "r000003"));
 }
@@ -534,21 +424,14 @@ fn importing_a_changed_file_costs_only_its_differences() {
 fn an_import_leaves_alone_what_others_changed_meanwhile() {
     let mut trio = Trio::meet(SPACE);
     let file = trio.a.beside("rows.jsonl");
-    write_rows(
-        &file,
-        &[json!({"id": "fez", "people": 1, "mayor": "?", "name": {"fr": "Fès", "en": "Fes"}})],
-    );
+    write_rows(&file, &[json!({"id": "fez", "people": 1, "mayor": "?", "name": {"fr": "Fès", "en": "Fes"}})]);
     trio.a.import(SPACE, "rows", &file, "id");
     trio.settle();
     trio.part();
 
-    trio.b
-        .ok(&["patch", SPACE, "rows", "fez", r#"{"mayor":"Badr","name":{"ar":"فاس"}}"#]);
+    trio.b.ok(&["patch", SPACE, "rows", "fez", r#"{"mayor":"Badr","name":{"ar":"فاس"}}"#]);
     trio.b.ok(&["increment", SPACE, "rows", "fez", "visits", "2"]);
-    write_rows(
-        &file,
-        &[json!({"id": "fez", "people": 2, "mayor": "?", "name": {"fr": "Fès", "en": "Fez"}})],
-    );
+    write_rows(&file, &[json!({"id": "fez", "people": 2, "mayor": "?", "name": {"fr": "Fès", "en": "Fez"}})]);
     trio.a.import(SPACE, "rows", &file, "id");
     trio.meet_again();
 

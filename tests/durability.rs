@@ -56,11 +56,7 @@ impl Side<'_> {
             if outcome.code == Some(DONE) {
                 return tries;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{}: never acknowledged: {outcome:?}",
-                self.letter
-            );
+            assert!(Instant::now() < deadline, "{}: never acknowledged: {outcome:?}", self.letter);
             tries += 1;
         }
     }
@@ -70,11 +66,7 @@ impl Side<'_> {
         let letter = self.letter;
         let file = self.device.beside("chunk.jsonl");
         let path = file.to_str().expect("temporary paths are UTF-8").to_owned();
-        let mut acknowledged = Acknowledged {
-            objects: BTreeMap::new(),
-            increments: 0,
-            increments_tried: 0,
-        };
+        let mut acknowledged = Acknowledged { objects: BTreeMap::new(), increments: 0, increments_tried: 0 };
         for chunk in 0..CHUNKS {
             let rows = made_up_rows(&format!("{letter}{chunk:02}-"), ROWS_PER_CHUNK);
             write_rows(&file, &rows);
@@ -98,9 +90,7 @@ impl Side<'_> {
                         // Both sides patch this object, each a field of its own.
                         let fields = json!({ letter: stamp });
                         self.until_acknowledged(&["patch", SPACE, "shared", "object", &fields.to_string()]);
-                        acknowledged
-                            .objects
-                            .insert((letter.to_owned(), "last".to_owned()), json!(stamp));
+                        acknowledged.objects.insert((letter.to_owned(), "last".to_owned()), json!(stamp));
                     }
                     _ => {
                         acknowledged.increments_tried +=
@@ -144,10 +134,7 @@ fn kill_now_and_then(
 
 #[test]
 fn twenty_thousand_writes_on_two_devices_survive_kills_at_random_moments() {
-    let seed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("after 1970")
-        .as_nanos() as u64;
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     eprintln!("the kills were drawn with the seed {seed}");
 
     let (a, b) = (Device::new("A"), Device::new("B"));
@@ -164,22 +151,8 @@ fn twenty_thousand_writes_on_two_devices_survive_kills_at_random_moments() {
     let (begun_b, knife_b) = mpsc::channel();
     let (mut promised_a, mut promised_b, mut nodes) = (None, None, Vec::new());
     thread::scope(|scope| {
-        let writer_a = scope.spawn(|| {
-            Side {
-                letter: "a",
-                device: &a,
-                begun: begun_a,
-            }
-            .write_all()
-        });
-        let writer_b = scope.spawn(|| {
-            Side {
-                letter: "b",
-                device: &b,
-                begun: begun_b,
-            }
-            .write_all()
-        });
+        let writer_a = scope.spawn(|| Side { letter: "a", device: &a, begun: begun_a }.write_all());
+        let writer_b = scope.spawn(|| Side { letter: "b", device: &b, begun: begun_b }.write_all());
         let killer_a = scope.spawn(|| kill_now_and_then(&a, address_a, node_a, knife_a, Dice::new(seed)));
         let killer_b = scope.spawn(|| kill_now_and_then(&b, address_b, node_b, knife_b, Dice::new(!seed)));
         promised_a = Some(writer_a.join().expect("A wrote everything"));
@@ -199,11 +172,7 @@ fn twenty_thousand_writes_on_two_devices_survive_kills_at_random_moments() {
             if key == "last" {
                 assert_eq!(&shared[letter], fields, "the last acknowledged patch of {letter}");
             } else {
-                assert_eq!(
-                    objects.get(&(collection.clone(), key.clone())),
-                    Some(fields),
-                    "{collection} {key}"
-                );
+                assert_eq!(objects.get(&(collection.clone(), key.clone())), Some(fields), "{collection} {key}");
                 written += 1;
             }
         }
@@ -212,10 +181,7 @@ fn twenty_thousand_writes_on_two_devices_survive_kills_at_random_moments() {
     }
     assert_eq!(objects.len(), written, "and nothing else is there");
     let count = shared["count"].as_i64().expect("a counter shows as a number");
-    assert!(
-        (least..=most).contains(&count),
-        "{least} increments were acknowledged, {most} tried, {count} counted"
-    );
+    assert!((least..=most).contains(&count), "{least} increments were acknowledged, {most} tried, {count} counted");
     assert_eq!(same(&[&a, &b], &["--json", "conflicts", SPACE]).trim(), "[]");
 
     for node in nodes {
@@ -276,9 +242,7 @@ fn an_import_that_was_killed_is_resumed_by_repeating_it() {
     // The node is killed under the next one, once that has come further.
     let before = objects_now(&device);
     let mut child = import();
-    eventually(PATIENCE, "more rows arrive", || {
-        objects_now(&device) > before || before == ROWS as u64
-    });
+    eventually(PATIENCE, "more rows arrive", || objects_now(&device) > before || before == ROWS as u64);
     node.kill();
     child.wait().expect("it ends");
 

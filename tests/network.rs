@@ -61,14 +61,7 @@ impl Pair {
         let node_b = b.start_node(&[]);
         b.ok(&["sync"]);
         assert!(proxy.bytes() > 0, "B and A talk through the proxy");
-        Self {
-            a,
-            b,
-            proxy,
-            address_a,
-            node_a: Some(node_a),
-            node_b: Some(node_b),
-        }
+        Self { a, b, proxy, address_a, node_a: Some(node_a), node_b: Some(node_b) }
     }
 
     #[track_caller]
@@ -112,9 +105,7 @@ fn least_of<T: Ord + Copy>(
     large: &mut Pair,
     mut measure: impl FnMut(&mut Pair, usize) -> T,
 ) -> (T, T) {
-    let rounds: Vec<(T, T)> = (0..5)
-        .map(|round| (measure(small, round), measure(large, round)))
-        .collect();
+    let rounds: Vec<(T, T)> = (0..5).map(|round| (measure(small, round), measure(large, round))).collect();
     let least = |side: fn(&(T, T)) -> T| rounds.iter().map(side).min().expect("five rounds");
     (least(|round| round.0), least(|round| round.1))
 }
@@ -129,38 +120,26 @@ fn the_proxy_does_what_it_is_told() {
     let proxy = Proxy::before(server.local_addr().expect("an address"));
     let mut buffer = [0; 64];
     let mut at_server = |word: &str| {
-        client
-            .send_to(word.as_bytes(), proxy.address())
-            .expect("local datagrams are sent");
+        client.send_to(word.as_bytes(), proxy.address()).expect("local datagrams are sent");
         let (count, from) = server.recv_from(&mut buffer).expect("it arrives");
         (String::from_utf8_lossy(&buffer[..count]).into_owned(), from)
     };
     let (word, first_port) = at_server("one");
     assert_eq!(word, "one");
-    assert_eq!(
-        at_server("two"),
-        ("two".to_owned(), first_port),
-        "a client keeps its port"
-    );
+    assert_eq!(at_server("two"), ("two".to_owned(), first_port), "a client keeps its port");
     assert_eq!((proxy.bytes(), proxy.datagrams()), (6, 2));
 
     proxy.rebind();
     let (_, second_port) = at_server("three");
     assert_ne!(second_port, first_port);
-    server
-        .send_to(b"to the old port", first_port)
-        .expect("local datagrams are sent");
-    server
-        .send_to(b"to the new port", second_port)
-        .expect("local datagrams are sent");
+    server.send_to(b"to the old port", first_port).expect("local datagrams are sent");
+    server.send_to(b"to the new port", second_port).expect("local datagrams are sent");
     let mut answer = [0; 64];
     let (count, _) = client.recv_from(&mut answer).expect("it arrives");
     assert_eq!(&answer[..count], b"to the new port");
 
     proxy.cut();
-    client
-        .send_to(b"lost", proxy.address())
-        .expect("local datagrams are sent");
+    client.send_to(b"lost", proxy.address()).expect("local datagrams are sent");
     eventually(PATIENCE, "the lost datagram is counted", || proxy.datagrams() == 5);
     proxy.heal();
     proxy.delay(Duration::from_millis(1));
@@ -185,38 +164,20 @@ fn what_a_reconnect_costs_does_not_depend_on_how_much_there_is() {
         bytes
     });
     // Most of it is the handshake. One byte for each object would more than double it.
-    assert!(
-        many * 2 < few * 3,
-        "an idle reconnect took {few} bytes with few objects and {many} with many"
-    );
+    assert!(many * 2 < few * 3, "an idle reconnect took {few} bytes with few objects and {many} with many");
     let (quick, slow) = times.into_inner();
-    let (quick, slow) = (
-        quick.iter().min().expect("five rounds"),
-        slow.iter().min().expect("five rounds"),
-    );
-    assert!(
-        *slow < *quick * 4,
-        "an idle reconnect took {quick:?} with few objects and {slow:?} with many"
-    );
+    let (quick, slow) = (quick.iter().min().expect("five rounds"), slow.iter().min().expect("five rounds"));
+    assert!(*slow < *quick * 4, "an idle reconnect took {quick:?} with few objects and {slow:?} with many");
 
     // One object has changed meanwhile.
     let (few, many) = least_of(&mut small, &mut large, |pair, round| {
         pair.stop_b();
-        pair.a.ok(&[
-            "patch",
-            SPACE,
-            "rows",
-            "r000500",
-            &json!({ "round": round }).to_string(),
-        ]);
+        pair.a.ok(&["patch", SPACE, "rows", "r000500", &json!({ "round": round }).to_string()]);
         let (bytes, _) = pair.reconnect_b();
         assert_eq!(pair.b.fields(SPACE, "rows", "r000500")["round"], round);
         bytes
     });
-    assert!(
-        many * 2 < few * 3,
-        "a reconnect with one change took {few} bytes with few objects and {many} with many"
-    );
+    assert!(many * 2 < few * 3, "a reconnect with one change took {few} bytes with few objects and {many} with many");
     small.assert_same();
     large.assert_same();
 }
@@ -228,13 +189,7 @@ fn what_one_change_costs_does_not_depend_on_how_much_there_is() {
         least_of(&mut small, &mut large, |pair, round| {
             let before = pair.proxy.bytes();
             let author = if from_a { &pair.a } else { &pair.b };
-            author.ok(&[
-                "patch",
-                SPACE,
-                "rows",
-                "r000500",
-                &json!({ "round": round, "by A": from_a }).to_string(),
-            ]);
+            author.ok(&["patch", SPACE, "rows", "r000500", &json!({ "round": round, "by A": from_a }).to_string()]);
             pair.sync_b();
             pair.proxy.bytes() - before
         })
@@ -242,10 +197,7 @@ fn what_one_change_costs_does_not_depend_on_how_much_there_is() {
     for from_a in [true, false] {
         let (few, many) = change(from_a);
         // A kilobyte for acknowledgements and keep-alives that happened to fall in: a fraction of one byte per object.
-        assert!(
-            many < few * 2 + 1_000,
-            "one change took {few} bytes among few objects and {many} among many"
-        );
+        assert!(many < few * 2 + 1_000, "one change took {few} bytes among few objects and {many} among many");
     }
     small.assert_same();
     large.assert_same();
@@ -256,12 +208,10 @@ fn a_client_whose_nat_moves_it_stays_connected() {
     let pair = Pair::with_objects(10);
     for round in 0..3 {
         pair.proxy.rebind();
-        pair.b
-            .ok(&["put", SPACE, "moves", &format!("b{round}"), r#"{"by":"B"}"#]);
+        pair.b.ok(&["put", SPACE, "moves", &format!("b{round}"), r#"{"by":"B"}"#]);
         pair.become_same();
         pair.proxy.rebind();
-        pair.a
-            .ok(&["put", SPACE, "moves", &format!("a{round}"), r#"{"by":"A"}"#]);
+        pair.a.ok(&["put", SPACE, "moves", &format!("a{round}"), r#"{"by":"A"}"#]);
         pair.b.ok(&["sync"]);
         pair.assert_same();
     }
@@ -312,10 +262,8 @@ fn a_node_that_is_restarted_is_found_again() {
         } else {
             node.kill();
         }
-        pair.a
-            .ok(&["put", SPACE, "away", &format!("a{round}"), r#"{"by":"A"}"#]);
-        pair.b
-            .ok(&["put", SPACE, "away", &format!("b{round}"), r#"{"by":"B"}"#]);
+        pair.a.ok(&["put", SPACE, "away", &format!("a{round}"), r#"{"by":"A"}"#]);
+        pair.b.ok(&["put", SPACE, "away", &format!("b{round}"), r#"{"by":"B"}"#]);
         pair.node_a = Some(pair.a.start_node_at(pair.address_a, &[]));
         pair.become_same();
     }
@@ -365,9 +313,7 @@ fn devices_that_cannot_reach_each_other_meet_through_a_third() {
     eventually(PATIENCE, "C has what A wrote and A what C wrote", || {
         c.fields(SPACE, "places", "fez")["by"] == "A" && a.fields(SPACE, "airports", "00M")["by"] == "C"
     });
-    eventually(PATIENCE, "all know the same", || {
-        a.ok(&["export", SPACE]) == c.ok(&["export", SPACE])
-    });
+    eventually(PATIENCE, "all know the same", || a.ok(&["export", SPACE]) == c.ok(&["export", SPACE]));
     same(&[&a, &b, &c], &["export", SPACE]);
 }
 
@@ -380,13 +326,7 @@ fn a_device_without_a_grant_gets_nothing_however_it_asks() {
     let node_a = a.start_node(&[]);
     a.share(SPACE, "writer", &b);
     let node_b = b.start_node(&[]);
-    a.ok(&[
-        "put",
-        SPACE,
-        "notes",
-        "treasure",
-        &json!({ "text": SECRET }).to_string(),
-    ]);
+    a.ok(&["put", SPACE, "notes", "treasure", &json!({ "text": SECRET }).to_string()]);
     b.ok(&["sync"]);
 
     // It knows the space's id and both of those that have it, and asks again while they write.
@@ -394,20 +334,8 @@ fn a_device_without_a_grant_gets_nothing_however_it_asks() {
     stranger.ok(&["peer", "add", &node_b.peer()]);
     let node = stranger.start_node(&[]);
     for round in 0..3 {
-        a.ok(&[
-            "patch",
-            SPACE,
-            "notes",
-            "treasure",
-            &json!({ "round": round }).to_string(),
-        ]);
-        b.ok(&[
-            "put",
-            SPACE,
-            "notes",
-            &format!("b{round}"),
-            &json!({ "text": SECRET }).to_string(),
-        ]);
+        a.ok(&["patch", SPACE, "notes", "treasure", &json!({ "round": round }).to_string()]);
+        b.ok(&["put", SPACE, "notes", &format!("b{round}"), &json!({ "text": SECRET }).to_string()]);
         b.ok(&["sync"]);
         // Whether they talk to a stranger at all is theirs to decide.
         let outcome = stranger.run(&["sync"]);
@@ -423,25 +351,16 @@ fn a_device_without_a_grant_gets_nothing_however_it_asks() {
         let (known, unknown_too) = (stranger.run(&[command, &id]), stranger.run(&[command, &unknown]));
         assert_eq!(known.code, Some(house::NOT_FOUND));
         assert_eq!(known.code, unknown_too.code);
-        assert_eq!(
-            known.stderr.replace(&id, "ID"),
-            unknown_too.stderr.replace(&unknown, "ID")
-        );
+        assert_eq!(known.stderr.replace(&id, "ID"), unknown_too.stderr.replace(&unknown, "ID"));
     }
-    stranger
-        .run(&["put", &id, "notes", "treasure", r#"{"text":"mine"}"#])
-        .expect(house::NOT_FOUND);
+    stranger.run(&["put", &id, "notes", "treasure", r#"{"text":"mine"}"#]).expect(house::NOT_FOUND);
 
     node.terminate();
     for entry in fs::read_dir(stranger.data()).expect("its folder") {
         let path = entry.expect("an entry").path();
         let bytes = fs::read(&path).unwrap_or_default();
         let holds = |needle: &[u8]| bytes.windows(needle.len()).any(|piece| piece == needle);
-        assert!(
-            !holds(SECRET.as_bytes()) && !holds(b"treasure"),
-            "{} holds what it must not",
-            path.display()
-        );
+        assert!(!holds(SECRET.as_bytes()) && !holds(b"treasure"), "{} holds what it must not", path.display());
     }
     same(&[&a, &b], &["export", SPACE]);
 }

@@ -46,13 +46,9 @@ fn a_watch_goes_on_from_a_position() {
 
     // Each object stands at its latest change.
     let changes = b.changes_since(SPACE, &start);
-    let seen: Vec<_> = changes
-        .iter()
-        .map(|change| (change["key"].clone(), change["op"].clone()))
-        .collect();
-    let last: Vec<_> = [("haifa", "put"), ("kyoto", "delete"), ("fez", "put")]
-        .map(|(k, op)| (json!(k), json!(op)))
-        .into();
+    let seen: Vec<_> = changes.iter().map(|change| (change["key"].clone(), change["op"].clone())).collect();
+    let last: Vec<_> =
+        [("haifa", "put"), ("kyoto", "delete"), ("fez", "put")].map(|(k, op)| (json!(k), json!(op))).into();
     let mut newest = Vec::new();
     for (index, change) in seen.iter().enumerate() {
         if !seen[index + 1..].iter().any(|later| later.0 == change.0) {
@@ -60,13 +56,7 @@ fn a_watch_goes_on_from_a_position() {
         }
     }
     assert_eq!(newest, last, "{changes:#?}");
-    let by_key = |key: &str| {
-        changes
-            .iter()
-            .rev()
-            .find(|change| change["key"] == key)
-            .expect("checked above")
-    };
+    let by_key = |key: &str| changes.iter().rev().find(|change| change["key"] == key).expect("checked above");
     assert_eq!(by_key("fez")["fields"], json!({"people": 4}));
     assert_eq!(by_key("fez")["by"], "local");
     assert_eq!(by_key("haifa")["by"], a.id());
@@ -85,10 +75,7 @@ fn a_watch_goes_on_from_a_position() {
     while change["key"] == "end" {
         change = watch.next(PATIENCE); // the markers of the questions before
     }
-    assert_eq!(
-        (&change["key"], &change["op"], &change["by"]),
-        (&json!("live"), &json!("put"), &json!(a.id()))
-    );
+    assert_eq!((&change["key"], &change["op"], &change["by"]), (&json!("live"), &json!("put"), &json!(a.id())));
     assert_eq!(change["fields"], json!({"from": "A"}));
 }
 
@@ -107,16 +94,9 @@ fn peers_are_remembered_listed_and_removed() {
     // One that was given to a node once is remembered after it.
     a.start_node(&["--peer", &format!("{}@{address}", c.id())]).terminate();
     let devices = |list: Value| -> BTreeSet<String> {
-        list.as_array()
-            .expect("a list")
-            .iter()
-            .map(|peer| peer["device"].as_str().expect("an id").into())
-            .collect()
+        list.as_array().expect("a list").iter().map(|peer| peer["device"].as_str().expect("an id").into()).collect()
     };
-    assert_eq!(
-        devices(a.json(&["peer", "list"])),
-        [b.id(), c.id()].map(str::to_owned).into()
-    );
+    assert_eq!(devices(a.json(&["peer", "list"])), [b.id(), c.id()].map(str::to_owned).into());
 
     a.ok(&["peer", "remove", b.id()]);
     assert_eq!(devices(a.json(&["peer", "list"])), [c.id().to_owned()].into());
@@ -131,14 +111,9 @@ fn a_peer_that_is_added_to_a_running_node_is_connected() {
     let node_a = a.start_node(&[]);
     let _node_b = b.start_node(&[]);
     b.ok(&["peer", "add", &node_a.peer()]);
-    eventually(PATIENCE, "B is connected with A", || {
-        b.json(&["peer", "list"])[0]["connected"] == true
-    });
+    eventually(PATIENCE, "B is connected with A", || b.json(&["peer", "list"])[0]["connected"] == true);
     let peer = b.json(&["peer", "list"])[0].clone();
-    assert_eq!(
-        (&peer["device"], &peer["address"]),
-        (&json!(a.id()), &json!(node_a.address().to_string()))
-    );
+    assert_eq!((&peer["device"], &peer["address"]), (&json!(a.id()), &json!(node_a.address().to_string())));
 }
 
 #[test]
@@ -146,10 +121,7 @@ fn sync_without_peers_is_done_and_says_so() {
     let device = alone_with_fez();
     for _ in 0..2 {
         let outcome = device.run(&["sync"]).expect(DONE);
-        assert!(
-            (outcome.stdout + &outcome.stderr).contains("peer"),
-            "says that there are no peers"
-        );
+        assert!((outcome.stdout + &outcome.stderr).contains("peer"), "says that there are no peers");
         device.json(&["sync"]);
     }
     let _node = device.start_node(&[]);
@@ -209,17 +181,11 @@ fn status_says_what_is_not_synced_yet_and_why() {
     b.ok(&["sync"]);
     let peer = |device: &Device, other: &Device| {
         let peers = device.status(SPACE)["peers"].clone();
-        let found = peers
-            .as_array()
-            .and_then(|all| all.iter().find(|peer| peer["device"] == other.id()).cloned());
+        let found = peers.as_array().and_then(|all| all.iter().find(|peer| peer["device"] == other.id()).cloned());
         found.unwrap_or_else(|| panic!("no peer {} in {peers}", other.id()))
     };
     let synced = peer(&b, &a);
-    assert_eq!(
-        (&synced["behind_events"], &synced["ahead_events"]),
-        (&json!(0), &json!(0)),
-        "{synced}"
-    );
+    assert_eq!((&synced["behind_events"], &synced["ahead_events"]), (&json!(0), &json!(0)), "{synced}");
     assert!(synced["last_synced_ms"].is_number(), "{synced}");
     b.ok(&["status", "--check"]);
 
@@ -227,14 +193,8 @@ fn status_says_what_is_not_synced_yet_and_why() {
     b.ok(&["patch", SPACE, "places", "fez", r#"{"people":2}"#]);
     b.run(&["sync"]).expect(TIMED_OUT);
     let waiting = peer(&b, &a);
-    assert!(
-        waiting["ahead_events"].as_u64().is_some_and(|events| events > 0),
-        "B has what A lacks: {waiting}"
-    );
-    assert!(
-        waiting["reason"].as_str().is_some_and(|reason| !reason.is_empty()),
-        "{waiting}"
-    );
+    assert!(waiting["ahead_events"].as_u64().is_some_and(|events| events > 0), "B has what A lacks: {waiting}");
+    assert!(waiting["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{waiting}");
     assert_ne!(waiting["state"], synced["state"]);
     b.run(&["status", "--check"]).expect(FAILED);
 }
@@ -248,10 +208,7 @@ fn a_ticket_is_printed_alone_and_admits_as_often_as_it_says() {
     let printed = a.ok(&["invite", SPACE, "--uses", "2"]);
     let ticket = printed.trim();
     assert_eq!(printed.lines().count(), 1);
-    assert!(
-        !ticket.is_empty() && !ticket.contains(char::is_whitespace),
-        "{printed:?}"
-    );
+    assert!(!ticket.is_empty() && !ticket.contains(char::is_whitespace), "{printed:?}");
 
     for name in ["first", "second"] {
         let guest = Device::new(name);
@@ -274,13 +231,8 @@ fn a_forged_ticket_admits_nobody() {
     assert_ne!(one, other, "every ticket is its own");
 
     // Where two good tickets differ, there is what makes them good: put a piece of one into the other.
-    let differing: Vec<usize> = one
-        .bytes()
-        .zip(other.bytes())
-        .enumerate()
-        .filter(|(_, (x, y))| x != y)
-        .map(|(at, _)| at)
-        .collect();
+    let differing: Vec<usize> =
+        one.bytes().zip(other.bytes()).enumerate().filter(|(_, (x, y))| x != y).map(|(at, _)| at).collect();
     let thief = Device::new("thief");
     for at in [differing[differing.len() / 2], differing[differing.len() * 3 / 4]] {
         let mut forged = one.clone();

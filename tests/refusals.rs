@@ -34,20 +34,13 @@ fn refused_and_untouched(device: &Device, words: &[&str]) {
     ] {
         let mut outcome = device.run(arguments).expect(FAILED);
         assert_eq!(outcome.stdout, "", "{arguments:?}");
-        assert!(
-            !outcome.stderr.contains("panicked"),
-            "{arguments:?}: {}",
-            outcome.stderr
-        );
+        assert!(!outcome.stderr.contains("panicked"), "{arguments:?}: {}", outcome.stderr);
         for word in words {
             outcome = outcome.says(word);
         }
         device.run_json(arguments).expect(FAILED).error();
         assert!(bytes_of(&device.store()) == before, "{arguments:?} touched the store");
-        assert!(
-            fs::read(device.data().join("device.key")).ok() == key,
-            "{arguments:?} touched the key"
-        );
+        assert!(fs::read(device.data().join("device.key")).ok() == key, "{arguments:?} touched the key");
     }
 }
 
@@ -81,11 +74,8 @@ fn a_damaged_key_is_refused() {
     let device = settled("A");
     let key = device.data().join("device.key");
     let secret = bytes_of(&key);
-    for damaged in [
-        &secret[..secret.len() / 2],
-        b"",
-        b"not a key at all, but long enough to be taken for one, perhaps",
-    ] {
+    for damaged in [&secret[..secret.len() / 2], b"", b"not a key at all, but long enough to be taken for one, perhaps"]
+    {
         fs::write(&key, damaged).expect("the key can be written");
         refused_and_untouched(&device, &["device.key"]);
         device.run(&["id"]).expect(FAILED).says("device.key");
@@ -102,9 +92,7 @@ fn a_file_that_is_no_store_is_refused() {
         let mut dice = house::Dice::new(3);
         (0..64 * 1024).map(|_| dice.below(256) as u8).collect()
     };
-    let text = "a text that somebody saved under the wrong name\n"
-        .repeat(200)
-        .into_bytes();
+    let text = "a text that somebody saved under the wrong name\n".repeat(200).into_bytes();
     for garbage in [text, noise, other_magic, good[..100].to_vec(), b"x".to_vec()] {
         fs::write(device.store(), &garbage).expect("the file can be written");
         refused_and_untouched(&device, &["thence.redb"]);
@@ -118,20 +106,10 @@ fn a_store_in_use_is_waited_for_and_then_refused() {
     let device = settled("A");
     let before = bytes_of(&device.store());
     {
-        let holder = File::options()
-            .read(true)
-            .write(true)
-            .open(device.store())
-            .expect("the store is a file");
+        let holder = File::options().read(true).write(true).open(device.store()).expect("the store is a file");
         holder.lock().expect("nobody else holds it");
-        device
-            .run(&["get", SPACE, "places", "fez"])
-            .expect(FAILED)
-            .says("in use");
-        device
-            .run_json(&["node", "--listen", "127.0.0.1:0"])
-            .expect(FAILED)
-            .error();
+        device.run(&["get", SPACE, "places", "fez"]).expect(FAILED).says("in use");
+        device.run_json(&["node", "--listen", "127.0.0.1:0"]).expect(FAILED).error();
         drop(holder);
     }
     assert_eq!(bytes_of(&device.store()), before);
@@ -142,14 +120,8 @@ fn a_store_in_use_is_waited_for_and_then_refused() {
 fn a_second_node_in_the_same_folder_is_refused() {
     let device = settled("A");
     let node = device.start_node(&[]);
-    device
-        .run(&["node", "--listen", "127.0.0.1:0"])
-        .expect(FAILED)
-        .says("running");
-    device
-        .run_json(&["node", "--listen", "127.0.0.1:0"])
-        .expect(FAILED)
-        .error();
+    device.run(&["node", "--listen", "127.0.0.1:0"]).expect(FAILED).says("running");
+    device.run_json(&["node", "--listen", "127.0.0.1:0"]).expect(FAILED).error();
     assert!(device.sees(SPACE, "places", "fez"), "the first one goes on");
     node.terminate();
 }
@@ -187,11 +159,7 @@ fn a_folder_that_cannot_be_written_is_refused() {
     let file = device.beside("a-file");
     fs::write(&file, "in the way").expect("a file");
     for folder in [file.clone(), file.join("below-it")] {
-        for arguments in [
-            &["init"][..],
-            &["node", "--listen", "127.0.0.1:0"],
-            &["space", "create", SPACE],
-        ] {
+        for arguments in [&["init"][..], &["node", "--listen", "127.0.0.1:0"], &["space", "create", SPACE]] {
             in_folder(&folder, arguments).expect(FAILED).says("a-file");
         }
     }
@@ -221,13 +189,7 @@ fn a_damaged_config_file_is_refused_by_name() {
     let device = settled("A");
     let config = device.beside("thence.toml");
     let path = config.to_str().expect("UTF-8").to_owned();
-    for damaged in [
-        "listen = ",
-        "listen = 7",
-        "no-such-setting = true",
-        "\u{0}\u{1}",
-        "listen = \"nowhere\"",
-    ] {
+    for damaged in ["listen = ", "listen = 7", "no-such-setting = true", "\u{0}\u{1}", "listen = \"nowhere\""] {
         fs::write(&config, damaged).expect("a config file");
         device.run(&["--config", &path, "node"]).refused().says("thence.toml");
         device.run_json(&["--config", &path, "node"]).error();

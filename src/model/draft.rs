@@ -143,7 +143,7 @@ impl Draft {
         check_size(fields)?;
         check_json(&Json::Object(fields.clone()), 0)?;
         for (name, json) in fields {
-            self.write_at(&[name.clone()], json, false)?;
+            self.write_at(std::slice::from_ref(name), json, false)?;
         }
         Ok(())
     }

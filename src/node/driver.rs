@@ -680,7 +680,9 @@ impl Driver {
                         let reason = "it holds other events under the same names: a store was copied or rolled back";
                         (PeerState::Forked, Some(reason.to_owned()))
                     }
-                    None if misbehaved.is_some() => (PeerState::Misbehaved, misbehaved.map(|text| format!("it {text}"))),
+                    None if misbehaved.is_some() => {
+                        (PeerState::Misbehaved, misbehaved.map(|text| format!("it {text}")))
+                    }
                     None if known.is_some_and(|known| matches!(known.stage, Stage::Connected(_))) => {
                         (PeerState::Refused, Some("it may not see this space".to_owned()))
                     }

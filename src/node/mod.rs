@@ -4,6 +4,7 @@ mod dialing;
 mod disk;
 mod driver;
 mod folder;
+mod space;
 mod status;
 mod wire;
 
@@ -18,6 +19,7 @@ use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
 
 pub use self::folder::{Claim, DataFolder, FolderError};
+pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
@@ -289,6 +291,12 @@ impl Node {
     /// A view of a space at this instant.
     pub fn view(&self, space: SpaceId) -> Result<View, NodeError> {
         self.shared.ledger.view(space)?.ok_or_else(|| NodeError::UnknownSpace(space.to_string()))
+    }
+
+    /// A space that is held here, as something to read and write.
+    pub fn space(&self, space: SpaceId) -> Result<Space, NodeError> {
+        self.view(space)?;
+        Ok(Space::new(self.clone(), space))
     }
 
     /// Writes a transaction: all of it or nothing. Durable when it returns.

@@ -60,11 +60,7 @@ impl Outcome {
             self.stdout,
             self.stderr
         );
-        assert!(
-            !self.stderr.trim().is_empty(),
-            "`{}` was refused without a word",
-            self.what
-        );
+        assert!(!self.stderr.trim().is_empty(), "`{}` was refused without a word", self.what);
         self
     }
 
@@ -84,10 +80,7 @@ impl Outcome {
     #[track_caller]
     pub fn document(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| {
-            panic!(
-                "`{}` printed no single JSON document ({error}):\n{}",
-                self.what, self.stdout
-            )
+            panic!("`{}` printed no single JSON document ({error}):\n{}", self.what, self.stdout)
         })
     }
 
@@ -95,20 +88,13 @@ impl Outcome {
     #[track_caller]
     pub fn error(&self) -> Value {
         let object: Value = serde_json::from_str(&self.stderr).unwrap_or_else(|error| {
-            panic!(
-                "`{}`: stderr is not one JSON object ({error}):\n{}",
-                self.what, self.stderr
-            )
+            panic!("`{}`: stderr is not one JSON object ({error}):\n{}", self.what, self.stderr)
         });
         let error = object["error"].clone();
         assert!(!error["code"].is_null(), "`{}`: no error.code in {object}", self.what);
         for member in ["message", "help"] {
             let said = error[member].as_str().unwrap_or_default();
-            assert!(
-                !said.trim().is_empty(),
-                "`{}`: no error.{member} in {object}",
-                self.what
-            );
+            assert!(!said.trim().is_empty(), "`{}`: no error.{member} in {object}", self.what);
         }
         error
     }
@@ -119,9 +105,7 @@ impl Outcome {
 pub fn finish(mut command: Command, time_max: Duration) -> Outcome {
     let what = describe(&command);
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .unwrap_or_else(|error| panic!("`{what}` did not start: {error}"));
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("`{what}` did not start: {error}"));
     let stderr = collect(child.stderr.take().expect("stderr is piped"));
     let stdout = collect(child.stdout.take().expect("stdout is piped"));
 
@@ -137,12 +121,7 @@ pub fn finish(mut command: Command, time_max: Duration) -> Outcome {
         );
     }
     let status = child.wait().expect("a child can be waited for");
-    Outcome {
-        code: status.code(),
-        stdout: stdout.text(),
-        stderr: stderr.text(),
-        what,
-    }
+    Outcome { code: status.code(), stdout: stdout.text(), stderr: stderr.text(), what }
 }
 
 pub(super) fn describe(command: &Command) -> String {
@@ -179,10 +158,7 @@ pub(super) fn collect(mut pipe: impl Read + Send + 'static) -> Collected {
     thread::spawn(move || {
         let mut piece = [0; 16 * 1024];
         while let Ok(count @ 1..) = pipe.read(&mut piece) {
-            gathered
-                .lock()
-                .expect("no reader panics")
-                .extend_from_slice(&piece[..count]);
+            gathered.lock().expect("no reader panics").extend_from_slice(&piece[..count]);
         }
         drop(end);
     });

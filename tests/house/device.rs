@@ -31,15 +31,8 @@ impl Device {
 
     /// A device whose data folder does not exist yet.
     pub fn blank(name: &'static str) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("thence-")
-            .tempdir()
-            .expect("a temporary folder");
-        Self {
-            name,
-            folder,
-            id: OnceLock::new(),
-        }
+        let folder = tempfile::Builder::new().prefix("thence-").tempdir().expect("a temporary folder");
+        Self { name, folder, id: OnceLock::new() }
     }
 
     /// Its name in the messages of failing tests.
@@ -137,15 +130,9 @@ impl Device {
     #[track_caller]
     pub fn status(&self, space: &str) -> Value {
         let status = self.json(&["status"]);
-        let spaces = status["spaces"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no spaces in {status}"));
-        let found = spaces
-            .iter()
-            .find(|entry| entry["name"] == space || entry["id"] == space);
-        found
-            .unwrap_or_else(|| panic!("{} has no space {space}: {status}", self.name))
-            .clone()
+        let spaces = status["spaces"].as_array().unwrap_or_else(|| panic!("no spaces in {status}"));
+        let found = spaces.iter().find(|entry| entry["name"] == space || entry["id"] == space);
+        found.unwrap_or_else(|| panic!("{} has no space {space}: {status}", self.name)).clone()
     }
 
     /// What this device knows of `space`: a new event, of anyone, changes it.
@@ -160,9 +147,7 @@ impl Device {
     #[track_caller]
     pub fn space_id(&self, name: &str) -> String {
         let spaces = self.json(&["space", "list"]);
-        let found = spaces
-            .as_array()
-            .and_then(|all| all.iter().find(|space| space["name"] == name));
+        let found = spaces.as_array().and_then(|all| all.iter().find(|space| space["name"] == name));
         let id = found.and_then(|space| space["id"].as_str());
         id.unwrap_or_else(|| panic!("no space {name} in {spaces}")).to_owned()
     }
@@ -250,12 +235,7 @@ pub fn parse_export(export: &str) -> BTreeMap<(String, String), Value> {
     let mut objects = BTreeMap::new();
     for line in export.lines() {
         let line: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in line {line}"));
-        let text = |member: &str| {
-            line[member]
-                .as_str()
-                .unwrap_or_else(|| panic!("no {member} in {line}"))
-                .to_owned()
-        };
+        let text = |member: &str| line[member].as_str().unwrap_or_else(|| panic!("no {member} in {line}")).to_owned();
         let before = objects.insert((text("collection"), text("key")), line["fields"].clone());
         assert!(before.is_none(), "exported twice: {line}");
     }

@@ -94,22 +94,14 @@ pub fn eventually(patience: Duration, what: &str, mut condition: impl FnMut() ->
 pub fn changes_nothing(device: &Device, arguments: &[&str]) -> Outcome {
     let state = || -> Vec<(Value, String)> {
         let status = device.json(&["status"]);
-        let spaces = status["spaces"]
-            .as_array()
-            .unwrap_or_else(|| panic!("no spaces in {status}"));
+        let spaces = status["spaces"].as_array().unwrap_or_else(|| panic!("no spaces in {status}"));
         let id = |space: &Value| space["id"].as_str().expect("a space has an id").to_owned();
-        spaces
-            .iter()
-            .map(|space| (space["vector"].clone(), device.ok(&["export", &id(space)])))
-            .collect()
+        spaces.iter().map(|space| (space["vector"].clone(), device.ok(&["export", &id(space)]))).collect()
     };
     let before = state();
     let outcome = device.run(arguments);
     assert_ne!(outcome.code, Some(DONE), "{arguments:?} should have been refused");
-    assert!(
-        state() == before,
-        "{arguments:?} was refused, and yet it changed something"
-    );
+    assert!(state() == before, "{arguments:?} was refused, and yet it changed something");
     outcome
 }
 
@@ -154,13 +146,7 @@ impl Trio {
 
     fn strangers() -> Self {
         let (a, b, c) = (Device::new("A"), Device::new("B"), Device::new("C"));
-        Self {
-            a,
-            b,
-            c,
-            address: lasting_address(),
-            nodes: Vec::new(),
-        }
+        Self { a, b, c, address: lasting_address(), nodes: Vec::new() }
     }
 
     /// All three.

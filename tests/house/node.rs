@@ -27,9 +27,7 @@ impl RunningNode {
     pub(super) fn start(name: &'static str, mut command: Command) -> Self {
         let what = describe(&command);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("`{what}` did not start: {error}"));
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("`{what}` did not start: {error}"));
         let stderr = collect(child.stderr.take().expect("stderr is piped"));
         let (lines, stdout) = read_lines(child.stdout.take().expect("stdout is piped"));
 
@@ -43,19 +41,9 @@ impl RunningNode {
         let Some((device, address)) = parsed else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!(
-                "{name}: `{what}` said {ready:?} first, not `ready DEVICE_ID ADDR:PORT`\n{}",
-                stderr.text()
-            );
+            panic!("{name}: `{what}` said {ready:?} first, not `ready DEVICE_ID ADDR:PORT`\n{}", stderr.text());
         };
-        Self {
-            name,
-            child,
-            device,
-            address,
-            stdout: Some(stdout),
-            stderr,
-        }
+        Self { name, child, device, address, stdout: Some(stdout), stderr }
     }
 
     /// Where it listens.
@@ -101,13 +89,7 @@ impl RunningNode {
             self.log()
         );
         let status = self.wait();
-        assert_eq!(
-            status.code(),
-            Some(DONE),
-            "{}: SIG{signal} should drain and exit 0\n{}",
-            self.name,
-            self.log()
-        );
+        assert_eq!(status.code(), Some(DONE), "{}: SIG{signal} should drain and exit 0\n{}", self.name, self.log());
     }
 
     /// `kill -9`.
@@ -139,14 +121,8 @@ impl Drop for RunningNode {
 /// Sends a signal by name.
 #[track_caller]
 pub fn send_signal(process: u32, signal: &str) {
-    let status = Command::new("sh")
-        .arg("-c")
-        .arg(format!("kill -{signal} {process}"))
-        .status();
-    assert!(
-        status.is_ok_and(|status| status.success()),
-        "SIG{signal} could not be sent to {process}"
-    );
+    let status = Command::new("sh").arg("-c").arg(format!("kill -{signal} {process}")).status();
+    assert!(status.is_ok_and(|status| status.success()), "SIG{signal} could not be sent to {process}");
 }
 
 /// Lines of a pipe as they come. The thread goes on reading when nobody listens any more.

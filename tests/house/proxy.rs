@@ -180,12 +180,7 @@ impl Network {
             0 => drop(via.send_to(bytes, to)),
             delay_us => {
                 let due = Instant::now() + Duration::from_micros(delay_us);
-                let parcel = Parcel {
-                    due,
-                    via: Arc::clone(via),
-                    to,
-                    bytes: bytes.to_vec(),
-                };
+                let parcel = Parcel { due, via: Arc::clone(via), to, bytes: bytes.to_vec() };
                 let _ = self.courier.lock().expect("no pump panics").send(parcel);
             }
         }

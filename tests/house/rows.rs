@@ -13,9 +13,7 @@ pub fn rows(name: &str) -> PathBuf {
 /// The rows of a JSON lines file.
 pub fn read_rows(file: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
-    text.lines()
-        .map(|line| serde_json::from_str(line).expect("a row is JSON"))
-        .collect()
+    text.lines().map(|line| serde_json::from_str(line).expect("a row is JSON")).collect()
 }
 
 /// Writes rows as JSON lines.
