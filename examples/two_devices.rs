@@ -9,17 +9,17 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use thence::model::Role;
 use thence::node::{DataFolder, Invitation, Node, NodeConfig, Space, Transaction};
+use thence::transport::PeerAddress;
 
 /// 300 airports, US public domain; see `tests/data/README.md`.
 const AIRPORTS: &str = include_str!("../tests/data/airports.jsonl");
 
-async fn open(folder: &Path) -> Result<Node, Box<dyn Error>> {
+/// Opens the node of a data folder; without a network it can do everything but meet others.
+async fn open(folder: &Path, network: bool) -> Result<Node, Box<dyn Error>> {
     let folder = DataFolder::new(folder);
     folder.init()?;
     let mut config = NodeConfig::new(folder.claim_for_node(Duration::from_secs(5))?);
-    config.listen = Some("127.0.0.1:0".parse()?);
-    // Only `join` and `sync` dial: between them the two are apart.
-    config.keep_connected = false;
+    config.listen = if network { Some("127.0.0.1:0".parse()?) } else { None };
     Ok(Node::open(config).await?)
 }
 
@@ -37,7 +37,8 @@ async fn import(space: &Space) -> Result<usize, Box<dyn Error>> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
-    let (phone, laptop) = (open(&folder.path().join("phone")).await?, open(&folder.path().join("laptop")).await?);
+    let (phone_folder, laptop_folder) = (folder.path().join("phone"), folder.path().join("laptop"));
+    let (phone, laptop) = (open(&phone_folder, true).await?, open(&laptop_folder, true).await?);
 
     let id = phone.create_space("travel").await?;
     let on_phone = phone.space(id)?;
@@ -45,17 +46,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     let invitation = Invitation { role: Role::Writer, uses: 1, expires: Duration::from_secs(3600) };
     laptop.join(&phone.invite(id, &invitation)?).await?;
-    let on_laptop = laptop.space(id)?;
-    println!("laptop  joins with a ticket and has {} of them", on_laptop.view()?.summary()?.objects);
+    println!("laptop  joins with a ticket and has {} of them", laptop.view(id)?.summary()?.objects);
+    drop(on_phone);
+    phone.close().await;
+    laptop.close().await;
 
     println!("\nApart, both edit:");
+    let (phone, laptop) = (open(&phone_folder, false).await?, open(&laptop_folder, false).await?);
+    let (on_phone, on_laptop) = (phone.space(id)?, laptop.space(id)?);
     on_phone.write(Transaction::new().patch("airports", "00M", json!({"name": "Thigpen Field"}))?).await?;
     on_laptop.write(Transaction::new().patch("airports", "00M", json!({"city": "Bay Springs, MS"}))?).await?;
     println!("        00M: the phone its name, the laptop its city");
     on_phone.write(Transaction::new().patch("airports", "04Y", json!({"name": "Hawley"}))?).await?;
-    on_laptop
-        .write(Transaction::new().patch("airports", "04Y", json!({"name": "Hawley Municipal Airport"}))?)
-        .await?;
+    on_laptop.write(Transaction::new().patch("airports", "04Y", json!({"name": "Hawley Municipal Airport"}))?).await?;
     println!("        04Y: both its name");
     on_phone.write(Transaction::new().delete("airports", "07F")?).await?;
     on_laptop.write(Transaction::new().patch("airports", "07F", json!({"city": "Gladewater, TX"}))?).await?;
@@ -64,7 +67,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     on_laptop.write(Transaction::new().increment("airports", "09W", "visits", 3)?).await?;
     println!("        09W: the phone counts 2 visits, the laptop 3");
 
+    drop((on_phone, on_laptop));
+    phone.close().await;
+    laptop.close().await;
+
+    let (phone, laptop) = (open(&phone_folder, true).await?, open(&laptop_folder, true).await?);
+    let (on_phone, on_laptop) = (phone.space(id)?, laptop.space(id)?);
     let started = Instant::now();
+    laptop.add_peer(PeerAddress::new(phone.device(), phone.local_address().ok_or("it listens")?)).await?;
     let report = laptop.sync(Duration::from_secs(30)).await?;
     assert_eq!(report.synced, [phone.device()]);
     println!("\nThey meet and know the same after {:.1?}:", started.elapsed());

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter, wall_ms};
@@ -23,6 +24,9 @@ use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, Pee
 
 /// A peer that has not answered a sync for so long is named as not reached.
 const REACH_WITHIN: Duration = Duration::from_secs(5);
+/// How long one address is tried. A way that answers at all answers much sooner, and a peer that starts meanwhile is
+/// found by the next attempt.
+const DIAL_WITHIN: Duration = Duration::from_secs(3);
 /// How often a sync dials a peer that does not answer, ignoring back-off.
 const REDIAL_EVERY: Duration = Duration::from_millis(250);
 /// Two connections to one peer in opposite directions, made within this time, were dialled by both at once.
@@ -298,12 +302,16 @@ impl Driver {
     fn dial(&mut self) {
         let Some(endpoint) = &self.endpoint else { return };
         for (device, addresses) in self.peers.due(Instant::now()) {
-            let (endpoint, events) = (endpoint.clone(), self.events.clone());
-            tokio::spawn(async move {
-                let result = dial(&endpoint, device, &addresses).await;
-                let _ = events.send(Event::Dialed { device, result });
-            });
+            self.spawn_dial(endpoint, device, addresses);
         }
+    }
+
+    fn spawn_dial(&self, endpoint: &Endpoint, device: DeviceId, addresses: Vec<String>) {
+        let (endpoint, events) = (endpoint.clone(), self.events.clone());
+        tokio::spawn(async move {
+            let result = dial(&endpoint, device, &addresses).await;
+            let _ = events.send(Event::Dialed { device, result });
+        });
     }
 
     fn connected(&mut self, connection: Connection, dialled: bool) {
@@ -582,6 +590,11 @@ impl Driver {
             }
             Question::AddPeer(peer, answer) => {
                 let address = format!("{}:{}", peer.host(), peer.port());
+                // A dial that is under way knows nothing of this address, and may take its time with others.
+                let dialing = self.peers.get(peer.device()).is_some_and(|known| known.stage == Stage::Dialing);
+                if let Some(endpoint) = self.endpoint.as_ref().filter(|_| dialing) {
+                    self.spawn_dial(endpoint, peer.device(), vec![address.clone()]);
+                }
                 self.know(peer.device(), vec![address]);
                 let (device, addresses) = (peer.device(), self.peers.entry(peer.device()).addresses.clone());
                 self.commit_for(Work::RememberPeer { device, addresses }, answer, |_| ());
@@ -726,25 +739,31 @@ impl Driver {
     }
 }
 
-/// Dials a peer at each of its addresses until one answers.
+/// Dials a peer at all of its addresses at once; the first to answer is taken.
 async fn dial(endpoint: &Endpoint, device: DeviceId, addresses: &[String]) -> Result<Connection, String> {
-    let mut reason = "no address is known".to_owned();
+    let mut attempts = JoinSet::new();
     for address in addresses {
-        let text = format!("{device}@{address}");
-        let resolved = match text.parse::<PeerAddress>() {
-            Ok(peer) => peer.resolve().await.map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        match resolved {
-            Ok(resolved) => {
-                for address in resolved {
-                    match endpoint.connect(device, address).await {
-                        Ok(connection) => return Ok(connection),
-                        Err(error) => reason = format!("{address}: {error}"),
-                    }
+        let (endpoint, peer) = (endpoint.clone(), format!("{device}@{address}").parse::<PeerAddress>());
+        attempts.spawn(async move {
+            let peer = peer.map_err(|error| error.to_string())?;
+            let mut reason = format!("{}:{} did not answer", peer.host(), peer.port());
+            let resolved = peer.resolve().await.map_err(|error| error.to_string())?;
+            for address in resolved {
+                match tokio::time::timeout(DIAL_WITHIN, endpoint.connect(device, address)).await {
+                    Ok(Ok(connection)) => return Ok(connection),
+                    Ok(Err(error)) => reason = format!("{address}: {error}"),
+                    Err(_) => reason = format!("{address} did not answer"),
                 }
             }
-            Err(error) => reason = error,
+            Err(reason)
+        });
+    }
+    let mut reason = "no address is known".to_owned();
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => reason = error,
+            Err(error) => reason = error.to_string(),
         }
     }
     Err(reason)
