@@ -11,6 +11,8 @@ mod mutation;
 mod object;
 mod path;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod value;
 
 pub use access::{
