@@ -3,6 +3,7 @@
 //! It does by hand, for a few objects in memory, what the ledger does with a store: so it says what an author owes
 //! (dot, depth, dependencies, one mutation per object) and what a hearer must check.
 
+mod hostile;
 mod large;
 mod properties;
 mod stories;
@@ -92,6 +93,7 @@ impl Device {
             assert_eq!(self.known.admit(&proposal), Ok(Admission::Known), "told out of causal order");
             return;
         }
+        assert!(told.event.claims().all(|dot| self.known.contains(dot)), "an honest author knew what it observed");
         for mutation in &told.event.mutations {
             let object = self.objects.entry(mutation.key.clone()).or_default();
             mutation.apply_to(object, told.event.dot, told.event.depth);
