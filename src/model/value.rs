@@ -279,9 +279,11 @@ fn is_exact(literal: &str) -> bool {
     }
     match literal.parse::<f64>() {
         Ok(float) if float.is_finite() => {
-            // `{:e}` is the shortest text that reads back as the float; `{:.0}` all digits of a large integer.
+            // `{:e}` is the shortest text that reads back as the float; of two equally short and near ones serde_json
+            // prints the other, and what this node exports it must take back. `{:.0}` is all of a large integer.
             let value = significand(literal);
             value == significand(&format!("{float:e}"))
+                || value == significand(&Json::from(float).to_string())
                 || (!literal.contains(['.', 'e', 'E']) && value == significand(&format!("{float:.0}")))
         }
         _ => false,
@@ -344,6 +346,8 @@ mod tests {
             "31.95376472",
             "100000000000000000000",
             "2.5e-3",
+            "1578923403059875.2",
+            "1578923403059875.3",
             "5e-324",
             "-0.0",
         ] {
@@ -357,6 +361,7 @@ mod tests {
             "1e-400",
             "12345678901234567890",
             "0.12345678901234567890",
+            "0.10000000000000001",
             "100000000000000000001",
         ] {
             assert!(parse_json(literal).is_err(), "{literal}");
