@@ -16,6 +16,12 @@ use serde::de::DeserializeOwned;
 /// The longest input that [`decode`] looks at: 16 MiB.
 pub const DECODED_BYTES_MAX: usize = 16 << 20;
 
+/// The longest input that [`decode_trusted`] looks at: 1 GiB.
+///
+/// It is so much more because the state of an object has no bound of its own: whoever may write can add conflicting
+/// values, event by event, and no node may refuse one that the others take. It must stay readable to be mended.
+pub const TRUSTED_BYTES_MAX: usize = 1 << 30;
+
 /// Bytes that are not what they should be. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -66,6 +72,9 @@ pub fn encode<T: Serialize>(value: &T) -> Vec<u8> {
 
 /// The value that `bytes` are the canonical encoding of; `what` names it in errors.
 pub fn decode<T: DeserializeOwned + Serialize>(what: &'static str, bytes: &[u8]) -> Result<T, DecodeError> {
+    if bytes.len() > DECODED_BYTES_MAX {
+        return Err(DecodeError::TooLarge { what, bytes: bytes.len(), bytes_max: DECODED_BYTES_MAX });
+    }
     let value = decode_trusted(what, bytes)?;
     if encode(&value) != bytes {
         return Err(DecodeError::NotCanonical { what });
@@ -81,7 +90,8 @@ pub fn decode_trusted<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> 
         0..=0x1000 => decode_within::<T, { 9 * 0x1000 }>(what, bytes)?,
         0x1001..=0x4_0000 => decode_within::<T, { 9 * 0x4_0000 }>(what, bytes)?,
         0x4_0001..=DECODED_BYTES_MAX => decode_within::<T, { 9 * DECODED_BYTES_MAX }>(what, bytes)?,
-        bytes => return Err(DecodeError::TooLarge { what, bytes, bytes_max: DECODED_BYTES_MAX }),
+        0x100_0001..=TRUSTED_BYTES_MAX => decode_within::<T, { 9 * TRUSTED_BYTES_MAX }>(what, bytes)?,
+        bytes => return Err(DecodeError::TooLarge { what, bytes, bytes_max: TRUSTED_BYTES_MAX }),
     };
     if used < bytes.len() {
         return Err(DecodeError::Trailing { what, extra: bytes.len() - used });
@@ -165,6 +175,13 @@ mod tests {
         assert!(matches!(decode::<Vec<u64>>("numbers", &claim), Err(DecodeError::Malformed { .. })));
         assert!(matches!(decode::<String>("text", &claim), Err(DecodeError::Malformed { .. })));
         assert!(matches!(decode::<serde_bytes::ByteBuf>("bytes", &claim), Err(DecodeError::Malformed { .. })));
+    }
+
+    #[test]
+    fn only_what_this_node_wrote_may_be_longer_than_a_frame() {
+        let long = encode(&"x".repeat(DECODED_BYTES_MAX));
+        assert!(matches!(decode::<String>("text", &long), Err(DecodeError::TooLarge { .. })));
+        assert!(decode_trusted::<String>("text", &long).is_ok());
     }
 
     #[test]

@@ -85,7 +85,6 @@
 pub mod causal;
 pub mod codec;
 pub mod model;
-#[allow(clippy::disallowed_methods, reason = "the node is where the clock is read and randomness is drawn")]
 pub mod node;
 pub mod replica;
 pub mod store;

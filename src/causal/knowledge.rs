@@ -199,7 +199,7 @@ impl Known {
             let forked = head.is_some_and(|head| head.counter == dot.counter && head.hash != hash);
             return if forked { Err(Inadmissible::Fork { dot }) } else { Ok(Admission::Known) };
         }
-        if dot.counter > known + 1 {
+        if dot.counter - known > 1 {
             return Err(Inadmissible::Gap { dot, known });
         }
         if head.map_or(EventHash::START, |head| head.hash) != previous {
@@ -216,8 +216,9 @@ impl Known {
                 _ => return Err(Inadmissible::Dependency { dot, dependency: dependency.dot }),
             }
         }
-        let depth_min = head.map_or(0, |head| head.depth) + 1;
-        let depth_max = self.depth + 1;
+        // Saturating, since heads also come from peers that vouch for state.
+        let depth_min = head.map_or(0, |head| head.depth).saturating_add(1);
+        let depth_max = self.depth().saturating_add(1);
         if depth < depth_min || depth > depth_max {
             return Err(Inadmissible::Depth { dot, depth, depth_max });
         }
@@ -364,6 +365,16 @@ mod tests {
             );
         }
         assert_eq!(known.admit(&event(dot, 10, 11, 3, &[])), Ok(Admission::Next));
+    }
+
+    #[test]
+    fn heads_of_the_greatest_numbers_do_not_overflow() {
+        let head = Head { counter: u64::MAX, depth: u64::MAX, hash: hash(10) };
+        let known = Known::from_heads([(A, head, true)]);
+        let seen = [Dependency { dot: Dot::new(A, u64::MAX), hash: hash(10).prefix() }];
+        assert_eq!(known.admit(&event(Dot::new(B, 1), 0, 20, u64::MAX, &seen)), Ok(Admission::Next));
+        let gap = Err(Inadmissible::Gap { dot: Dot::new(B, u64::MAX), known: 0 });
+        assert_eq!(known.admit(&event(Dot::new(B, u64::MAX), 0, 20, 1, &seen)), gap);
     }
 
     #[test]

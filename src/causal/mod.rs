@@ -8,6 +8,8 @@
 //! (IEEE TSE 1983); dots after Preguiça et al., *Dotted Version Vectors* (2012), §3; deletion by a covered and
 //! absent dot after Gonçalves et al., *DottedDB* (SRDS 2017), §4.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod dot;
 mod knowledge;
 mod vector;

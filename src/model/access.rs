@@ -147,7 +147,10 @@ impl Grant {
     /// The grant that an object of `$grants` shows; none if it makes no sense, which then grants nothing.
     pub fn from_fields(key: &str, fields: &Map<String, Json>) -> Option<Self> {
         let ticket = fields.get("ticket").and_then(Json::as_str).and_then(|text| parse_hex(text, "a ticket").ok());
-        Some(Self { device: key.parse().ok()?, role: fields.get("role")?.as_str()?.parse().ok()?, ticket })
+        let device: DeviceId = key.parse().ok()?;
+        // Ids are read in capital letters too; with two objects for one device, the later one to be read would count.
+        let is_its_key = device.to_string() == key;
+        is_its_key.then_some(Self { device, role: fields.get("role")?.as_str()?.parse().ok()?, ticket })
     }
 }
 

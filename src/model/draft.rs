@@ -3,13 +3,19 @@
 //! Every call works on the state as it will be; [`Draft::finish`] compares that with the state as it was. So several
 //! writes to one field become one, a write that is taken back leaves no trace, and what a mutation observes is exact.
 
+//!
+//! A call costs what it touches, not what the object holds (the first one also measures the object): ten thousand
+//! fields are written one by one, and none of them may read all the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Map, Value as Json};
 
 use super::mutation::{Edit, Mutation};
-use super::object::{Content, Entry, Field, FieldKind, Object, Slot};
-use super::value::{InvalidValue, NESTING_MAX, check_json, is_map};
+use super::object::{Content, Entry, Field, FieldKind, Name, Object, Slot, Tally, tallies};
+use super::value::{InvalidValue, check_json, is_map};
 use super::{InvalidName, ObjectKey, Path, Value};
-use crate::causal::Dot;
+use crate::causal::{Dot, ReplicaId};
 use crate::model::CollectionName;
 
 /// The longest object as JSON: 1 MiB.
@@ -83,12 +89,14 @@ pub struct Draft {
     /// The event that the transaction will become.
     dot: Dot,
     depth: u64,
+    /// At most so many bytes does the object have as JSON; none before the first write that may let it grow.
+    bytes_bound: Option<usize>,
 }
 
 impl Draft {
     /// Begins to write to an object that stands at `before`, as part of the event `dot` of causal depth `depth`.
     pub fn new(collection: CollectionName, key: ObjectKey, before: Object, dot: Dot, depth: u64) -> Self {
-        Self { collection, key, now: before.clone(), before, whole: false, dot, depth }
+        Self { collection, key, now: before.clone(), before, whole: false, dot, depth, bytes_bound: None }
     }
 
     /// The state as it will be.
@@ -98,41 +106,41 @@ impl Draft {
 
     /// Replaces the whole object. Counters and sets that `fields` repeats as shown are left alone.
     pub fn put(&mut self, fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
-        check_size(fields)?;
-        check_json(&Json::Object(fields.clone()), 0)?;
+        let bytes = check_fields(fields)?;
+        let mut leaves = Vec::new();
+        flatten(fields, None, &mut leaves)?;
+        let mut kept = BTreeMap::new();
+        if self.now.is_visible() {
+            keep_counters_and_sets(&self.now.tree(), &mut Vec::new(), fields, &mut kept)?;
+        }
         let mut next = Object::new();
         let entry = |content| Entry { depth: self.depth, content };
-        let mut kept: Vec<(Path, FieldKind)> = Vec::new();
-        if self.now.is_visible() {
-            self.keep_counters_and_sets(&self.now.tree(), &mut Vec::new(), fields, &mut kept)?;
-        }
         for (slot, _, held) in self.now.entries() {
-            let keeps = |path: &Path| kept.iter().any(|(kept, kind)| kept == path && *kind == FieldKind::Set);
-            if kind_of(slot) == Some(FieldKind::Set) && slot.path().is_some_and(keeps) {
+            let in_kept_set = slot.path().is_some_and(|path| kept.get(path) == Some(&FieldKind::Set));
+            if in_kept_set && kind_of(slot) == Some(FieldKind::Set) {
                 next.insert(slot.clone(), self.dot, entry(held.content.clone()));
             }
         }
-        for (path, replica, run, tally) in tallies(&self.now) {
+        for ((path, replica, run), tally) in tallies(self.now.named_entries()) {
             let total = |(at, total)| entry(Content::Total { at, total });
-            let keeps = kept.contains(&(path.clone(), FieldKind::Counter));
-            let base = if keeps { tally.base } else { tally.reset() };
+            let keeps = kept.get(path) == Some(&FieldKind::Counter);
+            let base = if keeps { tally.base } else { self.taken_away(path, replica, run, &tally) };
             if let Some(base) = base {
                 next.insert(Slot::Base { path: path.clone(), replica, run }, self.dot, total(base));
             }
             if keeps && let Some(counted) = tally.entry {
-                next.insert(Slot::Counter { path, replica, run }, self.dot, total(counted));
+                next.insert(Slot::Counter { path: path.clone(), replica, run }, self.dot, total(counted));
             }
         }
         next.insert(Slot::Life, self.dot, entry(Content::Mark));
-        let mut leaves = Vec::new();
-        flatten(fields, &mut Vec::new(), &mut leaves)?;
         for (path, value) in leaves {
-            if !kept.iter().any(|(kept, _)| *kept == path) {
+            if !kept.contains_key(&path) {
                 next.insert(Slot::Register(path), self.dot, entry(Content::Value(value)));
             }
         }
         self.now = next;
         self.whole = true;
+        self.bytes_bound = Some(bytes);
         Ok(())
     }
 
@@ -140,31 +148,38 @@ impl Draft {
     /// without any other value beside it, is not written again.
     pub fn patch(&mut self, fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
         self.require_visible()?;
-        check_size(fields)?;
-        check_json(&Json::Object(fields.clone()), 0)?;
+        let bytes = check_fields(fields)?;
         for (name, json) in fields {
-            self.write_at(std::slice::from_ref(name), json, false)?;
+            self.require_writable(&Path::member(None, name)?, json)?;
         }
-        Ok(())
+        self.grow(bytes, |draft| {
+            fields.iter().try_for_each(|(name, json)| draft.write_at(&Path::member(None, name)?, json, false))
+        })
     }
 
     /// Makes the object show exactly `fields`, writing only what differs; creates it if it is not there.
     pub fn update(&mut self, fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
-        check_size(fields)?;
-        check_json(&Json::Object(fields.clone()), 0)?;
-        match self.now.shown() {
-            None => self.put(fields),
-            Some(shown) => self.update_members(&mut Vec::new(), &shown, fields),
+        let Some(shown) = self.now.shown() else { return self.put(fields) };
+        let bytes = check_fields(fields)?;
+        if are_same(&shown, fields) {
+            return Ok(());
         }
+        let before = self.now.clone();
+        let result = self.update_members(None, &shown, fields);
+        match result {
+            Ok(()) => self.bytes_bound = Some(bytes),
+            Err(_) => self.now = before,
+        }
+        result
     }
 
     /// Removes a field and everything under it.
     pub fn unset(&mut self, path: &Path) -> Result<(), InvalidEdit> {
         self.require_visible()?;
-        self.clear(|within| within.is_within(path.names()));
-        let parent = &path.names()[..path.names().len() - 1];
-        if let Ok(parent) = Path::try_from(parent.to_vec())
-            && self.now.tree().at(parent.names()).is_some_and(|field| field.winner().is_none())
+        let parent = path.parent().filter(|parent| self.now.shows(parent));
+        self.clear_within(path, |_| true);
+        if let Some(parent) = parent
+            && !self.now.shows(&parent)
         {
             self.set_register(parent, Value::EmptyMap);
         }
@@ -174,34 +189,46 @@ impl Draft {
     /// Adds `by` to a counter, which begins at 0.
     pub fn increment(&mut self, path: &Path, by: i64) -> Result<(), InvalidEdit> {
         self.require_kind(path, FieldKind::Counter)?;
-        self.make_room(path)?;
+        self.require_room(path)?;
         let me = self.dot.replica;
-        let own = self.now.tree().at(path.names()).and_then(|field| {
-            field.counter.range((me, 0)..=(me, u64::MAX)).next_back().map(|(&(_, run), &tally)| (run, tally))
-        });
-        // A run goes on after a reset, from what was taken away: so a counter holds at most one run per replica,
-        // unless a delete removed all trace of it.
-        let (run, total) = match own {
-            Some((run, tally)) => (run, tally.reset().map_or(0, |(_, total)| total)),
-            None => (self.dot.counter, 0),
-        };
         let overflow = || InvalidEdit::Overflow { field: path.to_string() };
-        let total = total.checked_add(by).ok_or_else(overflow)?;
-        let slot = Slot::Counter { path: path.clone(), replica: me, run };
-        self.replace(slot, Content::Total { at: self.dot.counter, total });
-        Ok(())
+        let field = self.now.field(path);
+        // Concurrent increments may have left the range together; then only the way back is open.
+        let sum = field.counter_sum();
+        if i64::try_from(sum + i128::from(by)).is_err() && (sum > 0) == (by > 0) {
+            return Err(overflow());
+        }
+        // A run goes on after a reset, from what was taken away: so a counter holds one run per replica, unless a
+        // delete removed all trace of it, or its total, which resets do not lower, is used up.
+        let own = field.counter.range((me, 0)..=(me, u64::MAX)).next_back().map(|(&(_, run), tally)| (run, tally));
+        let continued = own.and_then(|(run, tally)| {
+            let total = tally.reset().map_or(0, |(_, total)| total);
+            total.checked_add(by).map(|total| (run, total))
+        });
+        let (run, total) = match (continued, own) {
+            (Some(continued), _) => continued,
+            (None, Some((run, _))) if run == self.dot.counter => return Err(overflow()),
+            (None, _) => (self.dot.counter, by),
+        };
+        self.grow(growth(path, 20), |draft| {
+            draft.make_room(path);
+            let slot = Slot::Counter { path: path.clone(), replica: me, run };
+            draft.replace(slot, Content::Total { at: draft.dot.counter, total });
+            Ok(())
+        })
     }
 
     /// Adds an element to a set.
     pub fn add(&mut self, path: &Path, element: &Json) -> Result<(), InvalidEdit> {
         let value = element_of(element)?;
         self.require_kind(path, FieldKind::Set)?;
-        self.make_room(path)?;
-        if !self.now.entries().any(|(slot, ..)| *slot == Slot::Set(path.clone())) {
-            self.replace(Slot::Set(path.clone()), Content::Mark);
-        }
-        self.replace(Slot::Element { path: path.clone(), value }, Content::Mark);
-        Ok(())
+        self.require_room(path)?;
+        self.grow(growth(path, json_bytes(element)), |draft| {
+            draft.make_room(path);
+            draft.mark_set(path);
+            draft.replace(Slot::Element { path: path.clone(), value }, Content::Mark);
+            Ok(())
+        })
     }
 
     /// Removes an element from a set.
@@ -209,7 +236,11 @@ impl Draft {
         let value = element_of(element)?;
         self.require_kind(path, FieldKind::Set)?;
         let removed = Slot::Element { path: path.clone(), value };
-        self.now.retain(|slot, _| *slot != removed);
+        if self.now.of_slot(&removed).next().is_some() {
+            // The mark may have gone with a concurrent unset; without it, the last element would take the set along.
+            self.mark_set(path);
+            self.empty(&removed);
+        }
         Ok(())
     }
 
@@ -217,15 +248,11 @@ impl Draft {
     pub fn resolve(&mut self, path: &Path, json: &Json) -> Result<(), InvalidEdit> {
         self.require_visible()?;
         check_json(json, path.names().len())?;
-        let exists = self.now.tree().at(path.names()).is_some_and(|field| field.winner().is_some());
-        if !exists {
+        check_names(path, json)?;
+        if !self.now.shows(path) {
             return Err(InvalidEdit::NoSuchField { field: path.to_string() });
         }
-        if is_map(json) {
-            // A map chosen from several values replaces them whole; merged into the loser it would keep both.
-            self.clear(|within| within.is_within(path.names()));
-        }
-        self.write_at(path.names(), json, true)
+        self.grow(growth(path, json_bytes(json)), |draft| draft.write_at(path, json, true))
     }
 
     /// Deletes the object.
@@ -257,238 +284,293 @@ impl Draft {
         if before == now {
             return None;
         }
-        let mut edits: Vec<Edit> = Vec::new();
-        let mut edit = |slot: &Slot, observed: Option<Dot>, add: Option<&Content>| match edits
-            .iter_mut()
-            .rev()
-            .find(|edit| edit.slot == *slot)
-        {
-            Some(edit) => {
-                edit.observed.extend(observed);
-                edit.add = edit.add.take().or_else(|| add.cloned());
-            }
-            None => edits.push(Edit { slot: slot.clone(), observed: Vec::from_iter(observed), add: add.cloned() }),
-        };
+        let mut edits: BTreeMap<&Slot, Edit> = BTreeMap::new();
+        let blank = |slot: &Slot| Edit { slot: slot.clone(), observed: Vec::new(), add: None };
         for (slot, own, entry) in now.entries() {
             if own == dot {
-                edit(slot, None, Some(&entry.content));
+                edits.entry(slot).or_insert_with(|| blank(slot)).add = Some(entry.content.clone());
             }
         }
         let observed = whole.then(|| {
-            let mut dots: Vec<Dot> = before.entries().map(|(_, dot, _)| dot).collect();
-            dots.sort_unstable();
-            dots.dedup();
-            dots
+            let dots: BTreeSet<Dot> = before.entries().map(|(_, dot, _)| dot).collect();
+            dots.into_iter().collect()
         });
         if !whole {
-            for (slot, old, _) in before.entries() {
-                if now.entry(slot, old).is_none() {
-                    edit(slot, Some(old), None);
-                }
+            for (slot, old) in before.without(&now) {
+                edits.entry(slot).or_insert_with(|| blank(slot)).observed.push(*old);
             }
         }
-        edits.sort_by(|a, b| a.slot.cmp(&b.slot));
-        Some(Mutation { collection, key, whole: observed, edits })
+        Some(Mutation { collection, key, whole: observed, edits: edits.into_values().collect() })
     }
 
     fn require_visible(&self) -> Result<(), InvalidEdit> {
-        let (collection, key) = (self.collection.to_string(), self.key.to_string());
-        if self.now.is_visible() { Ok(()) } else { Err(InvalidEdit::NotFound { collection, key }) }
+        if self.now.is_visible() {
+            return Ok(());
+        }
+        Err(InvalidEdit::NotFound { collection: self.collection.to_string(), key: self.key.to_string() })
     }
 
     fn require_lost(&self) -> Result<(), InvalidEdit> {
-        let (collection, key) = (self.collection.to_string(), self.key.to_string());
-        if self.now.is_lost() { Ok(()) } else { Err(InvalidEdit::NotLost { collection, key }) }
+        if self.now.is_lost() {
+            return Ok(());
+        }
+        Err(InvalidEdit::NotLost { collection: self.collection.to_string(), key: self.key.to_string() })
     }
 
     /// Refuses a counter's or set's own operation on a field that is something else.
     fn require_kind(&self, path: &Path, kind: FieldKind) -> Result<(), InvalidEdit> {
         self.require_visible()?;
-        match self.now.tree().at(path.names()).and_then(Field::winner) {
-            Some((is, _)) if is != kind => Err(wrong_kind(path.names(), is)),
+        match self.now.kind(path) {
+            Some(is) if is != kind => Err(wrong_kind(path, is)),
             _ => Ok(()),
         }
     }
 
     /// Refuses to write over a counter or a set.
-    fn require_writable(&self, path: &Path) -> Result<(), InvalidEdit> {
-        match self.now.tree().at(path.names()).and_then(Field::winner) {
-            Some((is @ (FieldKind::Counter | FieldKind::Set), _)) => Err(wrong_kind(path.names(), is)),
+    fn require_no_counter_or_set(&self, path: &Path) -> Result<(), InvalidEdit> {
+        match self.now.kind(path) {
+            Some(is @ (FieldKind::Counter | FieldKind::Set)) => Err(wrong_kind(path, is)),
             _ => Ok(()),
         }
     }
 
-    /// Makes every ancestor of `path` a map.
-    fn make_room(&mut self, path: &Path) -> Result<(), InvalidEdit> {
-        (1..path.names().len()).try_for_each(|length| self.become_map(&path.names()[..length], false))
+    /// Refuses to make a map of a counter or a set that `path` would be nested in.
+    fn require_room(&self, path: &Path) -> Result<(), InvalidEdit> {
+        path.ancestors().try_for_each(|ancestor| self.require_no_counter_or_set(&ancestor))
     }
 
-    /// Removes from the field `names` whatever is no map.
-    fn become_map(&mut self, names: &[String], force: bool) -> Result<(), InvalidEdit> {
-        let path = Path::try_from(names.to_vec())?;
-        if !force {
-            self.require_writable(&path)?;
-        }
-        self.clear(|within| *within == path);
-        Ok(())
-    }
-
-    /// Writes `json` to the field `names`. `force` writes over counters and sets too.
-    fn write_at(&mut self, names: &[String], json: &Json, force: bool) -> Result<(), InvalidEdit> {
-        let path = Path::try_from(names.to_vec())?;
-        let held: Vec<_> = self.now.tree().at(names).map(Field::alternatives).unwrap_or_default();
+    /// Refuses what [`Draft::write_at`] would, before anything is written.
+    fn require_writable(&self, path: &Path, json: &Json) -> Result<(), InvalidEdit> {
         if let Json::Object(members) = json
             && is_map(json)
         {
-            if let [(FieldKind::Map, ..)] = held.as_slice()
-                && members.is_empty()
-            {
-                return Ok(());
-            }
-            self.become_map(names, force)?;
-            if self.now.tree().at(names).is_none_or(|field| field.winner().is_none()) && members.is_empty() {
-                self.set_register(path, Value::EmptyMap);
-            }
-            for (name, member) in members {
-                let mut nested = names.to_vec();
-                nested.push(name.clone());
-                self.write_at(&nested, member, force)?;
-            }
+            self.require_no_counter_or_set(path)?;
+            return members.iter().try_for_each(|(name, json)| {
+                let member = Path::member(Some(path), name)?;
+                self.require_writable(&member, json)
+            });
+        }
+        self.repeats_counter_or_set(path, json).map(drop)
+    }
+
+    /// Whether `path` is a counter or set and `json` what it shows; anything else is refused there.
+    fn repeats_counter_or_set(&self, path: &Path, json: &Json) -> Result<bool, InvalidEdit> {
+        if self.require_no_counter_or_set(path).is_ok() {
+            return Ok(false);
+        }
+        match self.now.field(path).winner() {
+            Some((is, shown)) if same_value(is, &shown, json) => Ok(true),
+            Some((is, _)) => Err(wrong_kind(path, is)),
+            None => Ok(false),
+        }
+    }
+
+    /// Makes every ancestor of `path` a map.
+    fn make_room(&mut self, path: &Path) {
+        path.ancestors().for_each(|ancestor| self.clear_exactly(&ancestor));
+    }
+
+    /// Does `write`, which adds at most `bytes` to the object as JSON and is refused before it changes anything; or
+    /// refuses it if the object would become too large.
+    fn grow(
+        &mut self,
+        bytes: usize,
+        write: impl FnOnce(&mut Self) -> Result<(), InvalidEdit>,
+    ) -> Result<(), InvalidEdit> {
+        let bound = self.bytes_bound.unwrap_or_else(|| shown_bytes(&self.now)).saturating_add(bytes);
+        if bound <= OBJECT_BYTES_MAX {
+            write(self)?;
+            self.bytes_bound = Some(bound);
             return Ok(());
         }
-        if let [(FieldKind::Register, _, shown)] = held.as_slice()
-            && shown == json
+        // What is written over makes room: only the outcome tells. A copy of a large object, but only near the limit.
+        let before = self.now.clone();
+        let result = write(self).and_then(|()| match shown_bytes(&self.now) {
+            bytes if bytes > OBJECT_BYTES_MAX => Err(InvalidEdit::TooLarge(bytes)),
+            bytes => {
+                self.bytes_bound = Some(bytes);
+                Ok(())
+            }
+        });
+        if result.is_err() {
+            self.now = before;
+        }
+        result
+    }
+
+    /// Writes `json` to the field `path`. `force` writes over everything that is there.
+    fn write_at(&mut self, path: &Path, json: &Json, force: bool) -> Result<(), InvalidEdit> {
+        if let Json::Object(members) = json
+            && is_map(json)
+        {
+            return self.write_map(path, members, force);
+        }
+        let held = self.now.field(path).alternatives();
+        if let [(FieldKind::Register, shown)] = held.as_slice()
+            && is_same(shown, json)
         {
             return Ok(());
         }
-        let counts = |kind: FieldKind| matches!(kind, FieldKind::Counter | FieldKind::Set);
         if force {
             // Chosen from several values, a counter or a set stays what it is.
-            if let Some((chosen, ..)) = held.iter().find(|(is, _, shown)| counts(*is) && same_value(*is, shown, json)) {
-                self.now.retain(|slot, _| match slot.path() {
-                    Some(within) if *within == path => kind_of(slot) == Some(*chosen),
-                    Some(within) => !within.is_within(path.names()),
-                    None => true,
-                });
+            let counts = |kind: FieldKind| matches!(kind, FieldKind::Counter | FieldKind::Set);
+            let chosen = held.iter().find(|(is, shown)| counts(*is) && same_value(*is, shown, json));
+            if let Some(&(chosen, _)) = chosen {
+                self.clear_within(path, |slot| slot.path() != Some(path) || kind_of(slot) != Some(chosen));
                 return Ok(());
             }
-        } else if let Some((is, _, shown)) = held.first().filter(|(is, ..)| counts(*is)) {
-            return if same_value(*is, shown, json) { Ok(()) } else { Err(wrong_kind(names, *is)) };
+        } else if self.repeats_counter_or_set(path, json)? {
+            return Ok(());
         }
         let value = Value::from_json(json)?;
-        self.clear(|within| within.is_within(path.names()));
-        self.set_register(path, value);
+        self.clear_within(path, |_| true);
+        self.set_register(path.clone(), value);
         Ok(())
+    }
+
+    fn write_map(&mut self, path: &Path, members: &Map<String, Json>, force: bool) -> Result<(), InvalidEdit> {
+        if force {
+            let is_chosen = |other: &Path| {
+                other.names().get(path.names().len()).is_none_or(|name| members.contains_key(name.as_str()))
+            };
+            self.clear_within(path, |slot| !slot.path().is_some_and(is_chosen));
+        } else {
+            self.require_no_counter_or_set(path)?;
+        }
+        self.clear_exactly(path);
+        if members.is_empty() && !self.now.shows(path) {
+            self.mark_map(path);
+        }
+        members.iter().try_for_each(|(name, json)| self.write_at(&Path::member(Some(path), name)?, json, force))
     }
 
     fn update_members(
         &mut self,
-        names: &mut Vec<String>,
+        parent: Option<&Path>,
         old: &Map<String, Json>,
         new: &Map<String, Json>,
     ) -> Result<(), InvalidEdit> {
-        for (name, was) in old {
-            names.push(name.clone());
-            match (new.get(name), was) {
-                (None, _) => self.unset(&Path::try_from(names.clone())?)?,
-                (Some(Json::Object(to)), Json::Object(from))
-                    if !to.is_empty() && !from.is_empty() && is_map(&new[name]) && is_map(was) =>
+        // What is new comes first, so that a map whose members are all exchanged is never empty on the way.
+        for (name, to) in new {
+            let path = Path::member(parent, name)?;
+            match (old.get(name), to) {
+                (Some(was), to) if is_same(was, to) => {}
+                (Some(was @ Json::Object(from)), Json::Object(members))
+                    if !from.is_empty() && !members.is_empty() && is_map(was) && is_map(to) =>
                 {
-                    self.update_members(names, from, to)?;
+                    // Otherwise a value beside the map could win when the map's newest member goes.
+                    self.clear_exactly(&path);
+                    self.update_members(Some(&path), from, members)?;
                 }
-                (Some(to), from) if to != from => {
-                    if is_map(to) {
-                        // Written over a map, an empty map would leave the members; over a value, either way is right.
-                        let path = Path::try_from(names.clone())?;
-                        self.require_writable(&path)?;
-                        self.clear(|within| within.is_within(path.names()));
-                    }
-                    self.write_at(names, to, false)?;
+                (Some(_), Json::Object(_)) if is_map(to) => {
+                    // Written over a map, an empty map would leave the members; over a value, either way is right.
+                    self.require_no_counter_or_set(&path)?;
+                    self.clear_within(&path, |_| true);
+                    self.write_at(&path, to, false)?;
                 }
-                _ => {}
+                _ => self.write_at(&path, to, false)?,
             }
-            names.pop();
         }
-        for (name, json) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
-            names.push(name.clone());
-            self.write_at(names, json, false)?;
-            names.pop();
-        }
-        Ok(())
+        old.keys().filter(|name| !new.contains_key(*name)).try_for_each(|name| self.unset(&Path::member(parent, name)?))
     }
 
-    /// Finds the counters and sets that a put keeps, and refuses a put that would change one.
-    fn keep_counters_and_sets(
-        &self,
-        field: &Field<'_>,
-        names: &mut Vec<String>,
-        fields: &Map<String, Json>,
-        kept: &mut Vec<(Path, FieldKind)>,
-    ) -> Result<(), InvalidEdit> {
-        for (name, member) in &field.members {
-            names.push((*name).to_owned());
-            if let Some((kind @ (FieldKind::Counter | FieldKind::Set), shown)) = member.winner()
-                && let Some(json) = json_at(fields, names)
-            {
-                if !same_value(kind, &shown, json) {
-                    return Err(wrong_kind(names, kind));
-                }
-                kept.push((Path::try_from(names.clone())?, kind));
-            }
-            self.keep_counters_and_sets(member, names, fields, kept)?;
-            names.pop();
-        }
-        Ok(())
+    /// Removes what the field `path` holds besides members.
+    fn clear_exactly(&mut self, path: &Path) {
+        self.clear(self.now.exactly(path).map(|(name, _)| name.clone()).collect());
     }
 
-    /// Removes the entries of the fields that `within` names; counters there leave behind how far they were seen.
-    fn clear(&mut self, within: impl Fn(&Path) -> bool) {
-        // A run that somebody has already taken away as a whole keeps the entry that says so.
-        let (settled, open): (Vec<_>, Vec<_>) = tallies(&self.now)
-            .into_iter()
-            .filter(|(counter, ..)| within(counter))
-            .partition(|(.., tally)| tally.base == tally.reset());
-        let settled: Vec<Slot> =
-            settled.into_iter().map(|(path, replica, run, _)| Slot::Base { path, replica, run }).collect();
-        self.now.retain(|slot, _| slot.path().is_none_or(|path| !within(path)) || settled.contains(slot));
-        for (path, replica, run, tally) in open {
-            if let Some((at, total)) = tally.reset() {
-                self.replace(Slot::Base { path, replica, run }, Content::Total { at, total });
+    /// Removes what the field `path` and the fields in it hold, where `goes` agrees.
+    fn clear_within(&mut self, path: &Path, goes: impl Fn(&Slot) -> bool) {
+        self.clear(self.now.within(path).filter(|((slot, _), _)| goes(slot)).map(|(name, _)| name.clone()).collect());
+    }
+
+    /// Removes these entries; counters among them leave behind how far they were seen.
+    fn clear(&mut self, names: Vec<Name>) {
+        let mut bases = Vec::new();
+        let mut settled = BTreeSet::new();
+        let entries = names.iter().filter_map(|name| Some((name, self.now.entry_named(name)?)));
+        for ((path, replica, run), tally) in tallies(entries) {
+            let base = Slot::Base { path: path.clone(), replica, run };
+            match self.taken_away(path, replica, run, &tally) {
+                // A run that somebody has already taken away as a whole keeps the entry that says so.
+                taken if taken == tally.base => drop(settled.insert(base)),
+                taken => bases.extend(taken.map(|taken| (base, taken))),
             }
         }
+        for name in names.iter().filter(|(slot, _)| !settled.contains(slot)) {
+            self.now.remove(name);
+        }
+        for (base, (at, total)) in bases {
+            self.replace(base, Content::Total { at, total });
+        }
+    }
+
+    /// What a reset takes away from a run that stands at `tally` now.
+    fn taken_away(&self, path: &Path, replica: ReplicaId, run: u64, tally: &Tally) -> Option<(u64, i64)> {
+        let is_ours = replica == self.dot.replica && tally.entry.is_some_and(|(at, _)| at == self.dot.counter);
+        if !is_ours {
+            return tally.reset();
+        }
+        // Nobody has seen what this draft itself counted, so it goes without a trace. Taken away as well, it would
+        // take along what the draft goes on to count, since that is of the same event.
+        self.before.field(path).counter.get(&(replica, run)).and_then(Tally::reset)
     }
 
     fn set_register(&mut self, path: Path, value: Value) {
         self.replace(Slot::Register(path), Content::Value(value));
     }
 
+    /// Says that there is a map, though it has no members.
+    fn mark_map(&mut self, path: &Path) {
+        self.set_register(path.clone(), Value::EmptyMap);
+    }
+
+    /// Says that there is a set, if nothing says so yet.
+    fn mark_set(&mut self, path: &Path) {
+        let mark = Slot::Set(path.clone());
+        if self.now.of_slot(&mark).next().is_none() {
+            self.replace(mark, Content::Mark);
+        }
+    }
+
     /// Writes one slot over everything that it holds.
     fn replace(&mut self, slot: Slot, content: Content) {
-        self.now.retain(|other, _| *other != slot);
+        self.empty(&slot);
         self.now.insert(slot, self.dot, Entry { depth: self.depth, content });
+    }
+
+    /// Removes everything that a slot holds.
+    fn empty(&mut self, slot: &Slot) {
+        let names: Vec<Name> = self.now.of_slot(slot).map(|(name, _)| name.clone()).collect();
+        names.iter().for_each(|name| self.now.remove(name));
     }
 }
 
-type Run = (Path, crate::causal::ReplicaId, u64, super::object::Tally);
-
-/// Every run of every counter in `object`.
-fn tallies(object: &Object) -> Vec<Run> {
-    fn collect(field: &Field<'_>, names: &mut Vec<String>, runs: &mut Vec<Run>) {
-        if let Ok(path) = Path::try_from(names.clone()) {
-            runs.extend(field.counter.iter().map(|(&(replica, run), &tally)| (path.clone(), replica, run, tally)));
+/// Finds the counters and sets that a put keeps, and refuses a put that would change one.
+fn keep_counters_and_sets(
+    field: &Field<'_>,
+    names: &mut Vec<String>,
+    fields: &Map<String, Json>,
+    kept: &mut BTreeMap<Path, FieldKind>,
+) -> Result<(), InvalidEdit> {
+    for (name, member) in &field.members {
+        let Some(json) = fields.get(*name) else { continue };
+        names.push((*name).to_owned());
+        match (member.kind(), json) {
+            (Some(kind @ (FieldKind::Counter | FieldKind::Set)), json) => {
+                let path = Path::try_from(names.clone())?;
+                if !member.winner().is_some_and(|(_, shown)| same_value(kind, &shown, json)) {
+                    return Err(wrong_kind(&path, kind));
+                }
+                kept.insert(path, kind);
+            }
+            // Whoever is shown a map is shown its counters and sets; those behind another value were never seen.
+            (Some(FieldKind::Map), Json::Object(fields)) => keep_counters_and_sets(member, names, fields, kept)?,
+            _ => {}
         }
-        for (name, member) in &field.members {
-            names.push((*name).to_owned());
-            collect(member, names, runs);
-            names.pop();
-        }
+        names.pop();
     }
-    let mut runs = Vec::new();
-    // Most objects have no counter; reading them as a tree only to find that out would double the cost of a put.
-    if object.entries().any(|(slot, ..)| matches!(slot, Slot::Counter { .. } | Slot::Base { .. })) {
-        collect(&object.tree(), &mut Vec::new(), &mut runs);
-    }
-    runs
+    Ok(())
 }
 
 fn kind_of(slot: &Slot) -> Option<FieldKind> {
@@ -500,37 +582,77 @@ fn kind_of(slot: &Slot) -> Option<FieldKind> {
     }
 }
 
-/// Whether `json` repeats what a counter or set shows; the order of a set's elements says nothing.
+/// Whether `json` repeats what a field of this kind shows; the order of a set's elements says nothing.
 fn same_value(kind: FieldKind, shown: &Json, json: &Json) -> bool {
     match (kind, shown, json) {
         (FieldKind::Set, Json::Array(shown), Json::Array(json)) => {
-            shown.len() == json.len() && shown.iter().all(|element| json.contains(element))
+            // A set shows no element twice, so as many elements, none missing, are the same ones.
+            let named: BTreeSet<String> = json.iter().map(Json::to_string).collect();
+            shown.len() == json.len() && shown.iter().all(|element| named.contains(&element.to_string()))
         }
-        _ => shown == json,
+        _ => is_same(shown, json),
     }
 }
 
-fn wrong_kind(names: &[String], is: FieldKind) -> InvalidEdit {
-    let field = Path::try_from(names.to_vec()).map_or_else(|_| names.join("/"), |path| path.to_string());
+/// Whether two values are the same, down to the sign of a zero, which JSON's own equality does not see.
+fn is_same(a: &Json, b: &Json) -> bool {
+    match (a, b) {
+        (Json::Number(a), Json::Number(b)) => a.to_string() == b.to_string(),
+        (Json::Array(a), Json::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b)),
+        (Json::Object(a), Json::Object(b)) => are_same(a, b),
+        _ => a == b,
+    }
+}
+
+fn are_same(a: &Map<String, Json>, b: &Map<String, Json>) -> bool {
+    a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| is_same(a, b)))
+}
+
+fn wrong_kind(path: &Path, is: FieldKind) -> InvalidEdit {
     let (is, command) = match is {
         FieldKind::Counter => ("a counter", "`increment`"),
         FieldKind::Set => ("a set", "`add` and `remove`"),
         FieldKind::Register => ("a plain value", "`patch`, or `unset` it first"),
         FieldKind::Map => ("a map", "`patch`, or `unset` it first"),
     };
-    InvalidEdit::WrongKind { field, is, command }
+    InvalidEdit::WrongKind { field: path.to_string(), is, command }
 }
 
 fn element_of(json: &Json) -> Result<Value, InvalidEdit> {
     if is_map(json) { Err(InvalidEdit::MapInSet) } else { Ok(Value::from_json(json)?) }
 }
 
-fn json_at<'a>(fields: &'a Map<String, Json>, names: &[String]) -> Option<&'a Json> {
-    let (first, rest) = names.split_first()?;
-    rest.iter().try_fold(fields.get(first)?, |json, name| json.as_object()?.get(name))
+/// Checks what shall become members of an object; returns how many bytes they have as JSON.
+fn check_fields(fields: &Map<String, Json>) -> Result<usize, InvalidEdit> {
+    let bytes = json_bytes(fields);
+    if bytes > OBJECT_BYTES_MAX {
+        return Err(InvalidEdit::TooLarge(bytes));
+    }
+    fields.values().try_for_each(|json| check_json(json, 1))?;
+    Ok(bytes)
 }
 
-fn check_size(fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
+/// Checks that every map in `json`, written to `path`, can be spread out over paths.
+fn check_names(path: &Path, json: &Json) -> Result<(), InvalidName> {
+    match json {
+        Json::Object(members) if is_map(json) => {
+            members.iter().try_for_each(|(name, json)| check_names(&Path::member(Some(path), name)?, json))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// At most so many bytes does an object grow by as JSON when `path` gets or grows by `bytes`: names, their quotes,
+/// escapes of up to six bytes each, and what stands between.
+fn growth(path: &Path, bytes: usize) -> usize {
+    path.names().iter().map(|name| 6 * name.len() + 6).sum::<usize>() + bytes + 2
+}
+
+fn shown_bytes(object: &Object) -> usize {
+    object.shown().map_or(0, |shown| json_bytes(&shown))
+}
+
+fn json_bytes(json: &impl serde::Serialize) -> usize {
     /// Counts bytes without keeping them.
     struct Count(usize);
     impl std::io::Write for Count {
@@ -544,26 +666,22 @@ fn check_size(fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
     }
     let mut count = Count(0);
     // Writing to a counter cannot fail, and every JSON value has a text form.
-    let _ = serde_json::to_writer(&mut count, fields);
-    if count.0 <= OBJECT_BYTES_MAX { Ok(()) } else { Err(InvalidEdit::TooLarge(count.0)) }
+    let _ = serde_json::to_writer(&mut count, json);
+    count.0
 }
 
 /// Spreads nested maps out over paths.
 fn flatten(
     fields: &Map<String, Json>,
-    names: &mut Vec<String>,
+    parent: Option<&Path>,
     leaves: &mut Vec<(Path, Value)>,
 ) -> Result<(), InvalidEdit> {
-    if names.len() >= NESTING_MAX {
-        return Err(InvalidValue::TooDeep.into());
-    }
     for (name, json) in fields {
-        names.push(name.clone());
+        let path = Path::member(parent, name)?;
         match json {
-            Json::Object(members) if is_map(json) && !members.is_empty() => flatten(members, names, leaves)?,
-            json => leaves.push((Path::try_from(names.clone())?, Value::from_json(json)?)),
+            Json::Object(members) if is_map(json) && !members.is_empty() => flatten(members, Some(&path), leaves)?,
+            json => leaves.push((path, Value::from_json(json)?)),
         }
-        names.pop();
     }
     Ok(())
 }

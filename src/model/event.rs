@@ -123,9 +123,24 @@ impl Event {
                 return Err(InvalidEvent::Partial { dot });
             };
             let packed: PackedMutation = codec::decode("mutation", bytes)?;
-            mutations.push(packed.unpack(collection, key, &roster)?);
+            let mutation = packed.unpack(collection, key, &roster)?;
+            // Nobody has observed what they are about to write.
+            if mutation.claims(dot).any(|claim| claim.replica == dot.replica && claim.counter >= dot.counter) {
+                return Err(Malformed { what: "mutation" }.into());
+            }
+            mutations.push(mutation);
         }
         Ok(Self { dot, previous, hash, depth: header.depth, dependencies, mutations })
+    }
+
+    /// Every dot that its author must have known, though it is not listed as a dependency: what it observed, and the
+    /// counts of others that it repeats or takes away.
+    ///
+    /// **Invariant for whoever applies it**: all of these are known first, as if they were dependencies. A forged event
+    /// that claims to have observed what is still on its way would otherwise remove it here and not there, or fix
+    /// somebody's counter for ever at a count that they never reached.
+    pub fn claims(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.mutations.iter().flat_map(|mutation| mutation.claims(self.dot))
     }
 
     /// What it says of its place in causality.
@@ -141,6 +156,11 @@ impl Event {
 }
 
 impl PackedEvent {
+    /// Whether it has the parts that every event has. Says nothing of what is in them.
+    pub(super) fn has_parts(&self) -> bool {
+        !self.header.is_empty() && !self.bodies.is_empty()
+    }
+
     /// Its hash, after `previous`.
     pub(crate) fn hash(&self, previous: EventHash) -> EventHash {
         let mut hasher = blake3::Hasher::new_derive_key("thence 1 event");

@@ -3,6 +3,8 @@
 //! **Invariant**: pure. Keys and random bytes are handed in; nothing here does I/O, reads a clock, or depends on hash
 //! order. What comes from outside is parsed into these types once, and is valid from then on.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod access;
 mod draft;
 mod event;
@@ -11,6 +13,8 @@ mod mutation;
 mod object;
 mod path;
 mod segment;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod value;
 

@@ -78,6 +78,22 @@ impl Mutation {
         object.join(&Fresh(dot), &added, &Delta { mutation: self, dot });
     }
 
+    /// The counters of others that are written, each as the event of its replica that its total is from.
+    fn totals(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.edits.iter().filter_map(|edit| match (&edit.slot, &edit.add) {
+            (Slot::Counter { replica, .. } | Slot::Base { replica, .. }, Some(Content::Total { at, .. })) => {
+                Some(Dot::new(*replica, *at))
+            }
+            _ => None,
+        })
+    }
+
+    /// Everything that its author must have known before it wrote the event `dot`: what it observed, and what it
+    /// repeats or takes away of counters. Its own count in this very event is no such thing.
+    pub(super) fn claims(&self, dot: Dot) -> impl Iterator<Item = Dot> + '_ {
+        self.observed().chain(self.totals().filter(move |total| *total != dot))
+    }
+
     /// Every dot that the author claims to have observed.
     pub fn observed(&self) -> impl Iterator<Item = Dot> + '_ {
         self.whole.iter().flatten().chain(self.edits.iter().flat_map(|edit| &edit.observed)).copied()
@@ -250,13 +266,15 @@ impl PackedObject {
     pub(crate) fn unpack(self, roster: &Roster) -> Result<Object, Malformed> {
         let mut object = Object::new();
         for (slot, at, content) in self.entries {
+            let malformed = Malformed { what: "object" };
             let unpacked = || {
                 let (number, counter, depth) = *self.dots.get(usize::try_from(at).ok()?)?;
                 let (slot, replica) = (slot.unpack(roster)?, roster.replica(number)?);
-                slot.fits(&content).then(|| (slot, Dot::new(replica, counter), Entry { depth, content }))
+                let possible = counter > 0 && depth > 0 && slot.fits(&content);
+                possible.then(|| ((slot, Dot::new(replica, counter)), Entry { depth, content }))
             };
-            let (slot, dot, entry) = unpacked().ok_or(Malformed { what: "object" })?;
-            object.insert(slot, dot, entry);
+            let (name, entry) = unpacked().filter(|(name, _)| object.last_name() < Some(name)).ok_or(malformed)?;
+            object.insert(name.0, name.1, entry);
         }
         Ok(object)
     }

@@ -9,7 +9,9 @@
 //! Sources: Almeida, Shoker, Baquero, *Delta State Replicated Data Types* (JPDC 2018), §7 for dot stores;
 //! Gonçalves et al., *DottedDB* (SRDS 2017), §4 for deletion without tombstones.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
@@ -70,10 +72,32 @@ impl Slot {
     /// Whether an entry in this slot can hold `content`.
     pub(crate) fn fits(&self, content: &Content) -> bool {
         match self {
-            Self::Life | Self::Set(_) | Self::Element { .. } => matches!(content, Content::Mark),
+            // Maps are no elements: nobody could remove one again.
+            Self::Element { value, .. } => *value != Value::EmptyMap && matches!(content, Content::Mark),
+            Self::Life | Self::Set(_) => matches!(content, Content::Mark),
             Self::Register(_) => matches!(content, Content::Value(_)),
-            Self::Counter { .. } | Self::Base { .. } => matches!(content, Content::Total { .. }),
+            // A run cannot have counted before it began.
+            Self::Counter { run, .. } | Self::Base { run, .. } => {
+                matches!(content, Content::Total { at, .. } if (1..=*at).contains(run))
+            }
         }
+    }
+
+    /// Whether users see what lies here. How far a counter was reset is not for them.
+    fn shows(&self) -> bool {
+        !matches!(self, Self::Life | Self::Base { .. })
+    }
+
+    /// The least slots of the field `path`, one of each kind, those that show something first.
+    fn least_of(path: &Path) -> [Self; 5] {
+        let (path, replica, run) = (|| path.clone(), ReplicaId::from_bytes([0; 16]), 0);
+        [
+            Self::Register(path()),
+            Self::Counter { path: path(), replica, run },
+            Self::Set(path()),
+            Self::Element { path: path(), value: Value::Null },
+            Self::Base { path: path(), replica, run },
+        ]
     }
 }
 
@@ -176,7 +200,7 @@ impl Object {
 
     /// Whether it is what is left of edits that lost to a delete.
     pub fn is_lost(&self) -> bool {
-        !self.is_visible() && self.tree().has_content()
+        !self.is_visible() && self.entries.keys().any(|(slot, _)| slot.shows())
     }
 
     /// The fields as users see them, each with its winner; none if the object is not visible.
@@ -202,43 +226,157 @@ impl Object {
         self.entries.insert((slot, dot), entry);
     }
 
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Slot, Dot) -> bool) {
-        self.entries.retain(|(slot, dot), _| keep(slot, *dot));
+    pub(super) fn named_entries(&self) -> impl Iterator<Item = (&Name, &Entry)> + '_ {
+        self.entries.iter()
+    }
+
+    pub(super) fn last_name(&self) -> Option<&Name> {
+        self.entries.last_key_value().map(|(name, _)| name)
+    }
+
+    pub(super) fn entry_named(&self, name: &Name) -> Option<&Entry> {
+        self.entries.get(name)
+    }
+
+    pub(super) fn remove(&mut self, name: &Name) {
+        self.entries.remove(name);
+    }
+
+    /// The names of the entries that this object has and `other` has not.
+    pub(super) fn without<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a Name> + 'a {
+        self.entries.keys().filter(|name| !other.entries.contains_key(name))
+    }
+
+    /// The entries in `slot`.
+    pub(super) fn of_slot(&self, slot: &Slot) -> impl Iterator<Item = (&Name, &Entry)> + '_ {
+        self.entries.range((slot.clone(), DOT_MIN)..=(slot.clone(), DOT_MAX))
+    }
+
+    /// The entries of the field `path` itself. It and [`Object::within`] look only at what they return: an object may
+    /// have ten thousand fields, and each is written one by one.
+    pub(super) fn exactly<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a Name, &'a Entry)> + 'a {
+        Slot::least_of(path)
+            .into_iter()
+            .flat_map(|least| self.following(least).take_while(|((slot, _), _)| slot.path() == Some(path)))
+    }
+
+    /// The entries of the field `path` and of all fields in it.
+    pub(super) fn within<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = (&'a Name, &'a Entry)> + 'a {
+        let is_within = |slot: &Slot| slot.path().is_some_and(|other| other.is_within(path.names()));
+        Slot::least_of(path)
+            .into_iter()
+            .flat_map(move |least| self.following(least).take_while(move |((slot, _), _)| is_within(slot)))
+    }
+
+    /// The entries from `least` on that lie in slots of the same kind.
+    fn following(&self, least: Slot) -> impl Iterator<Item = (&Name, &Entry)> + '_ {
+        let kind = discriminant(&least);
+        self.entries.range((least, DOT_MIN)..).take_while(move |((slot, _), _)| discriminant(slot) == kind)
+    }
+
+    /// Whether the field `path` shows anything.
+    pub(super) fn shows(&self, path: &Path) -> bool {
+        self.within(path).next().is_some_and(|((slot, _), _)| slot.shows())
+    }
+
+    /// Which kind of thing the field `path` shows.
+    pub(super) fn kind(&self, path: &Path) -> Option<FieldKind> {
+        let [register, counter, set, element, _] = Slot::least_of(path);
+        let is_mark = |entry: &Entry| entry.content == Content::Value(Value::EmptyMap);
+        let begins = |least: Slot| self.following(least).next().is_some_and(|((slot, _), _)| slot.path() == Some(path));
+        let is_map = self.has_members(path) || self.of_slot(&register).any(|(_, entry)| is_mark(entry));
+        let present = [
+            (FieldKind::Register, self.of_slot(&register).any(|(_, entry)| !is_mark(entry))),
+            (FieldKind::Counter, begins(counter)),
+            (FieldKind::Set, begins(set) || begins(element)),
+            (FieldKind::Map, is_map),
+        ];
+        let mut present = present.into_iter().filter_map(|(kind, is_present)| is_present.then_some(kind));
+        match (present.next(), present.next()) {
+            // Only where kinds stand against one another must the field be read, whose members may be many.
+            (Some(_), Some(_)) => self.field(path).kind(),
+            (only, _) => only,
+        }
+    }
+
+    /// Whether the field `path` is a map that shows a member.
+    fn has_members(&self, path: &Path) -> bool {
+        let is_within = |slot: &Slot| slot.path().is_some_and(|other| other.is_within(path.names()));
+        // The empty name is the first of all names.
+        Path::member(Some(path), "").is_ok_and(|first| {
+            let mut members = Slot::least_of(&first).into_iter().filter(Slot::shows);
+            members.any(|least| self.following(least).next().is_some_and(|((slot, _), _)| is_within(slot)))
+        })
+    }
+
+    /// All that is in the field `path`.
+    pub(super) fn field<'a>(&'a self, path: &'a Path) -> Field<'a> {
+        arrange(self.within(path).map(|((slot, dot), entry)| (slot, *dot, entry)), path.names().len())
     }
 
     /// The entries arranged by field.
     pub(super) fn tree(&self) -> Field<'_> {
-        let mut root = Field::default();
-        for (slot, dot, entry) in self.entries() {
-            let Some(path) = slot.path() else { continue };
-            let precedence = Precedence { depth: entry.depth, dot };
-            let mut field = &mut root;
-            for name in path.names() {
-                field = field.members.entry(name).or_default();
-            }
-            match (slot, &entry.content) {
-                (Slot::Register(_), Content::Value(Value::EmptyMap)) => field.map_mark.push(precedence),
-                (Slot::Register(_), Content::Value(value)) => field.registers.push((precedence, value)),
-                (Slot::Counter { replica, run, .. }, &Content::Total { at, total }) => {
-                    let tally = field.counter.entry((*replica, *run)).or_default();
-                    tally.entry = tally.entry.max(Some((at, total)));
-                    tally.precedence = tally.precedence.max(Some(precedence));
-                }
-                (Slot::Base { replica, run, .. }, &Content::Total { at, total }) => {
-                    let tally = field.counter.entry((*replica, *run)).or_default();
-                    tally.base = tally.base.max(Some((at, total)));
-                }
-                (Slot::Set(_), _) => field.set_mark = field.set_mark.max(Some(precedence)),
-                (Slot::Element { value, .. }, _) => {
-                    let element = field.elements.entry(value).or_insert(precedence);
-                    *element = precedence.max(*element);
-                }
-                // `Slot::fits` holds for every entry: drafts make no others, and decoding refuses them.
-                _ => {}
-            }
-        }
-        root
+        arrange(self.entries(), 0)
     }
+}
+
+/// What an entry is called within its object.
+pub(super) type Name = (Slot, Dot);
+
+const DOT_MIN: Dot = Dot::new(ReplicaId::from_bytes([0; 16]), 0);
+const DOT_MAX: Dot = Dot::new(ReplicaId::from_bytes([u8::MAX; 16]), u64::MAX);
+
+/// Arranges entries by field, below the field at `depth` that they all lie in.
+fn arrange<'a>(entries: impl Iterator<Item = (&'a Slot, Dot, &'a Entry)>, depth: usize) -> Field<'a> {
+    let mut root = Field::default();
+    for (slot, dot, entry) in entries {
+        let Some(path) = slot.path() else { continue };
+        let precedence = Precedence { depth: entry.depth, dot };
+        let shown = slot.shows().then_some(precedence);
+        let mut field = &mut root;
+        for name in &path.names()[depth..] {
+            field.newest_member = shown.max(field.newest_member);
+            field = field.members.entry(name).or_default();
+        }
+        match (slot, &entry.content) {
+            (Slot::Register(_), Content::Value(Value::EmptyMap)) => field.map_mark = shown.max(field.map_mark),
+            (Slot::Register(_), Content::Value(value)) => field.registers.push((precedence, value)),
+            (Slot::Counter { replica, run, .. }, &Content::Total { at, total }) => {
+                field.counter.entry((*replica, *run)).or_default().count(at, total);
+                field.counted = shown.max(field.counted);
+            }
+            (Slot::Base { replica, run, .. }, &Content::Total { at, total }) => {
+                field.counter.entry((*replica, *run)).or_default().take_away(at, total);
+            }
+            (Slot::Set(_), _) => field.set_mark = shown.max(field.set_mark),
+            (Slot::Element { value, .. }, _) => {
+                let element = field.elements.entry(value).or_insert(precedence);
+                *element = precedence.max(*element);
+            }
+            // `Slot::fits` holds for every entry: drafts make no others, and decoding refuses them.
+            _ => {}
+        }
+    }
+    root
+}
+
+/// What every replica counted in every run of the counters among `entries`.
+pub(super) fn tallies<'a>(
+    entries: impl Iterator<Item = (&'a Name, &'a Entry)>,
+) -> BTreeMap<(&'a Path, ReplicaId, u64), Tally> {
+    let mut tallies: BTreeMap<_, Tally> = BTreeMap::new();
+    for ((slot, _), entry) in entries {
+        match (slot, &entry.content) {
+            (Slot::Counter { path, replica, run }, &Content::Total { at, total }) => {
+                tallies.entry((path, *replica, *run)).or_default().count(at, total);
+            }
+            (Slot::Base { path, replica, run }, &Content::Total { at, total }) => {
+                tallies.entry((path, *replica, *run)).or_default().take_away(at, total);
+            }
+            _ => {}
+        }
+    }
+    tallies
 }
 
 /// A field that holds several values.
@@ -257,10 +395,17 @@ pub(super) struct Tally {
     pub(super) entry: Option<(u64, i64)>,
     /// (at, total) that a reset took away, the latest.
     pub(super) base: Option<(u64, i64)>,
-    precedence: Option<Precedence>,
 }
 
 impl Tally {
+    fn count(&mut self, at: u64, total: i64) {
+        self.entry = self.entry.max(Some((at, total)));
+    }
+
+    fn take_away(&mut self, at: u64, total: i64) {
+        self.base = self.base.max(Some((at, total)));
+    }
+
     fn value(&self) -> i128 {
         match (self.entry, self.base) {
             (None, _) => 0,
@@ -294,44 +439,45 @@ pub enum FieldKind {
 pub(super) struct Field<'a> {
     registers: Vec<(Precedence, &'a Value)>,
     pub(super) counter: BTreeMap<(ReplicaId, u64), Tally>,
+    counted: Option<Precedence>,
     set_mark: Option<Precedence>,
     elements: BTreeMap<&'a Value, Precedence>,
-    map_mark: Vec<Precedence>,
+    map_mark: Option<Precedence>,
     pub(super) members: BTreeMap<&'a str, Field<'a>>,
+    /// The greatest precedence of anything shown by a member, noted here so that no reader walks the members for it.
+    newest_member: Option<Precedence>,
+}
+
+/// One of the things that a field could show.
+#[derive(Clone, Copy, Debug)]
+enum Contender<'a> {
+    Register(&'a Value),
+    Counter,
+    Set,
+    Map,
+}
+
+impl Contender<'_> {
+    fn kind(self) -> FieldKind {
+        match self {
+            Self::Register(_) => FieldKind::Register,
+            Self::Counter => FieldKind::Counter,
+            Self::Set => FieldKind::Set,
+            Self::Map => FieldKind::Map,
+        }
+    }
 }
 
 impl<'a> Field<'a> {
-    /// The field at `names` below this one.
-    pub(super) fn at(&self, names: &[String]) -> Option<&Field<'a>> {
-        names.iter().try_fold(self, |field, name| field.members.get(name.as_str()))
-    }
-
-    fn has_content(&self) -> bool {
-        self.precedence().is_some()
-    }
-
-    /// The greatest precedence of anything visible in here.
-    fn precedence(&self) -> Option<Precedence> {
-        let own = [self.counter_precedence(), self.set_precedence(), self.map_precedence()].into_iter().flatten().max();
-        own.max(self.registers.iter().map(|(precedence, _)| *precedence).max())
-    }
-
-    fn counter_precedence(&self) -> Option<Precedence> {
-        self.counter.values().filter_map(|tally| tally.precedence).max()
-    }
-
-    fn set_precedence(&self) -> Option<Precedence> {
-        self.elements.values().copied().max().max(self.set_mark)
-    }
-
-    fn map_precedence(&self) -> Option<Precedence> {
-        self.members.values().filter_map(Field::precedence).max().max(self.map_mark.iter().copied().max())
-    }
-
     fn counter_value(&self) -> Json {
-        let sum: i128 = self.counter.values().map(Tally::value).sum();
+        let sum = self.counter_sum();
         // Each increment was checked against i64 where it was made; only concurrent ones can exceed it together.
         Json::from(i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX }))
+    }
+
+    /// What a counter comes to.
+    pub(super) fn counter_sum(&self) -> i128 {
+        self.counter.values().map(Tally::value).sum()
     }
 
     fn set_value(&self) -> Json {
@@ -345,31 +491,56 @@ impl<'a> Field<'a> {
         self.members.iter().filter_map(shown).collect()
     }
 
+    /// All that the field could show, in no order.
+    fn contenders(&self) -> impl Iterator<Item = (Precedence, Contender<'a>)> + '_ {
+        let registers = self.registers.iter().map(|(precedence, value)| (*precedence, Contender::Register(value)));
+        let counter = self.counted.map(|precedence| (precedence, Contender::Counter));
+        let set = self.elements.values().copied().max().max(self.set_mark);
+        let set = set.map(|precedence| (precedence, Contender::Set));
+        let map = self.newest_member.max(self.map_mark).map(|precedence| (precedence, Contender::Map));
+        // In reverse, since of equals the last one is the greatest; none are equal in what honest nodes write.
+        map.into_iter().chain(set).chain(counter).chain(registers)
+    }
+
+    fn first(&self) -> Option<Contender<'a>> {
+        self.contenders().max_by_key(|(precedence, _)| *precedence).map(|(_, contender)| contender)
+    }
+
+    fn json(&self, contender: Contender<'_>) -> Json {
+        match contender {
+            Contender::Register(value) => value.to_json(),
+            Contender::Counter => self.counter_value(),
+            Contender::Set => self.set_value(),
+            Contender::Map => Json::Object(self.members()),
+        }
+    }
+
+    /// The kind of what the field shows.
+    pub(super) fn kind(&self) -> Option<FieldKind> {
+        self.first().map(Contender::kind)
+    }
+
     /// What the field shows, and its kind.
     pub(super) fn winner(&self) -> Option<(FieldKind, Json)> {
-        self.alternatives().into_iter().next().map(|(kind, _, json)| (kind, json))
+        self.first().map(|first| (first.kind(), self.json(first)))
     }
 
     /// All that the field holds, the winner first.
-    pub(super) fn alternatives(&self) -> Vec<(FieldKind, Precedence, Json)> {
-        let registers = self.registers.iter().map(|(p, value)| (FieldKind::Register, *p, value.to_json()));
-        let counter = self.counter_precedence().map(|p| (FieldKind::Counter, p, self.counter_value()));
-        let set = self.set_precedence().map(|p| (FieldKind::Set, p, self.set_value()));
-        let map = self.map_precedence().map(|p| (FieldKind::Map, p, Json::Object(self.members())));
-        let mut all: Vec<_> = registers.chain(counter).chain(set).chain(map).collect();
-        all.sort_by_key(|(_, precedence, _)| std::cmp::Reverse(*precedence));
-        all
+    pub(super) fn alternatives(&self) -> Vec<(FieldKind, Json)> {
+        let mut all: Vec<_> = self.contenders().collect();
+        all.reverse();
+        all.sort_by_key(|(precedence, _)| Reverse(*precedence));
+        all.into_iter().map(|(_, contender)| (contender.kind(), self.json(contender))).collect()
     }
 
     fn collect_conflicts(&self, names: &mut Vec<String>, conflicts: &mut Vec<Conflict>) {
-        let mut values: Vec<Json> = Vec::new();
         // The root is the object itself: it has members only.
-        if let Ok(path) = Path::try_from(names.clone()) {
-            for (_, _, json) in self.alternatives() {
-                if !values.contains(&json) {
-                    values.push(json);
-                }
-            }
+        if let Ok(path) = Path::try_from(names.clone())
+            && self.contenders().nth(1).is_some()
+        {
+            let mut told = BTreeSet::new();
+            let mut values: Vec<Json> = self.alternatives().into_iter().map(|(_, json)| json).collect();
+            values.retain(|json| told.insert(json.to_string()));
             if values.len() > 1 {
                 conflicts.push(Conflict { path, values });
             }

@@ -144,6 +144,24 @@ impl Path {
         &self.0
     }
 
+    /// The field that this one is a member of, unless it is the object itself.
+    pub(crate) fn parent(&self) -> Option<Self> {
+        let (_, parents) = self.0.split_last()?;
+        (!parents.is_empty()).then(|| Self(parents.to_vec()))
+    }
+
+    /// The maps that this field is nested in, the outermost first.
+    pub(crate) fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
+        (1..self.0.len()).map(|length| Self(self.0[..length].to_vec()))
+    }
+
+    /// The field `name` of the map `parent`, or of the object itself.
+    pub(crate) fn member(parent: Option<&Self>, name: &str) -> Result<Self, InvalidName> {
+        let mut names = parent.map(|parent| parent.0.clone()).unwrap_or_default();
+        names.push(name.to_owned());
+        Self::try_from(names)
+    }
+
     /// Whether this is `ancestor` or lies within it.
     pub fn is_within(&self, ancestor: &[String]) -> bool {
         self.0.starts_with(ancestor)
@@ -157,7 +175,8 @@ impl TryFrom<Vec<String>> for Path {
         if let Some(long) = names.iter().find(|name| name.len() > FIELD_BYTES_MAX) {
             return Err(InvalidName::FieldTooLong(long.len()));
         }
-        if names.is_empty() || names.len() > NESTING_MAX {
+        // A map with the member `$bytes` would read as bytes.
+        if names.is_empty() || names.len() > NESTING_MAX || names.iter().any(|name| name == "$bytes") {
             return Err(InvalidName::Field(names.join("/")));
         }
         Ok(Self(names))
@@ -205,7 +224,9 @@ mod tests {
             assert_eq!(text.parse::<Path>().expect("a path").to_string(), text);
         }
         assert_eq!("/name/common".parse::<Path>().expect("a path").names(), ["name", "common"]);
-        for text in ["/a~2", "/~", &"/a".repeat(NESTING_MAX + 1), &"x".repeat(FIELD_BYTES_MAX + 1)] {
+        for text in
+            ["$bytes", "/a/$bytes", "/a~2", "/~", &"/a".repeat(NESTING_MAX + 1), &"x".repeat(FIELD_BYTES_MAX + 1)]
+        {
             assert!(text.parse::<Path>().is_err(), "{text}");
         }
     }

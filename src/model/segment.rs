@@ -18,6 +18,9 @@ use crate::codec::{self, DecodeError};
 /// The longest segment: one event of the greatest length, and room for its frame.
 pub const SEGMENT_BYTES_MAX: usize = EVENT_BYTES_MAX + (64 << 10);
 
+/// No event is shorter: its depth, its lists, the names of a collection and a key, and what it does there.
+const EVENT_BYTES_MIN: usize = 16;
+
 /// What makes a replica id: it names its device, so that nobody else can claim it, not even before its first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Incarnation {
@@ -86,8 +89,8 @@ pub enum InvalidSegment {
     /// One of its events is not well formed.
     #[error(transparent)]
     Event(#[from] InvalidEvent),
-    /// No event at all, or counters that cannot be.
-    #[error("a segment without events, or with impossible counters")]
+    /// No event at all, empty ones, or counters that cannot be.
+    #[error("a segment without events, with empty ones, or with impossible counters")]
     Counters,
     /// Its author did not sign it.
     #[error("a segment that {device} did not sign")]
@@ -128,6 +131,10 @@ impl Segment {
         let packed: PackedSegment = codec::decode("segment", &bytes)?;
         let count = u64::try_from(packed.events.len()).unwrap_or(u64::MAX);
         if packed.first == 0 || count == 0 || packed.first.checked_add(count).is_none() {
+            return Err(InvalidSegment::Counters);
+        }
+        // Before anything is hashed: four million events of no bytes would take a second of hashing to refuse.
+        if packed.events.len() > bytes.len() / EVENT_BYTES_MIN || !packed.events.iter().all(PackedEvent::has_parts) {
             return Err(InvalidSegment::Counters);
         }
         // The signature first: an attacker must not make us parse mutations for nothing.

@@ -85,8 +85,7 @@ impl TryFrom<String> for Array {
         // serde_json itself stops at depth 128, so the recursion is bounded before our own limit is checked.
         let json: Json = serde_json::from_str(&text).map_err(|_| InvalidValue::NotCanonical)?;
         check_json(&json, 1)?;
-        let canonical = json.to_string();
-        if !json.is_array() || canonical != text {
+        if !json.is_array() || canonical(&json) != text {
             return Err(InvalidValue::NotCanonical);
         }
         Ok(Self(text))
@@ -129,7 +128,7 @@ impl Value {
             Json::Bool(flag) => Self::Bool(*flag),
             Json::Number(number) => Self::from_number(number)?,
             Json::String(text) => Self::Text(text.clone()),
-            Json::Array(_) => Self::Array(Array(json.to_string())),
+            Json::Array(_) => Self::Array(Array(canonical(json))),
             Json::Object(members) => match bytes_of(members)? {
                 Some(bytes) => Self::Bytes(bytes),
                 None => Self::EmptyMap,
@@ -189,6 +188,41 @@ fn bytes_of(members: &Map<String, Json>) -> Result<Option<Vec<u8>>, InvalidValue
     }
 }
 
+/// JSON text without spaces and with the members of objects sorted.
+///
+/// Sorted here and not left to `serde_json`: another crate of the same build may switch on its `preserve_order`, and
+/// then nodes would refuse one another's arrays.
+fn canonical(json: &Json) -> String {
+    fn write(json: &Json, text: &mut String) {
+        match json {
+            Json::Array(items) => {
+                text.push('[');
+                for (at, item) in items.iter().enumerate() {
+                    text.push_str(if at == 0 { "" } else { "," });
+                    write(item, text);
+                }
+                text.push(']');
+            }
+            Json::Object(members) => {
+                let mut sorted: Vec<_> = members.iter().collect();
+                sorted.sort_by_key(|(name, _)| *name);
+                text.push('{');
+                for (at, (name, member)) in sorted.into_iter().enumerate() {
+                    text.push_str(if at == 0 { "" } else { "," });
+                    text.push_str(&Json::from(name.as_str()).to_string());
+                    text.push(':');
+                    write(member, text);
+                }
+                text.push('}');
+            }
+            leaf => text.push_str(&leaf.to_string()),
+        }
+    }
+    let mut text = String::new();
+    write(json, &mut text);
+    text
+}
+
 /// Checks depth and numbers of JSON whose outermost level is at `depth`.
 pub(crate) fn check_json(json: &Json, depth: usize) -> Result<(), InvalidValue> {
     match json {
@@ -205,7 +239,8 @@ pub(crate) fn check_json(json: &Json, depth: usize) -> Result<(), InvalidValue> 
 
 /// Parses JSON text, refusing every number that would come back different.
 ///
-/// serde_json rounds silently, so the number literals are compared with what it made of them.
+/// serde_json rounds silently, so each number literal is compared with the float that is nearest to it, which is the
+/// one that serde_json makes of it (with its feature `float_roundtrip`; without, it can be a neighbour).
 pub fn parse_json(text: &str) -> Result<Json, InvalidValue> {
     let json: Json = serde_json::from_str(text).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
     // From here on the text is known to be valid JSON, so outside of strings a digit or a minus begins a number.
@@ -244,9 +279,11 @@ fn is_exact(literal: &str) -> bool {
     }
     match literal.parse::<f64>() {
         Ok(float) if float.is_finite() => {
-            // `{:e}` is the shortest text that reads back as the float; `{:.0}` all digits of a large integer.
+            // `{:e}` is the shortest text that reads back as the float; of two equally short and near ones serde_json
+            // prints the other, and what this node exports it must take back. `{:.0}` is all of a large integer.
             let value = significand(literal);
             value == significand(&format!("{float:e}"))
+                || value == significand(&Json::from(float).to_string())
                 || (!literal.contains(['.', 'e', 'E']) && value == significand(&format!("{float:.0}")))
         }
         _ => false,
@@ -309,6 +346,8 @@ mod tests {
             "31.95376472",
             "100000000000000000000",
             "2.5e-3",
+            "1578923403059875.2",
+            "1578923403059875.3",
             "5e-324",
             "-0.0",
         ] {
@@ -322,12 +361,31 @@ mod tests {
             "1e-400",
             "12345678901234567890",
             "0.12345678901234567890",
+            "0.10000000000000001",
             "100000000000000000001",
         ] {
             assert!(parse_json(literal).is_err(), "{literal}");
         }
         assert!(matches!(parse_json("NaN"), Err(InvalidValue::Syntax(_))));
         assert!(parse_json(r#"{"not a number": "9223372036854775809 \" 1e400"}"#).is_ok());
+    }
+
+    #[test]
+    fn a_float_is_not_read_as_its_neighbour() {
+        for literal in ["90.42225290942383", "42.215889504792884", "19.243053591130522"] {
+            let json = parse_json(literal).expect("a float's shortest text");
+            assert_eq!(json.as_f64(), literal.parse().ok());
+            // A list that is read differently is not canonical any more: every peer would refuse the event.
+            assert!(Array::try_from(format!("[{literal}]")).is_ok(), "{literal}");
+        }
+    }
+
+    #[test]
+    fn members_in_arrays_are_sorted_whatever_the_parser_does() {
+        let value = Value::from_json(&json!([{"b": [1, {"d": "\"", "c": {}}], "a": null}, []])).expect("an array");
+        assert_eq!(value, Value::Array(Array(r#"[{"a":null,"b":[1,{"c":{},"d":"\""}]},[]]"#.to_owned())));
+        assert!(Array::try_from(r#"[{"b":1,"a":1}]"#.to_owned()).is_err());
+        assert!(Array::try_from(r#"[{"a":1,"a":1}]"#.to_owned()).is_err());
     }
 
     #[test]

@@ -17,6 +17,8 @@
 //! What it does not do: keep objects (the ledger joins them), decide who may write what (the ledger does, inside the
 //! transaction), dial peers, or read a clock. No `HashMap`, no randomness: the same inputs give the same outputs.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod link;
 mod message;
 

@@ -10,6 +10,8 @@
 //!
 //! What it does not do: no network, no time of its own (`now_ms` is handed in, for people), no randomness.
 
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
 mod key;
 mod record;
 mod shelf;
