@@ -15,6 +15,8 @@
 mod key;
 mod record;
 mod shelf;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writing;
 
