@@ -440,6 +440,13 @@ impl Replica {
         links.into_iter().flatten().filter_map(known).collect()
     }
 
+    /// Bytes that were sent in `session` about `space` and are not acknowledged yet. For the simulator's oracles.
+    #[doc(hidden)]
+    pub fn in_flight_bytes(&self, session: SessionId, space: SpaceId) -> usize {
+        let link = self.sessions.get(&session).and_then(|session| session.links.get(&space));
+        link.map_or(0, |link| link.in_flight_bytes)
+    }
+
     /// What the peer of `session` says it is; none before its hello.
     pub fn hello(&self, session: SessionId) -> Option<&Hello> {
         self.sessions.get(&session)?.hello.as_ref()
