@@ -156,7 +156,7 @@ pub enum PeerMisbehaved {
 /// What happens to a replica.
 #[derive(Debug)]
 pub enum Input {
-    /// A space that the ledger holds: at the start, created, or joined.
+    /// A space that the ledger holds: at the start, created, or joined; and again after a failed commit.
     Held {
         /// The space.
         space: SpaceId,
@@ -199,7 +199,8 @@ pub enum Input {
         /// What.
         committed: Committed,
     },
-    /// A commit failed. What peers sent since the last successful one must come again.
+    /// A commit failed. What peers sent since the last successful one must come again. Or it is there although the
+    /// store said that it failed: once the store is open again, [`Input::Held`] must follow for every space.
     CommitFailed,
     /// The answer to [`Output::Fetch`].
     Fetched {
@@ -468,6 +469,18 @@ impl Replica {
 
     fn hold(&mut self, space: SpaceId, revision: u64, known: Known, access: Access) {
         let vector = known.vector();
+        if let Some(held) = self.spaces.get_mut(&space).filter(|held| held.revision == revision) {
+            // A commit that was believed to have failed may be there: its events are news like any others, or nobody
+            // would ever be sent them.
+            let news = |(replica, head, tip): &(ReplicaId, &Head, bool)| {
+                held.known.head(*replica) != Some(*head) || held.known.is_tip(*replica) != *tip
+            };
+            let advanced = known.heads().filter(news).map(|(replica, head, tip)| (replica, *head, tip)).collect();
+            held.incoming = vector;
+            let local = true;
+            self.committed(space, Committed { advanced, local, access: Some(access), ..Committed::default() });
+            return;
+        }
         let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
         self.spaces.insert(space, held);
         self.open_where_granted(space);
@@ -806,16 +819,17 @@ impl Replica {
     }
 
     fn commit_failed(&mut self) {
-        for held in self.spaces.values_mut() {
-            held.incoming = held.vector.clone();
-        }
+        // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
-        let links: Vec<(SessionId, SpaceId)> = (self.sessions.iter())
-            .flat_map(|(session, state)| state.links.keys().map(|space| (*session, *space)))
-            .collect();
-        for (session, space) in links {
+        let mut missing: BTreeSet<SpaceId> = BTreeSet::new();
+        for (space, held) in self.spaces.iter_mut().filter(|(_, held)| held.incoming != held.vector) {
+            held.incoming = held.vector.clone();
+            missing.insert(*space);
+        }
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for (session, space) in sessions.iter().flat_map(|session| missing.iter().map(|space| (*session, *space))) {
             if let Some(link) = self.link(session, space) {
-                link.stall_at.get_or_insert(at);
+                link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));
             }
             self.reschedule(session, space);
         }

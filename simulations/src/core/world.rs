@@ -749,8 +749,13 @@ impl World<'_> {
                 self.trace.tell(self.now, || format!("{node} commit failed"));
                 self.trace.note(self.now, node, "commit failed", &[]);
                 process.ledger.reopen().at(node)?;
+                let held = process.ledger.held();
                 self.read_on(node, false)?;
-                self.handle(node, Input::CommitFailed)
+                self.handle(node, Input::CommitFailed)?;
+                for (space, revision, known, access) in held {
+                    self.handle(node, Input::Held { space, revision, known, access })?;
+                }
+                Ok(())
             }
         }
     }

@@ -321,9 +321,24 @@ impl Ledger {
         writer.shelves.values().map(held).collect()
     }
 
-    /// Opens the medium anew after an I/O error.
+    /// Opens the medium anew after an I/O error, and finds out what it holds: the commit that failed may be there.
+    /// Readers see nothing of it before. Then tell the protocol what is [`Ledger::held`].
     pub fn reopen(&self) -> Result<(), StoreError> {
-        self.store.reopen()
+        self.store.reopen()?;
+        self.reload(&mut self.lock())
+    }
+
+    /// Makes the writer's state what the store holds.
+    fn reload(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let (meta, shelves, names) = Self::load(&*self.store).map_err(|error| match error {
+            LedgerError::Store(error) => error,
+            other => StoreError::Damaged(other.to_string()),
+        })?;
+        *writer = Writer { meta, shelves, names, stale: false };
+        // All of it: a failed commit may have given out numbers that mean something else from now on.
+        self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.publish(writer, None);
+        Ok(())
     }
 
     /// Commits `work` in one durable batch. `now_ms` is wall time, for people.
@@ -332,12 +347,7 @@ impl Ledger {
     pub fn commit(&self, work: &[Work], now_ms: u64) -> Result<Report, StoreError> {
         let mut writer = self.lock();
         if writer.stale {
-            let (meta, shelves, names) = Self::load(&*self.store).map_err(|error| match error {
-                LedgerError::Store(error) => error,
-                other => StoreError::Damaged(other.to_string()),
-            })?;
-            *writer = Writer { meta, shelves, names, stale: false };
-            self.publish(&writer, None);
+            self.reload(&mut writer)?;
         }
         writer.stale = true;
         let mut report = Report::default();
