@@ -858,11 +858,15 @@ impl Replica {
 
     /// Sends stretches of the log that the peer lacks, in frames.
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
-        let frame_bytes_max = self.limits.frame_bytes_max;
+        let limits = self.limits;
         let Some(link) = self.link(session, space) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
+            if link.in_flight_bytes >= limits.window_bytes_max {
+                // One commit may hold more than the window: the rest is read from the log as the peer acknowledges.
+                break;
+            }
             // A gap means that the peer's view was reset while the log was read: what it lacks is read anew.
             if link.sent.contains(last) || first.counter > link.sent.counter(first.replica) + 1 {
                 continue;
@@ -870,7 +874,7 @@ impl Replica {
             link.send(last, bytes.len());
             if bytes.len() > room {
                 frames.push(Vec::new());
-                room = frame_bytes_max;
+                room = limits.frame_bytes_max;
             }
             room = room.saturating_sub(bytes.len());
             if let Some(frame) = frames.last_mut() {
