@@ -28,7 +28,7 @@ use serde_bytes::ByteBuf;
 use self::link::Link;
 pub use self::link::LinkState;
 pub use self::message::{
-    Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
+    Channel, Hello, Introduction, InvalidMessage, Know, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
 };
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
@@ -624,8 +624,8 @@ impl Replica {
             self.send(session, Channel::Space(space), Message::Refuse(Refusal::Revision));
             return Ok(());
         }
-        let same = held.digest() == open.digest;
-        let vector = held.vector.clone();
+        let (digest, vector) = (held.digest(), held.vector.clone());
+        let same = digest == open.digest;
         if open.answer || self.link(session, space).is_none_or(|link| !link.opened) {
             self.open(session, space, false);
         }
@@ -651,7 +651,8 @@ impl Replica {
             None => link.theirs = None,
         }
         if tell {
-            self.send(session, Channel::Space(space), Message::Know(Knowledge::full(vector)));
+            let knowledge = Knowledge::full(vector);
+            self.send(session, Channel::Space(space), Message::Know(Know { digest, knowledge }));
         }
         self.pump(session, space);
         Ok(())
@@ -675,9 +676,11 @@ impl Replica {
         Ok(full)
     }
 
-    fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
-        let Some(theirs) = self.full_vector(session, space, knowledge)? else { return Ok(()) };
-        let forked = self.spaces.get(&space).is_some_and(|held| held.vector == theirs);
+    fn on_know(&mut self, session: SessionId, space: SpaceId, know: Know) -> Result<(), PeerMisbehaved> {
+        let Some(theirs) = self.full_vector(session, space, know.knowledge)? else { return Ok(()) };
+        // Equal vectors alone are no fork: since this was asked for, others may have brought what was missing.
+        let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
+        let forked = self.spaces.get_mut(&space).is_some_and(forked);
         if let Some(link) = self.link(session, space) {
             if link.theirs.is_none() {
                 link.forked = forked;
