@@ -580,6 +580,7 @@ impl Replica {
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
         let knowledge = eager.then(|| Knowledge::full(held.vector.clone()));
         let (revision, announced) = (held.revision, held.vector.clone());
+        let stall_at = self.now + self.limits.stall_ms;
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let link = state.links.entry(space).or_default();
         link.opened = true;
@@ -588,8 +589,13 @@ impl Replica {
         link.announced = announced;
         link.owed.clear();
         link.reopen_at = None;
+        if link.theirs.is_none() {
+            // The answer may get lost where the transport does, and nothing else would ever ask for it again.
+            link.stall_at.get_or_insert(stall_at);
+        }
         let open = Open { revision, digest, knowledge, answer };
         self.send(session, Channel::Space(space), Message::Open(open));
+        self.reschedule(session, space);
     }
 
     /// Opens `space` with every connected peer that may see it and with which it is not open.
@@ -643,12 +649,16 @@ impl Replica {
                 None => return Ok(()),
             },
         };
+        let stall_at = self.now + self.limits.stall_ms;
         let Some(link) = self.link(session, space) else { return Ok(()) };
         link.forked = !same && theirs.as_ref() == Some(&vector);
         let tell = link.opened_with.is_some() && !said_same;
         match theirs {
             Some(theirs) => link.reset(theirs),
-            None => link.theirs = None,
+            None => {
+                link.theirs = None;
+                link.stall_at.get_or_insert(stall_at);
+            }
         }
         if tell {
             let knowledge = Knowledge::full(vector);
@@ -681,7 +691,10 @@ impl Replica {
         // Equal vectors alone are no fork: since this was asked for, others may have brought what was missing.
         let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
         let forked = self.spaces.get_mut(&space).is_some_and(forked);
-        if let Some(link) = self.link(session, space) {
+        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        if let Some(link) = state.links.get_mut(&space) {
+            // Whoever tells what it knows has opened the space, even if its Open got lost.
+            state.opened.insert(space);
             if link.theirs.is_none() {
                 link.forked = forked;
                 link.reset(theirs);
