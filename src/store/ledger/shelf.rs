@@ -118,8 +118,7 @@ impl Shelf {
                 let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
                 if let Ok(device) = name.parse() {
-                    let grant = object.shown().and_then(|fields| Grant::from_fields(name, &fields));
-                    shelf.access.set(device, grant);
+                    shelf.access.set(device, Grant::from_object(name, &object));
                 }
                 Ok(())
             })?;
