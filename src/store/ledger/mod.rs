@@ -370,12 +370,26 @@ impl Ledger {
                 finished.done = done;
                 touched = finished.changed.keys().chain(finished.held.iter().map(|(id, ..)| id)).copied().collect();
                 report = finished;
+                self.publish_names(names, &touched);
                 Ok(batch)
             })?;
         }
         writer.stale = false;
         self.publish(&writer, Some(&touched));
         Ok(report)
+    }
+
+    /// Shows readers new names before anything is committed that uses them: a reader's names may be newer than its
+    /// snapshot, never older. Should the commit fail, they stand for nothing, and [`Ledger::reload`] replaces them.
+    fn publish_names(&self, names: &BTreeMap<SpaceId, Names>, touched: &BTreeSet<SpaceId>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        for id in touched {
+            if let (Some(published), Some(names)) = (published.get_mut(id), names.get(id))
+                && !published.names.are_all_of(names)
+            {
+                published.names = Arc::new(names.clone());
+            }
+        }
     }
 
     /// Shows readers the names and grants of these spaces, or of all.
@@ -386,13 +400,8 @@ impl Ledger {
                 continue;
             }
             let Some(names) = writer.names.get(id) else { continue };
-            // Names only grow; most commits add none, and then readers keep sharing the old copy.
-            let fresh = |old: &Published| {
-                old.names.incarnations.len() == names.incarnations.len()
-                    && old.names.collections.len() == names.collections.len()
-            };
             let names = match published.get(id) {
-                Some(old) if fresh(old) => Arc::clone(&old.names),
+                Some(old) if old.names.are_all_of(names) => Arc::clone(&old.names),
                 _ => Arc::new(names.clone()),
             };
             let access = match published.get(id) {

@@ -47,6 +47,12 @@ impl Names {
         number
     }
 
+    /// Whether `newer` has no names that these lack. Names only grow; most commits add none, and then readers keep
+    /// sharing the old copy.
+    pub(super) fn are_all_of(&self, newer: &Self) -> bool {
+        self.incarnations.len() == newer.incarnations.len() && self.collections.len() == newer.collections.len()
+    }
+
     /// Collections that users may see, by name.
     pub(super) fn user_collections(&self) -> impl Iterator<Item = (&CollectionName, u32)> + '_ {
         self.collection_numbers.iter().filter(|(name, _)| !name.is_reserved()).map(|(name, number)| (name, *number))
