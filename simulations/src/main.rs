@@ -34,6 +34,8 @@ enum Command {
         /// Tell what happens.
         #[arg(long)]
         tell: bool,
+        #[command(flatten)]
+        shape: ShapeArgs,
     },
     /// Writes the smallest scenario that still fails in the same way.
     Shrink {
@@ -42,6 +44,8 @@ enum Command {
         /// Where to write it.
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
+        #[command(flatten)]
+        shape: ShapeArgs,
     },
 }
 
@@ -59,15 +63,35 @@ struct RunArgs {
     /// Only this seed.
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
-    /// How many nodes; drawn by the seed if not given.
-    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
-    nodes: Option<u8>,
     /// Stop after so many minutes, even if seeds are left.
     #[arg(long)]
     minutes: Option<u64>,
+    #[command(flatten)]
+    shape: ShapeArgs,
+}
+
+/// What is not left to the seed.
+#[derive(Args)]
+struct ShapeArgs {
+    /// How many nodes; drawn by the seed if not given.
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=16))]
+    nodes: Option<u8>,
     /// Only these faults.
     #[arg(long, value_delimiter = ',', value_parser = FAULTS.to_vec())]
     faults: Option<Vec<String>>,
+}
+
+impl ShapeArgs {
+    fn shape(&self) -> Shape {
+        Shape { nodes: self.nodes.map(usize::from), faults: self.faults.clone() }
+    }
+
+    /// The same as arguments.
+    fn repeat(&self) -> String {
+        let nodes = self.nodes.map(|nodes| format!(" --nodes {nodes}")).unwrap_or_default();
+        let faults = self.faults.as_ref().map(|faults| format!(" --faults {}", faults.join(","))).unwrap_or_default();
+        nodes + &faults
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -78,8 +102,8 @@ enum Level {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => Ok(run_seeds(&args)),
-        Command::Replay { what, expect, tell } => replay(&what, expect.as_deref(), tell),
-        Command::Shrink { what, to } => shrink_to(&what, to),
+        Command::Replay { what, expect, tell, shape } => replay(&what, &shape, expect.as_deref(), tell),
+        Command::Shrink { what, to, shape } => shrink_to(&what, &shape, to),
     };
     match result {
         Ok(true) => ExitCode::SUCCESS,
@@ -104,7 +128,7 @@ fn commit() -> String {
 
 fn run_seeds(args: &RunArgs) -> bool {
     let Level::Core = args.level;
-    let shape = Shape { nodes: args.nodes.map(usize::from), faults: args.faults.clone() };
+    let shape = args.shape.shape();
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let until = args.minutes.map(|minutes| Duration::from_secs(60 * minutes));
     let started = Instant::now();
@@ -165,7 +189,7 @@ fn run_seeds(args: &RunArgs) -> bool {
     });
     let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let passed = passed.into_inner();
-    report(&failed);
+    report(&failed, &args.shape);
     let seconds = started.elapsed().as_secs_f64();
     let simulated = simulated_ms.into_inner() / 1000;
     #[expect(clippy::cast_precision_loss)] // Shown to people, rounded.
@@ -179,7 +203,7 @@ fn run_seeds(args: &RunArgs) -> bool {
     failed.is_empty()
 }
 
-fn report(failed: &BTreeMap<u64, Outcome>) {
+fn report(failed: &BTreeMap<u64, Outcome>, shape: &ShapeArgs) {
     let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for (seed, outcome) in failed {
         if let Some(violation) = &outcome.violation {
@@ -193,15 +217,16 @@ fn report(failed: &BTreeMap<u64, Outcome>) {
     for (invariant, seeds) in kinds {
         let some: Vec<String> = seeds.iter().take(8).map(u64::to_string).collect();
         eprintln!("{invariant}: {} seeds, among them {}", seeds.len(), some.join(" "));
-        eprintln!("  run next: cargo sim replay core:{0} --tell, cargo sim shrink core:{0}", seeds[0]);
+        let first = format!("core:{}{}", seeds[0], shape.repeat());
+        eprintln!("  run next: cargo sim replay {first} --tell, cargo sim shrink {first}");
     }
 }
 
 /// The scenario that `what` names.
-fn find(what: &str) -> Result<Scenario, String> {
+fn find(what: &str, shape: &ShapeArgs) -> Result<Scenario, String> {
     if let Some(seed) = what.strip_prefix("core:") {
         let seed = seed.parse().map_err(|_| format!("{seed:?} is no seed"))?;
-        return Ok(generate(seed, &Shape::default()));
+        return Ok(generate(seed, &shape.shape()));
     }
     if !Path::new(what).exists() {
         return Err(format!("{what:?} is neither core:SEED nor a scenario file"));
@@ -210,8 +235,8 @@ fn find(what: &str) -> Result<Scenario, String> {
     text.parse().map_err(|error| format!("{what}: {error}"))
 }
 
-fn replay(what: &str, expect: Option<&str>, tell: bool) -> Result<bool, String> {
-    let scenario = find(what)?;
+fn replay(what: &str, shape: &ShapeArgs, expect: Option<&str>, tell: bool) -> Result<bool, String> {
+    let scenario = find(what, shape)?;
     let first = run(&scenario, tell);
     println!("trace {what} {}", hex(&first.hash));
     let holds = match &first.violation {
@@ -230,8 +255,8 @@ fn replay(what: &str, expect: Option<&str>, tell: bool) -> Result<bool, String> 
     Ok(agrees && holds)
 }
 
-fn shrink_to(what: &str, to: Option<PathBuf>) -> Result<bool, String> {
-    let scenario = find(what)?;
+fn shrink_to(what: &str, shape: &ShapeArgs, to: Option<PathBuf>) -> Result<bool, String> {
+    let scenario = find(what, shape)?;
     let outcome = run(&scenario, false);
     let Some(violation) = &outcome.violation else {
         println!("{what} does not fail");

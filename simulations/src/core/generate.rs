@@ -120,7 +120,7 @@ fn join(
 
 fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, items: &mut Vec<Item>) {
     let mut draws = chance.draws("writes", 0);
-    let count = draws.within((15, 50)) * spaces as u64;
+    let count = draws.within((20, 60)) * spaces as u64;
     let keys = draws.within((1, 4));
     let mut at = draws.within((20, 200));
     for number in 0..count {
@@ -130,7 +130,7 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
             at += draws.below(2 * quiet_at / count.max(1) + 1);
         }
         let (node, space) = *draws.pick(writers);
-        let requests = if draws.yes(700) { 1 } else { draws.within((2, 4)) };
+        let requests = if draws.yes(800) { 1 } else { draws.within((2, 4)) };
         let requests = (0..requests).map(|_| request(&mut draws, keys)).collect();
         items.push(Item { at: at.min(quiet_at - 1), what: What::Write { node, space, requests } });
     }
@@ -145,8 +145,9 @@ fn request(draws: &mut Draws, keys: u64) -> Request {
     Request { collection, key, operation }
 }
 
-/// A path that is known to be one.
-fn path(text: &str) -> Path {
+/// One of these paths.
+fn path(draws: &mut Draws, texts: &[&str]) -> Path {
+    let text = *draws.pick(texts);
     text.parse().unwrap_or_else(|error| unreachable!("{text:?}: {error}"))
 }
 
@@ -173,18 +174,18 @@ fn fields(draws: &mut Draws) -> Map<String, Json> {
 }
 
 fn operation(draws: &mut Draws) -> Operation {
-    let register = path(*draws.pick(&["title", "body", "m", "/m/a", "/m/a/b", "/m/c"]));
-    let any = path(*draws.pick(&["title", "m", "/m/a", "n", "tags", "/m/n", "/m/tags"]));
-    let counter = path(*draws.pick(&["n", "n", "/m/n"]));
-    let set = path(*draws.pick(&["tags", "tags", "/m/tags"]));
+    let register = path(draws, &["title", "body", "m", "/m/a", "/m/a/b", "/m/c"]);
+    let any = path(draws, &["title", "m", "/m/a", "n", "tags", "/m/n", "/m/tags"]);
+    let counter = path(draws, &["n", "n", "/m/n"]);
+    let set = path(draws, &["tags", "tags", "/m/tags"]);
     let element = json!(draws.below(4));
     match draws.below(100) {
-        0..22 => Operation::Put(fields(draws)),
-        22..42 => Operation::Patch(fields(draws)),
-        42..48 => Operation::Update(fields(draws)),
-        48..54 => Operation::Unset(vec![any]),
-        54..62 => Operation::Delete,
-        62..74 => Operation::Increment(counter, i64::try_from(draws.below(9)).unwrap_or(0) - 3),
+        0..28 => Operation::Put(fields(draws)),
+        28..44 => Operation::Patch(fields(draws)),
+        44..52 => Operation::Update(fields(draws)),
+        52..57 => Operation::Unset(vec![any]),
+        57..64 => Operation::Delete,
+        64..74 => Operation::Increment(counter, i64::try_from(draws.below(9)).unwrap_or(0) - 3),
         74..83 => Operation::Add(set, element),
         83..88 => Operation::Remove(set, element),
         88..94 => Operation::Resolve(register, value(draws)),

@@ -17,6 +17,9 @@ use crate::world::{Arrival, Chance, Millis, Network, Scenario, Side, Trace, What
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
 
+/// Longer than any message is on its way: what was sent before the faults ended has come by then.
+const DELAY_MS_MAX: Millis = 4_000;
+
 /// More steps than any honest world of this size takes.
 const STEPS_MAX: u64 = 400_000;
 
@@ -69,6 +72,8 @@ struct World<'a> {
     dials: Vec<u64>,
     /// Space ids and how they began.
     spaces: Vec<(SpaceId, Genesis)>,
+    /// By space: who will hold it, and who will own it.
+    members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
     history: History,
@@ -93,6 +98,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         dialled: vec![None; scenario.edges.len()],
         dials: vec![0; scenario.edges.len()],
         spaces: Vec::new(),
+        members: Vec::new(),
         answered: BTreeSet::new(),
         history: History::default(),
         deadline: None,
@@ -196,6 +202,7 @@ impl World<'_> {
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
+        self.members = self.members_and_owners();
         // The first spaces are there before anything can go wrong.
         self.land(0)?;
         self.report(0)?;
@@ -330,8 +337,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Who will hold each space: node 0, and whoever redeems a ticket of an owner that it is connected to.
-    fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
+    /// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
+    /// connected to.
+    fn members_and_owners(&self) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
         let edges = &self.scenario.edges;
         let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
         let members = |number: usize| {
@@ -351,28 +359,26 @@ impl World<'_> {
                     }
                 }
                 if before == (members.len(), owners.len()) {
-                    return members;
+                    return (members, owners);
                 }
             }
         };
-        (0..self.scenario.spaces).map(|number| (self.spaces[number].0, members(number))).collect()
+        (0..self.scenario.spaces).map(members).collect()
     }
 
-    fn redeem(
-        &mut self,
-        item: usize,
-        node: usize,
-        space: usize,
-        from: usize,
-        role: Role,
-    ) -> Result<(), Failure> {
+    fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
+        let members = self.members.iter().map(|(members, _)| members.clone());
+        self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
+    }
+
+    fn redeem(&mut self, item: usize, node: usize, space: usize, from: usize, role: Role) -> Result<(), Failure> {
         let (id, genesis) = self.spaces[space];
         let held = self.nodes[node].holds(id);
         if self.answered.contains(&item) && held {
             return Ok(());
         }
         // A ticket that can never be good: in a shrunk scenario its inviter may not be an owner any more.
-        if !self.members()[space].1.contains(&node) {
+        if !self.members[space].1.contains(&from) {
             return Ok(());
         }
         self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(item));
@@ -632,7 +638,9 @@ impl World<'_> {
                 self.trace.tell(self.now, || format!("{node} closes {}: {reason}", session.0));
                 self.leave(session, node);
                 // All peers are honest; the world may only keep them from answering.
-                if reason == PeerMisbehaved::NeverAcknowledges && self.deadline.is_none() {
+                let Scenario { quiet_at, limits, .. } = self.scenario;
+                let stalls_end = quiet_at + DELAY_MS_MAX + limits.stall_ms * u64::from(limits.stalls_max + 2);
+                if reason == PeerMisbehaved::NeverAcknowledges && self.now < stalls_end {
                     return Ok(());
                 }
                 fail(node, "no honest peer is accused", reason.to_string())
@@ -667,7 +675,7 @@ impl World<'_> {
             Message::Ack(dots) => check_dots(shelf, dots.iter().copied(), "an acknowledgement").at(node),
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
                 .try_for_each(|(_, vector)| check_claim(shelf, vector, "an opening").at(node)),
-            Message::Know(knowledge) => (knowledge.ranges())
+            Message::Know(know) => (know.knowledge.ranges())
                 .try_for_each(|(_, vector)| check_claim(shelf, vector, "knowledge told in full").at(node)),
             _ => Ok(()),
         }
@@ -701,10 +709,8 @@ impl World<'_> {
     fn land(&mut self, node: usize) -> Result<(), Failure> {
         let now = self.now;
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let commit = process.commit.get_or_insert_with(|| Commit {
-            jobs: std::mem::take(&mut process.waiting),
-            outcome: None,
-        });
+        let commit =
+            process.commit.get_or_insert_with(|| Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let outcome = process.ledger.commit(&work, now);
         let landed = outcome.is_ok();
@@ -840,7 +846,11 @@ impl World<'_> {
             for node in [*dialer, *listener] {
                 let process = self.nodes[node].process.as_ref();
                 if !process.is_some_and(|process| process.replica.is_synced(session)) {
-                    return fail(node, "liveness", format!("session {} is not in step: {}", session.0, self.describe()));
+                    return fail(
+                        node,
+                        "liveness",
+                        format!("session {} is not in step: {}", session.0, self.describe()),
+                    );
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thence::causal::{Dot, EventHash, VersionVector};
 use thence::model::{CollectionName, Event, Mutation, ObjectKey, Segment, SpaceId};
+use thence::replica::Stretch;
 use thence::store::View;
 
 use super::{Broken, broken, causal_order, one_event};
@@ -12,13 +13,16 @@ use super::{Broken, broken, causal_order, one_event};
 /// An object of one space.
 pub(crate) type ObjectName = (CollectionName, ObjectKey);
 
+/// A mutation with the name and the depth of its event.
+pub(super) type Placed = (Dot, u64, Mutation);
+
 /// What all nodes together have written.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    segments: BTreeMap<(SpaceId, Arc<[u8]>), (Dot, Dot)>,
+    segments: BTreeMap<SpaceId, BTreeMap<Arc<[u8]>, Stretch>>,
     pub(super) hashes: BTreeMap<(SpaceId, Dot), EventHash>,
     events: BTreeMap<(SpaceId, Dot), Event>,
-    pub(super) mutations: BTreeMap<(SpaceId, ObjectName), Vec<(Dot, u64, Mutation)>>,
+    pub(super) mutations: BTreeMap<(SpaceId, ObjectName), Vec<Placed>>,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -34,11 +38,8 @@ pub(crate) struct Shelf {
 impl History {
     /// The first and last event of a segment; none if it was never on any disk.
     pub(crate) fn find(&self, space: SpaceId, bytes: &[u8]) -> Option<(Dot, Dot)> {
-        self.segments.get(&(space, bytes.into())).copied()
-    }
-
-    pub(crate) fn event(&self, space: SpaceId, dot: Dot) -> Option<&Event> {
-        self.events.get(&(space, dot))
+        let stretch = self.segments.get(&space)?.get(bytes)?;
+        Some((stretch.first, stretch.last))
     }
 
     pub(crate) fn event_count(&self) -> usize {
@@ -61,10 +62,9 @@ impl History {
         };
         let mut touched = Vec::new();
         for stretch in stretches {
-            let name = (space, Arc::clone(&stretch.bytes));
-            if !self.segments.contains_key(&name) {
+            if self.find(space, &stretch.bytes).is_none() {
                 self.learn(space, &stretch.bytes)?;
-                self.segments.insert(name, (stretch.first, stretch.last));
+                self.segments.entry(space).or_default().insert(Arc::clone(&stretch.bytes), stretch.clone());
             }
             for counter in stretch.first.counter..=stretch.last.counter {
                 let dot = Dot::new(stretch.last.replica, counter);

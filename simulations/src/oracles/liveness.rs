@@ -16,6 +16,6 @@ impl Deadline {
     pub(crate) fn after(quiet_at: Millis, idle_ms: Millis, limits: &Limits, nodes: usize, missing: u64) -> Self {
         let hops = nodes as u64;
         let stalls = limits.stall_ms * u64::from(limits.stalls_max + 2);
-        Self(quiet_at + 2000 + 4 * idle_ms + hops * (stalls + 10 * limits.forward_ms) + missing * 100)
+        Self(quiet_at + 6000 + 4 * idle_ms + hops * (stalls + 10 * limits.forward_ms) + missing * 100)
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! In calm weather a channel is what QUIC makes of it: in order and complete, or the session ends; channels overtake
 //! one another. Weather may also lose, repeat and reorder messages on a space's channel *inside* a living session,
-//! which is harsher than life. The control channel is spared that: what is said there is said once, and a transport
-//! that lost it would have ended the session.
+//! which is harsher than life. Two things are spared. The control channel: what is said there is said once, and a
+//! transport that lost it would have ended the session. And the place of a refusal among openings: it holds until the
+//! next opening, so which of the two was said last is the one thing for which the protocol relies on order.
 //!
 //! A cut holds messages back. If it outlasts the idle time, the session ends and they are gone.
 
@@ -12,6 +13,10 @@ use std::collections::BTreeMap;
 use thence::replica::{Channel, SessionId};
 
 use super::{Chance, Millis, Weather};
+
+/// The frame types of [`thence::replica::Message::Open`] and [`thence::replica::Message::Refuse`].
+const OPEN: u8 = 16;
+const REFUSE: u8 = 20;
 
 /// How one end of a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,12 +173,13 @@ impl Network {
             return Vec::new();
         }
         let mut at = now + draws.within(weather.delay_ms);
-        if !(harsh && draws.yes(weather.reorder)) {
+        let in_place = !harsh || arrival.kind == OPEN || arrival.kind == REFUSE;
+        if in_place || !draws.yes(weather.reorder) {
             at = at.max(*last);
             *last = at;
         }
         let mut arrivals = vec![(at, arrival)];
-        if harsh && draws.yes(weather.duplicate) {
+        if harsh && arrivals[0].1.kind != REFUSE && draws.yes(weather.duplicate) {
             let again = at + draws.within(weather.delay_ms);
             arrivals.push((again, arrivals[0].1.clone()));
         }
