@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::identity::{IdSyntaxError, parse_hex};
-use super::{DeviceId, DeviceKey, Event, ObjectKey};
+use super::{Content, DeviceId, DeviceKey, Entry, Event, Object, ObjectKey, Path, Slot, Value};
+use crate::causal::Dot;
 use crate::codec;
 use crate::model::CollectionName;
 
@@ -144,13 +145,30 @@ impl Grant {
         fields
     }
 
-    /// The grant that an object of `$grants` shows; none if it makes no sense, which then grants nothing.
-    pub fn from_fields(key: &str, fields: &Map<String, Json>) -> Option<Self> {
-        let ticket = fields.get("ticket").and_then(Json::as_str).and_then(|text| parse_hex(text, "a ticket").ok());
+    /// The grant that an object of `$grants` is; none if it makes no sense, which then grants nothing.
+    ///
+    /// Owners who know nothing of one another may grant different roles to one device. Until somebody decides, the
+    /// strongest counts: what the device does by one grant must be accepted wherever the other arrived before it, or
+    /// nodes would differ for ever in what they take.
+    pub fn from_object(key: &str, object: &Object) -> Option<Self> {
         let device: DeviceId = key.parse().ok()?;
         // Ids are read in capital letters too; with two objects for one device, the later one to be read would count.
-        let is_its_key = device.to_string() == key;
-        is_its_key.then_some(Self { device, role: fields.get("role")?.as_str()?.parse().ok()?, ticket })
+        if device.to_string() != key {
+            return None;
+        }
+        let text = |entry: &Entry| match &entry.content {
+            Content::Value(Value::Text(text)) => Some(text.clone()),
+            _ => None,
+        };
+        let field = |name: &str| Path::try_from(vec![name.to_owned()]).map(Slot::Register).ok();
+        let (role, ticket) = (field("role")?, field("ticket")?);
+        let grant = |(slot, dot, entry): (&Slot, Dot, &Entry)| {
+            let role: Role = text(entry).filter(|_| *slot == role)?.parse().ok()?;
+            let ticket = object.entry(&ticket, dot).and_then(text).and_then(|text| parse_hex(&text, "a ticket").ok());
+            Some((role, entry.depth, dot, ticket))
+        };
+        let (role, .., ticket) = object.entries().filter_map(grant).max().filter(|_| object.is_visible())?;
+        Some(Self { device, role, ticket })
     }
 }
 

@@ -61,6 +61,9 @@ pub(super) struct Link {
 impl Link {
     /// The peer said what it has: everything else counts as not sent.
     pub(super) fn reset(&mut self, theirs: VersionVector) {
+        if self.in_flight.is_empty() || self.theirs.as_ref() != Some(&theirs) {
+            self.stalls = 0;
+        }
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.stall_at = None;

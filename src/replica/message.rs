@@ -38,7 +38,7 @@ pub enum Message {
     /// Begins the exchange of a space, or begins it anew.
     Open(Open),
     /// Knowledge in full, where [`Open`] gave only its digest.
-    Know(Knowledge),
+    Know(Know),
     /// Segments in an order that follows causality, each the bytes that its author signed.
     Segments(Vec<ByteBuf>),
     /// These are durable here, and everything below them.
@@ -98,6 +98,15 @@ pub struct Open {
     pub knowledge: Option<Knowledge>,
     /// Whether the sender needs an [`Open`] in return: it has lost track of what the receiver knows.
     pub answer: bool,
+}
+
+/// Knowledge in full.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Know {
+    /// As in [`Open::digest`], of this knowledge: whoever has learnt the same meanwhile can tell whether it is the same.
+    pub digest: [u8; 16],
+    /// What the sender knows.
+    pub knowledge: Knowledge,
 }
 
 /// Why a space is not exchanged. Variants are only ever appended.

@@ -30,7 +30,7 @@ use serde_bytes::ByteBuf;
 use self::link::Link;
 pub use self::link::LinkState;
 pub use self::message::{
-    Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
+    Channel, Hello, Introduction, InvalidMessage, Know, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
 };
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
@@ -158,7 +158,7 @@ pub enum PeerMisbehaved {
 /// What happens to a replica.
 #[derive(Debug)]
 pub enum Input {
-    /// A space that the ledger holds: at the start, created, or joined.
+    /// A space that the ledger holds: at the start, created, or joined; and again after a failed commit.
     Held {
         /// The space.
         space: SpaceId,
@@ -201,7 +201,8 @@ pub enum Input {
         /// What.
         committed: Committed,
     },
-    /// A commit failed. What peers sent since the last successful one must come again.
+    /// A commit failed. What peers sent since the last successful one must come again. Or it is there although the
+    /// store said that it failed: once the store is open again, [`Input::Held`] must follow for every space.
     CommitFailed,
     /// The answer to [`Output::Fetch`].
     Fetched {
@@ -442,6 +443,13 @@ impl Replica {
         links.into_iter().flatten().filter_map(known).collect()
     }
 
+    /// Bytes that were sent in `session` about `space` and are not acknowledged yet. For the simulator's oracles.
+    #[doc(hidden)]
+    pub fn in_flight_bytes(&self, session: SessionId, space: SpaceId) -> usize {
+        let link = self.sessions.get(&session).and_then(|session| session.links.get(&space));
+        link.map_or(0, |link| link.in_flight_bytes)
+    }
+
     /// What the peer of `session` says it is; none before its hello.
     pub fn hello(&self, session: SessionId) -> Option<&Hello> {
         self.sessions.get(&session)?.hello.as_ref()
@@ -463,6 +471,18 @@ impl Replica {
 
     fn hold(&mut self, space: SpaceId, revision: u64, known: Known, access: Access) {
         let vector = known.vector();
+        if let Some(held) = self.spaces.get_mut(&space).filter(|held| held.revision == revision) {
+            // A commit that was believed to have failed may be there: its events are news like any others, or nobody
+            // would ever be sent them.
+            let news = |(replica, head, tip): &(ReplicaId, &Head, bool)| {
+                held.known.head(*replica) != Some(*head) || held.known.is_tip(*replica) != *tip
+            };
+            let advanced = known.heads().filter(news).map(|(replica, head, tip)| (replica, *head, tip)).collect();
+            held.incoming = vector;
+            let local = true;
+            self.committed(space, Committed { advanced, local, access: Some(access), ..Committed::default() });
+            return;
+        }
         let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
         self.spaces.insert(space, held);
         self.open_where_granted(space);
@@ -562,6 +582,7 @@ impl Replica {
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
         let knowledge = eager.then(|| Knowledge::full(held.vector.clone()));
         let (revision, announced) = (held.revision, held.vector.clone());
+        let stall_at = self.now + self.limits.stall_ms;
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let link = state.links.entry(space).or_default();
         link.opened = true;
@@ -570,8 +591,13 @@ impl Replica {
         link.announced = announced;
         link.owed.clear();
         link.reopen_at = None;
+        if link.theirs.is_none() {
+            // The answer may get lost where the transport does, and nothing else would ever ask for it again.
+            link.stall_at.get_or_insert(stall_at);
+        }
         let open = Open { revision, digest, knowledge, answer };
         self.send(session, Channel::Space(space), Message::Open(open));
+        self.reschedule(session, space);
     }
 
     /// Opens `space` with every connected peer that may see it and with which it is not open.
@@ -606,8 +632,8 @@ impl Replica {
             self.send(session, Channel::Space(space), Message::Refuse(Refusal::Revision));
             return Ok(());
         }
-        let same = held.digest() == open.digest;
-        let vector = held.vector.clone();
+        let (digest, vector) = (held.digest(), held.vector.clone());
+        let same = digest == open.digest;
         if open.answer || self.link(session, space).is_none_or(|link| !link.opened) {
             self.open(session, space, false);
         }
@@ -625,15 +651,20 @@ impl Replica {
                 None => return Ok(()),
             },
         };
+        let stall_at = self.now + self.limits.stall_ms;
         let Some(link) = self.link(session, space) else { return Ok(()) };
         link.forked = !same && theirs.as_ref() == Some(&vector);
         let tell = link.opened_with.is_some() && !said_same;
         match theirs {
             Some(theirs) => link.reset(theirs),
-            None => link.theirs = None,
+            None => {
+                link.theirs = None;
+                link.stall_at.get_or_insert(stall_at);
+            }
         }
         if tell {
-            self.send(session, Channel::Space(space), Message::Know(Knowledge::full(vector)));
+            let knowledge = Knowledge::full(vector);
+            self.send(session, Channel::Space(space), Message::Know(Know { digest, knowledge }));
         }
         self.pump(session, space);
         Ok(())
@@ -657,10 +688,15 @@ impl Replica {
         Ok(full)
     }
 
-    fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
-        let Some(theirs) = self.full_vector(session, space, knowledge)? else { return Ok(()) };
-        let forked = self.spaces.get(&space).is_some_and(|held| held.vector == theirs);
-        if let Some(link) = self.link(session, space) {
+    fn on_know(&mut self, session: SessionId, space: SpaceId, know: Know) -> Result<(), PeerMisbehaved> {
+        let Some(theirs) = self.full_vector(session, space, know.knowledge)? else { return Ok(()) };
+        // Equal vectors alone are no fork: since this was asked for, others may have brought what was missing.
+        let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
+        let forked = self.spaces.get_mut(&space).is_some_and(forked);
+        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        if let Some(link) = state.links.get_mut(&space) {
+            // Whoever tells what it knows has opened the space, even if its Open got lost.
+            state.opened.insert(space);
             if link.theirs.is_none() {
                 link.forked = forked;
                 link.reset(theirs);
@@ -801,16 +837,17 @@ impl Replica {
     }
 
     fn commit_failed(&mut self) {
-        for held in self.spaces.values_mut() {
-            held.incoming = held.vector.clone();
-        }
+        // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
-        let links: Vec<(SessionId, SpaceId)> = (self.sessions.iter())
-            .flat_map(|(session, state)| state.links.keys().map(|space| (*session, *space)))
-            .collect();
-        for (session, space) in links {
+        let mut missing: BTreeSet<SpaceId> = BTreeSet::new();
+        for (space, held) in self.spaces.iter_mut().filter(|(_, held)| held.incoming != held.vector) {
+            held.incoming = held.vector.clone();
+            missing.insert(*space);
+        }
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for (session, space) in sessions.iter().flat_map(|session| missing.iter().map(|space| (*session, *space))) {
             if let Some(link) = self.link(session, space) {
-                link.stall_at.get_or_insert(at);
+                link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));
             }
             self.reschedule(session, space);
         }
@@ -839,11 +876,15 @@ impl Replica {
 
     /// Sends stretches of the log that the peer lacks, in frames.
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
-        let frame_bytes_max = self.limits.frame_bytes_max;
+        let limits = self.limits;
         let Some(link) = self.link(session, space) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
+            if link.in_flight_bytes >= limits.window_bytes_max {
+                // One commit may hold more than the window: the rest is read from the log as the peer acknowledges.
+                break;
+            }
             // A gap means that the peer's view was reset while the log was read: what it lacks is read anew.
             if link.sent.contains(last) || first.counter > link.sent.counter(first.replica) + 1 {
                 continue;
@@ -851,7 +892,7 @@ impl Replica {
             link.send(last, bytes.len());
             if bytes.len() > room {
                 frames.push(Vec::new());
-                room = frame_bytes_max;
+                room = limits.frame_bytes_max;
             }
             room = room.saturating_sub(bytes.len());
             if let Some(frame) = frames.last_mut() {

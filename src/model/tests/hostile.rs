@@ -214,10 +214,13 @@ fn a_grant_has_one_key() {
     let device = DeviceKey::from_secret(&[1; 32]).device();
     let grant = Grant { device, role: Role::Writer, ticket: Some([3; 16]) };
     let key = Grant::key(device);
-    assert_eq!(Grant::from_fields(key.as_str(), &grant.to_fields()), Some(grant.clone()));
+    let mut draft = Draft::new(CollectionName::grants(), key.clone(), Object::new(), Dot::new(A, 1), 1);
+    draft.put(&grant.to_fields()).expect("well formed");
+    let object = draft.object().clone();
+    assert_eq!(Grant::from_object(key.as_str(), &object), Some(grant.clone()));
     let capitals = key.as_str().to_uppercase();
     assert_ne!(capitals, key.as_str());
-    assert_eq!(Grant::from_fields(&capitals, &grant.to_fields()), None, "a second object for the same device");
+    assert_eq!(Grant::from_object(&capitals, &object), None, "a second object for the same device");
 }
 
 #[test]

@@ -325,9 +325,24 @@ impl Ledger {
         writer.shelves.values().map(held).collect()
     }
 
-    /// Opens the medium anew after an I/O error.
+    /// Opens the medium anew after an I/O error, and finds out what it holds: the commit that failed may be there.
+    /// Readers see nothing of it before. Then tell the protocol what is [`Ledger::held`].
     pub fn reopen(&self) -> Result<(), StoreError> {
-        self.store.reopen()
+        self.store.reopen()?;
+        self.reload(&mut self.lock())
+    }
+
+    /// Makes the writer's state what the store holds.
+    fn reload(&self, writer: &mut Writer) -> Result<(), StoreError> {
+        let (meta, shelves, names) = Self::load(&*self.store).map_err(|error| match error {
+            LedgerError::Store(error) => error,
+            other => StoreError::Damaged(other.to_string()),
+        })?;
+        *writer = Writer { meta, shelves, names, stale: false };
+        // All of it: a failed commit may have given out numbers that mean something else from now on.
+        self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.publish(writer, None);
+        Ok(())
     }
 
     /// Commits `work` in one durable batch. `now_ms` is wall time, for people.
@@ -336,12 +351,7 @@ impl Ledger {
     pub fn commit(&self, work: &[Work], now_ms: u64) -> Result<Report, StoreError> {
         let mut writer = self.lock();
         if writer.stale {
-            let (meta, shelves, names) = Self::load(&*self.store).map_err(|error| match error {
-                LedgerError::Store(error) => error,
-                other => StoreError::Damaged(other.to_string()),
-            })?;
-            *writer = Writer { meta, shelves, names, stale: false };
-            self.publish(&writer, None);
+            self.reload(&mut writer)?;
         }
         writer.stale = true;
         let mut report = Report::default();
@@ -364,12 +374,26 @@ impl Ledger {
                 finished.done = done;
                 touched = finished.changed.keys().chain(finished.held.iter().map(|(id, ..)| id)).copied().collect();
                 report = finished;
+                self.publish_names(names, &touched);
                 Ok(batch)
             })?;
         }
         writer.stale = false;
         self.publish(&writer, Some(&touched));
         Ok(report)
+    }
+
+    /// Shows readers new names before anything is committed that uses them: a reader's names may be newer than its
+    /// snapshot, never older. Should the commit fail, they stand for nothing, and [`Ledger::reload`] replaces them.
+    fn publish_names(&self, names: &BTreeMap<SpaceId, Names>, touched: &BTreeSet<SpaceId>) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        for id in touched {
+            if let (Some(published), Some(names)) = (published.get_mut(id), names.get(id))
+                && !published.names.are_all_of(names)
+            {
+                published.names = Arc::new(names.clone());
+            }
+        }
     }
 
     /// Shows readers the names and grants of these spaces, or of all.
@@ -380,13 +404,8 @@ impl Ledger {
                 continue;
             }
             let Some(names) = writer.names.get(id) else { continue };
-            // Names only grow; most commits add none, and then readers keep sharing the old copy.
-            let fresh = |old: &Published| {
-                old.names.incarnations.len() == names.incarnations.len()
-                    && old.names.collections.len() == names.collections.len()
-            };
             let names = match published.get(id) {
-                Some(old) if fresh(old) => Arc::clone(&old.names),
+                Some(old) if old.names.are_all_of(names) => Arc::clone(&old.names),
                 _ => Arc::new(names.clone()),
             };
             let access = match published.get(id) {

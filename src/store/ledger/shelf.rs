@@ -47,6 +47,12 @@ impl Names {
         number
     }
 
+    /// Whether `newer` has no names that these lack. Names only grow; most commits add none, and then readers keep
+    /// sharing the old copy.
+    pub(super) fn are_all_of(&self, newer: &Self) -> bool {
+        self.incarnations.len() == newer.incarnations.len() && self.collections.len() == newer.collections.len()
+    }
+
     /// Collections that users may see, by name.
     pub(super) fn user_collections(&self) -> impl Iterator<Item = (&CollectionName, u32)> + '_ {
         self.collection_numbers.iter().filter(|(name, _)| !name.is_reserved()).map(|(name, number)| (name, *number))
@@ -118,8 +124,7 @@ impl Shelf {
                 let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
                 if let Ok(device) = name.parse() {
-                    let grant = object.shown().and_then(|fields| Grant::from_fields(name, &fields));
-                    shelf.access.set(device, grant);
+                    shelf.access.set(device, Grant::from_object(name, &object));
                 }
                 Ok(())
             })?;

@@ -301,7 +301,7 @@ impl<'a> Writing<'a> {
             held.changed_by = Some(replica);
             let name = (space, mutation.collection.clone(), mutation.key.clone());
             if mutation.collection == CollectionName::grants() {
-                let grant = held.object.shown().and_then(|fields| Grant::from_fields(mutation.key.as_str(), &fields));
+                let grant = Grant::from_object(mutation.key.as_str(), &held.object);
                 if let (Some(shelf), Ok(device)) = (self.shelves.get_mut(&space), mutation.key.as_str().parse()) {
                     shelf.access.set(device, grant);
                     self.access_changed.insert(space);

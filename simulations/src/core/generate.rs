@@ -1,0 +1,267 @@
+//! From a seed to a scenario.
+//!
+//! **Swarm**: each seed draws its own subset of faults and their rates; a world with all faults at once hides what one
+//! fault alone would show.
+
+use serde_json::{Map, Value as Json, json};
+use thence::model::{CollectionName, ObjectKey, Operation, Path, Request, Role};
+use thence::replica::Limits;
+
+use crate::world::{Chance, DiskFault, Draws, Item, Millis, Scenario, Weather, What};
+
+/// The kinds of faults that a seed draws from.
+pub const FAULTS: &[&str] =
+    &["loss", "duplicate", "reorder", "delay", "cut", "one-way", "drop", "crash", "disk", "slow-disk"];
+
+/// What a caller wants of a generated scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Shape {
+    /// How many nodes; drawn if none.
+    pub nodes: Option<usize>,
+    /// Which faults may be drawn; all if none.
+    pub faults: Option<Vec<String>>,
+}
+
+/// The scenario that `seed` stands for.
+pub fn generate(seed: u64, shape: &Shape) -> Scenario {
+    let chance = Chance::new(seed);
+    let mut draws = chance.draws("shape", 0);
+    let drawn = *draws.pick(&[2, 2, 3, 3, 3, 4, 4, 5]);
+    let nodes = shape.nodes.unwrap_or(drawn).max(1);
+    let spaces = if draws.yes(250) { 2 } else { 1 };
+    let quiet_at = draws.within((1500, 6000));
+    let top_delay = *draws.pick(&[2, 10, 40, 120]);
+    let weather = Weather { delay_ms: (1, top_delay), loss: 0, duplicate: 0, reorder: 0 };
+    let limits = limits(&mut draws);
+    let disk_ms = (draws.below(2), draws.within((2, 30)));
+    let idle_ms = draws.within((200, 1200));
+    let mut items = Vec::new();
+    let (edges, writers) = join(chance, nodes, spaces, quiet_at, &mut items);
+    write(chance, spaces, &writers, quiet_at, &mut items);
+    let mut swarm = chance.draws("swarm", 0);
+    let share = *swarm.pick(&[150, 350, 600]);
+    for fault in FAULTS {
+        let allowed = shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|allowed| allowed == fault));
+        if swarm.yes(share) && allowed {
+            harm(chance, fault, nodes, &edges, quiet_at, &mut items);
+        }
+    }
+    items.sort_by_key(|item| item.at);
+    Scenario { seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
+}
+
+fn limits(draws: &mut Draws) -> Limits {
+    let frame_bytes_max = *draws.pick(&[1, 400, 1500, 1 << 16]);
+    Limits {
+        window_bytes_max: frame_bytes_max * *draws.pick(&[1, 2, 8]),
+        frame_bytes_max,
+        eager_vector_len_max: *draws.pick(&[0, 1, 2, 64]),
+        ack_ms: draws.within((1, 20)),
+        forward_ms: draws.within((5, 60)),
+        stall_ms: draws.within((300, 1500)),
+        stalls_max: *draws.pick(&[3, 6]),
+        ..Limits::default()
+    }
+}
+
+type Writers = Vec<(usize, usize)>;
+
+/// Who connects to whom, and who joins which space when. Returns the edges, and who writes where.
+fn join(
+    chance: Chance,
+    nodes: usize,
+    spaces: usize,
+    quiet_at: Millis,
+    items: &mut Vec<Item>,
+) -> (Vec<(usize, usize)>, Writers) {
+    let mut draws = chance.draws("join", 0);
+    // A tree whose inner nodes are owners, so that everyone can be invited by its parent; and some more edges.
+    let parents: Vec<usize> = (1..nodes).map(|node| usize::try_from(draws.below(node as u64)).unwrap_or(0)).collect();
+    let mut edges: Vec<(usize, usize)> = (1..nodes).zip(parents.iter().copied()).collect();
+    let density = *draws.pick(&[0, 300, 1000]);
+    for a in 1..nodes {
+        for b in 0..a {
+            if parents[a - 1] != b && draws.yes(density) {
+                edges.push((a, b));
+            }
+        }
+    }
+    let mut writers = Vec::new();
+    for space in 0..spaces {
+        let mut members = vec![0];
+        writers.push((0, space));
+        for node in 1..nodes {
+            let parent = parents[node - 1];
+            if !members.contains(&parent) || (space > 0 && draws.yes(300)) {
+                continue;
+            }
+            members.push(node);
+            let inner = parents.contains(&node);
+            let role =
+                if inner { Role::Owner } else { *draws.pick(&[Role::Owner, Role::Owner, Role::Writer, Role::Reader]) };
+            // Most join at once, some late.
+            let at = if draws.yes(800) { draws.below(100) } else { draws.below(quiet_at) };
+            items.push(Item { at, what: What::Redeem { node, space, from: parent, role } });
+            if role > Role::Reader {
+                writers.push((node, space));
+            }
+            // Some are invited twice, to different roles, by owners that know nothing of one another's doing.
+            let other = edges.iter().find(|(a, b)| *a == node && *b != parent && members.contains(b));
+            if let Some((_, from)) = other.filter(|(_, from)| parents.contains(from) || *from == 0)
+                && draws.yes(300)
+            {
+                let role = *draws.pick(&[Role::Owner, Role::Writer, Role::Reader]);
+                items.push(Item { at: draws.below(quiet_at), what: What::Redeem { node, space, from: *from, role } });
+            }
+        }
+    }
+    (edges, writers)
+}
+
+fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws("writes", 0);
+    let count = draws.within((20, 60)) * spaces as u64;
+    let keys = draws.within((1, 4));
+    let mut at = draws.within((20, 200));
+    for number in 0..count {
+        let mut draws = chance.draws("write", number);
+        // In bursts: some together, then a pause.
+        if draws.yes(400) {
+            at += draws.below(2 * quiet_at / count.max(1) + 1);
+        }
+        let (node, space) = *draws.pick(writers);
+        let requests = if draws.yes(800) { 1 } else { draws.within((2, 4)) };
+        let requests = (0..requests).map(|_| request(&mut draws, keys)).collect();
+        items.push(Item { at: at.min(quiet_at - 1), what: What::Write { node, space, requests } });
+    }
+}
+
+fn request(draws: &mut Draws, keys: u64) -> Request {
+    let collection = *draws.pick(&["notes", "notes", "notes", "things"]);
+    let key = format!("k{}", draws.below(keys));
+    let operation = operation(draws);
+    let collection = CollectionName::user(collection).unwrap_or_else(|_| CollectionName::about());
+    let key: ObjectKey = key.parse().unwrap_or_else(|_| thence::model::about().1);
+    Request { collection, key, operation }
+}
+
+/// One of these paths.
+fn path(draws: &mut Draws, texts: &[&str]) -> Path {
+    let text = *draws.pick(texts);
+    text.parse().unwrap_or_else(|error| unreachable!("{text:?}: {error}"))
+}
+
+fn value(draws: &mut Draws) -> Json {
+    let number = draws.below(6);
+    match draws.below(8) {
+        0 => Json::Null,
+        1 => json!({ "a": number }),
+        2 => json!({}),
+        3 => json!([number]),
+        4 => json!(format!("text {number}")),
+        5 => json!({ "a": { "b": number }, "c": true }),
+        _ => json!(number),
+    }
+}
+
+fn fields(draws: &mut Draws) -> Map<String, Json> {
+    let mut fields = Map::new();
+    for _ in 0..draws.within((1, 3)) {
+        let name = *draws.pick(&["title", "body", "m"]);
+        fields.insert(name.to_owned(), value(draws));
+    }
+    fields
+}
+
+fn operation(draws: &mut Draws) -> Operation {
+    let register = path(draws, &["title", "body", "m", "/m/a", "/m/a/b", "/m/c"]);
+    let any = path(draws, &["title", "m", "/m/a", "n", "tags", "/m/n", "/m/tags"]);
+    let counter = path(draws, &["n", "n", "/m/n"]);
+    let set = path(draws, &["tags", "tags", "/m/tags"]);
+    let element = json!(draws.below(4));
+    match draws.below(100) {
+        0..28 => Operation::Put(fields(draws)),
+        28..44 => Operation::Patch(fields(draws)),
+        44..52 => Operation::Update(fields(draws)),
+        52..57 => Operation::Unset(vec![any]),
+        57..64 => Operation::Delete,
+        64..74 => Operation::Increment(counter, i64::try_from(draws.below(9)).unwrap_or(0) - 3),
+        74..83 => Operation::Add(set, element),
+        83..88 => Operation::Remove(set, element),
+        88..94 => Operation::Resolve(register, value(draws)),
+        94..98 => Operation::Restore,
+        _ => Operation::Discard,
+    }
+}
+
+/// Adds one kind of fault to a scenario.
+fn harm(
+    chance: Chance,
+    fault: &'static str,
+    nodes: usize,
+    edges: &[(usize, usize)],
+    quiet_at: Millis,
+    items: &mut Vec<Item>,
+) {
+    let mut draws = chance.draws(fault, 0);
+    let mut add = |at: Millis, what: What| items.push(Item { at, what });
+    let node = |draws: &mut Draws| usize::try_from(draws.below(nodes as u64)).unwrap_or(0);
+    let calm = Weather { delay_ms: (1, 20), loss: 0, duplicate: 0, reorder: 0 };
+    let times = draws.within((1, 4));
+    for _ in 0..times {
+        let from_ms = draws.below(quiet_at);
+        let to_ms = (from_ms + draws.within((10, quiet_at / 2))).min(quiet_at - 1);
+        let Some(&(a, b)) = (!edges.is_empty()).then(|| draws.pick(edges)) else { return };
+        let (from, to) = if draws.yes(500) { (a, b) } else { (b, a) };
+        match fault {
+            "loss" | "duplicate" | "reorder" | "delay" => {
+                let rate = *draws.pick(&[20, 100, 400]);
+                let weather = match fault {
+                    "loss" => Weather { loss: rate, ..calm },
+                    "duplicate" => Weather { duplicate: rate, ..calm },
+                    "reorder" => Weather { reorder: rate, delay_ms: (1, 80), ..calm },
+                    _ => Weather { delay_ms: (50, *draws.pick(&[300, 1500, 4000])), ..calm },
+                };
+                add(from_ms, What::Weather { from, to, weather });
+                if draws.yes(700) {
+                    add(to_ms, What::Weather { from, to, weather: calm });
+                }
+            }
+            "cut" => {
+                // One node alone, or one edge.
+                let alone = draws.yes(500).then(|| node(&mut draws));
+                for (a, b) in edges {
+                    if alone.map_or((*a, *b) == (from.max(to), from.min(to)), |alone| *a == alone || *b == alone) {
+                        for (from, to) in [(*a, *b), (*b, *a)] {
+                            add(from_ms, What::Cut { from, to });
+                            add(to_ms, What::Heal { from, to });
+                        }
+                    }
+                }
+            }
+            "one-way" => {
+                add(from_ms, What::Cut { from, to });
+                add(to_ms, What::Heal { from, to });
+            }
+            "drop" => add(from_ms, What::Drop { a, b }),
+            "crash" => {
+                let node = node(&mut draws);
+                add(from_ms, What::Crash { node });
+                let down_ms = if draws.yes(500) { 20 } else { 1500 };
+                let restart = from_ms + draws.below(down_ms);
+                add(restart.min(quiet_at - 1), What::Restart { node });
+            }
+            "disk" => {
+                let node = node(&mut draws);
+                let fault = if draws.yes(500) { DiskFault::Lost } else { DiskFault::Landed };
+                add(from_ms, What::DiskFails { node, fault });
+            }
+            "slow-disk" => {
+                let node = node(&mut draws);
+                add(from_ms, What::DiskSpeed { node, ms: (20, *draws.pick(&[100, 800, 3000])) });
+                add(to_ms, What::DiskSpeed { node, ms: (1, 10) });
+            }
+            other => unreachable!("{other} is no fault"),
+        }
+    }
+}

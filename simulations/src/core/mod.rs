@@ -1,0 +1,14 @@
+//! The level `core`: the product's replica and ledger as they are; network, disk and time are virtual.
+//!
+//! A node is what the product's own loop is at heart: a replica, a ledger, and the few lines that carry the outputs of
+//! one to the other. Commits take time: they are asked for, land on the disk, and are reported, at three different
+//! moments, and a crash may come between any two. So do reads.
+//!
+//! What it does not do: no QUIC, no TLS, no redb, no loop of the product's own. That is what the levels above are for.
+
+mod generate;
+mod node;
+mod world;
+
+pub use self::generate::{FAULTS, Shape, generate};
+pub use self::world::{Outcome, run};

@@ -1,0 +1,64 @@
+//! What must hold whatever the world does: one invariant of the design's §9 a file.
+//!
+//! Oracles see what no node sees: every event that was ever committed anywhere, and every disk. They share the
+//! product's types, and none of its rules.
+
+mod bounds;
+mod causal_order;
+mod convergence;
+mod durability;
+mod equation;
+mod feed;
+mod history;
+mod knowledge;
+mod liveness;
+mod one_event;
+
+use std::fmt;
+
+pub(crate) use self::bounds::{check_in_flight, check_silence};
+pub(crate) use self::convergence::{Export, check_alike};
+pub(crate) use self::durability::{check_reopened, check_sent};
+pub(crate) use self::equation::check_object;
+pub(crate) use self::feed::Follower;
+pub(crate) use self::history::{History, ObjectName, Shelf};
+pub(crate) use self::knowledge::{check_claim, check_dots};
+pub(crate) use self::liveness::Deadline;
+use crate::world::Millis;
+
+/// An invariant that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: &'static str,
+    /// When it was noticed.
+    pub at: Millis,
+    /// At which node, if at one.
+    pub node: Option<usize>,
+    /// What is wrong.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ms", self.invariant, self.at)?;
+        if let Some(node) = self.node {
+            write!(f, " at node {node}")?;
+        }
+        write!(f, ": {}", self.detail)
+    }
+}
+
+/// What an oracle says: nothing, or what is wrong. The caller adds when and where.
+pub(crate) type Verdict = Result<(), Broken>;
+
+/// A violation without its place.
+#[derive(Clone, Debug)]
+pub(crate) struct Broken {
+    pub(crate) invariant: &'static str,
+    pub(crate) detail: String,
+}
+
+pub(crate) fn broken<T>(invariant: &'static str, detail: impl Into<String>) -> Result<T, Broken> {
+    Err(Broken { invariant, detail: detail.into() })
+}

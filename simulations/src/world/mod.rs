@@ -1,0 +1,17 @@
+//! What surrounds the nodes, the same at every level.
+
+mod chance;
+mod disk;
+mod network;
+mod scenario;
+mod trace;
+
+pub use self::chance::{Chance, Draws};
+pub(crate) use self::disk::Disk;
+pub use self::disk::DiskFault;
+pub(crate) use self::network::{Arrival, Line, Network, Side};
+pub use self::scenario::{InvalidScenario, Item, Scenario, Weather, What};
+pub use self::trace::Trace;
+
+/// Virtual milliseconds since the world began.
+pub type Millis = u64;

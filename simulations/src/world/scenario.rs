@@ -1,0 +1,368 @@
+//! A world, written down: who there is, what is done, and what goes wrong when.
+//!
+//! The text form has one statement a line; `#` begins a comment. Statements that begin with a number happen at that
+//! millisecond. Only the fate of single messages, reads and commits (within the weather that a scenario states) is
+//! still drawn, by hash of the seed and of the message's own number.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+use thence::model::{Request, Role};
+use thence::replica::Limits;
+
+use super::{DiskFault, Millis};
+
+/// What the network does to messages in one direction between two nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weather {
+    /// From and to how many milliseconds a message takes.
+    pub delay_ms: (Millis, Millis),
+    /// Of a thousand messages on a space's channel, how many vanish inside a living session.
+    pub loss: u64,
+    /// Of a thousand, how many come twice.
+    pub duplicate: u64,
+    /// Of a thousand, how many do not wait for those before them.
+    pub reorder: u64,
+}
+
+/// Something that is done, or that goes wrong.
+#[derive(Clone, Debug, PartialEq)]
+pub enum What {
+    /// A user writes a transaction.
+    Write {
+        /// Where.
+        node: usize,
+        /// Into which space.
+        space: usize,
+        /// What.
+        requests: Vec<Request>,
+    },
+    /// A user redeems a ticket, and tries again until it is answered.
+    Redeem {
+        /// Who.
+        node: usize,
+        /// For which space.
+        space: usize,
+        /// At whom, who is also the inviter.
+        from: usize,
+        /// To become what.
+        role: Role,
+    },
+    /// A node's process ends at once.
+    Crash {
+        /// Which.
+        node: usize,
+    },
+    /// It is started again.
+    Restart {
+        /// Which.
+        node: usize,
+    },
+    /// Nothing gets through in one direction.
+    Cut {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+    },
+    /// What waited gets through.
+    Heal {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+    },
+    /// The weather changes in one direction.
+    Weather {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// What it is from now on.
+        weather: Weather,
+    },
+    /// The connection between two nodes ends.
+    Drop {
+        /// One.
+        a: usize,
+        /// The other.
+        b: usize,
+    },
+    /// The next commit fails.
+    DiskFails {
+        /// Whose.
+        node: usize,
+        /// How.
+        fault: DiskFault,
+    },
+    /// Commits and reads take this long from now on.
+    DiskSpeed {
+        /// Whose.
+        node: usize,
+        /// From and to.
+        ms: (Millis, Millis),
+    },
+}
+
+/// Something at a time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Item {
+    /// When.
+    pub at: Millis,
+    /// What.
+    pub what: What,
+}
+
+/// A whole world.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Decides what the scenario leaves open.
+    pub seed: u64,
+    /// How many nodes there are.
+    pub nodes: usize,
+    /// What the nodes are configured with.
+    pub limits: Limits,
+    /// Who connects to whom; the first of each pair dials.
+    pub edges: Vec<(usize, usize)>,
+    /// How many spaces there are; node 0 creates them.
+    pub spaces: usize,
+    /// The weather at the start, and again at the end.
+    pub weather: Weather,
+    /// How long commits and reads take at the start, and again at the end.
+    pub disk_ms: (Millis, Millis),
+    /// How long a connection lives without hearing from the other side.
+    pub idle_ms: Millis,
+    /// When all faults end.
+    pub quiet_at: Millis,
+    /// What happens until then, sorted by time.
+    pub items: Vec<Item>,
+}
+
+/// A text that is no scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidScenario {
+    line: usize,
+    detail: String,
+}
+
+impl fmt::Display for InvalidScenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.detail)
+    }
+}
+
+impl std::error::Error for InvalidScenario {}
+
+impl fmt::Display for Weather {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { delay_ms: (low, high), loss, duplicate, reorder } = self;
+        write!(f, "delay {low} {high} loss {loss} duplicate {duplicate} reorder {reorder}")
+    }
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { node, space, requests } => {
+                let requests = serde_json::to_string(requests).map_err(|_| fmt::Error)?;
+                write!(f, "write {node} {space} {requests}")
+            }
+            Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
+            Self::Crash { node } => write!(f, "crash {node}"),
+            Self::Restart { node } => write!(f, "restart {node}"),
+            Self::Cut { from, to } => write!(f, "cut {from} {to}"),
+            Self::Heal { from, to } => write!(f, "heal {from} {to}"),
+            Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
+            Self::Drop { a, b } => write!(f, "drop {a} {b}"),
+            Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
+            Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
+            Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = String::new();
+        let Limits { window_bytes_max, frame_bytes_max, eager_vector_len_max, .. } = self.limits;
+        let Limits { ack_ms, forward_ms, stall_ms, stalls_max, .. } = self.limits;
+        writeln!(text, "seed {}\nnodes {}\nspaces {}", self.seed, self.nodes, self.spaces)?;
+        writeln!(text, "bytes window {window_bytes_max} frame {frame_bytes_max} eager {eager_vector_len_max}")?;
+        writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
+        writeln!(text, "calm {}", self.weather)?;
+        writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
+        for (dialer, listener) in &self.edges {
+            writeln!(text, "edge {dialer} {listener}")?;
+        }
+        for Item { at, what } in &self.items {
+            writeln!(text, "{at} {what}")?;
+        }
+        writeln!(text, "quiet {}", self.quiet_at)?;
+        f.write_str(&text)
+    }
+}
+
+/// The words of a line, taken one by one.
+struct Words<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Words<'a> {
+    fn word(&mut self) -> Result<&'a str, String> {
+        let rest = self.rest.trim_start();
+        let (word, rest) = rest.split_at(rest.find(char::is_whitespace).unwrap_or(rest.len()));
+        self.rest = rest;
+        if word.is_empty() { Err("something is missing at the end".to_owned()) } else { Ok(word) }
+    }
+
+    fn expect(&mut self, expected: &str) -> Result<(), String> {
+        let word = self.word()?;
+        if word == expected { Ok(()) } else { Err(format!("expected {expected:?}, found {word:?}")) }
+    }
+
+    fn value<T: FromStr>(&mut self) -> Result<T, String> {
+        let word = self.word()?;
+        word.parse().map_err(|_| format!("{word:?} is not what belongs here"))
+    }
+
+    fn named<T: FromStr>(&mut self, name: &str) -> Result<T, String> {
+        self.expect(name)?;
+        self.value()
+    }
+
+    fn pair<T: FromStr>(&mut self) -> Result<(T, T), String> {
+        Ok((self.value()?, self.value()?))
+    }
+
+    fn weather(&mut self) -> Result<Weather, String> {
+        self.expect("delay")?;
+        let delay_ms = self.pair()?;
+        let (loss, duplicate, reorder) = (self.named("loss")?, self.named("duplicate")?, self.named("reorder")?);
+        Ok(Weather { delay_ms, loss, duplicate, reorder })
+    }
+
+    fn what(&mut self) -> Result<What, String> {
+        Ok(match self.word()? {
+            "write" => {
+                let (node, space) = self.pair()?;
+                let rest = std::mem::take(&mut self.rest);
+                What::Write { node, space, requests: serde_json::from_str(rest).map_err(|error| error.to_string())? }
+            }
+            "redeem" => {
+                let (node, space) = self.pair()?;
+                What::Redeem { node, space, from: self.named("from")?, role: self.named("as")? }
+            }
+            "crash" => What::Crash { node: self.value()? },
+            "restart" => What::Restart { node: self.value()? },
+            "cut" => What::Cut { from: self.value()?, to: self.value()? },
+            "heal" => What::Heal { from: self.value()?, to: self.value()? },
+            "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
+            "drop" => What::Drop { a: self.value()?, b: self.value()? },
+            "disk-fails" => What::DiskFails {
+                node: self.value()?,
+                fault: match self.word()? {
+                    "lost" => DiskFault::Lost,
+                    "landed" => DiskFault::Landed,
+                    other => return Err(format!("a commit is lost or landed, not {other:?}")),
+                },
+            },
+            "disk-speed" => What::DiskSpeed { node: self.value()?, ms: self.pair()? },
+            other => return Err(format!("{other:?} is nothing that can happen")),
+        })
+    }
+}
+
+impl FromStr for Scenario {
+    type Err = InvalidScenario;
+
+    fn from_str(text: &str) -> Result<Self, InvalidScenario> {
+        let weather = Weather { delay_ms: (1, 5), loss: 0, duplicate: 0, reorder: 0 };
+        let mut scenario = Self {
+            seed: 0,
+            nodes: 0,
+            limits: Limits::default(),
+            edges: Vec::new(),
+            spaces: 1,
+            weather,
+            disk_ms: (1, 3),
+            idle_ms: 1000,
+            quiet_at: 0,
+            items: Vec::new(),
+        };
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let mut words = Words { rest: line };
+            let done = scenario.statement(&mut words).and_then(|()| match words.rest.trim() {
+                "" => Ok(()),
+                rest => Err(format!("{rest:?} is too much")),
+            });
+            done.map_err(|detail| InvalidScenario { line: number, detail })?;
+        }
+        scenario.check().map_err(|detail| InvalidScenario { line: 0, detail })?;
+        scenario.items.sort_by_key(|item| item.at);
+        Ok(scenario)
+    }
+}
+
+impl Scenario {
+    fn statement(&mut self, words: &mut Words<'_>) -> Result<(), String> {
+        let word = words.word()?;
+        if let Ok(at) = word.parse() {
+            self.items.push(Item { at, what: words.what()? });
+            return Ok(());
+        }
+        let limits = &mut self.limits;
+        match word {
+            "seed" => self.seed = words.value()?,
+            "nodes" => self.nodes = words.value()?,
+            "spaces" => self.spaces = words.value()?,
+            "bytes" => {
+                limits.window_bytes_max = words.named("window")?;
+                limits.frame_bytes_max = words.named("frame")?;
+                limits.eager_vector_len_max = words.named("eager")?;
+            }
+            "times" => {
+                limits.ack_ms = words.named("ack")?;
+                limits.forward_ms = words.named("forward")?;
+                limits.stall_ms = words.named("stall")?;
+                limits.stalls_max = words.named("stalls")?;
+            }
+            "calm" => self.weather = words.weather()?,
+            "disk" => self.disk_ms = words.pair()?,
+            "idle" => self.idle_ms = words.value()?,
+            "edge" => self.edges.push(words.pair()?),
+            "quiet" => self.quiet_at = words.value()?,
+            other => return Err(format!("{other:?} is no statement")),
+        }
+        Ok(())
+    }
+
+    /// Whether every node and space that is named exists.
+    fn check(&self) -> Result<(), String> {
+        let nodes = |what: &What| match *what {
+            What::Write { node, .. }
+            | What::Crash { node }
+            | What::Restart { node }
+            | What::DiskFails { node, .. }
+            | What::DiskSpeed { node, .. } => vec![node],
+            What::Redeem { node, from, .. } => vec![node, from],
+            What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
+            What::Drop { a, b } => vec![a, b],
+        };
+        let spaces = |what: &What| match *what {
+            What::Write { space, .. } | What::Redeem { space, .. } => space,
+            _ => 0,
+        };
+        let named = self.items.iter().flat_map(|item| nodes(&item.what));
+        if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
+            return Err(format!("there is no node {node}"));
+        }
+        match self.items.iter().map(|item| spaces(&item.what)).find(|space| *space >= self.spaces) {
+            Some(space) => Err(format!("there is no space {space}")),
+            None => Ok(()),
+        }
+    }
+}
