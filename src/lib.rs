@@ -1,6 +1,8 @@
 //! thence
 pub mod causal;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod model;
 pub mod node;
 pub mod replica;
