@@ -136,13 +136,14 @@ impl Draft {
         Ok(())
     }
 
-    /// Writes these fields and leaves the others. A map is merged member by member.
+    /// Writes these fields and leaves the others. A map is merged member by member, and what a field shows already,
+    /// without any other value beside it, is not written again.
     pub fn patch(&mut self, fields: &Map<String, Json>) -> Result<(), InvalidEdit> {
         self.require_visible()?;
         check_size(fields)?;
         check_json(&Json::Object(fields.clone()), 0)?;
         for (name, json) in fields {
-            self.write_at(&[name.clone()], json, false)?;
+            self.write_at(std::slice::from_ref(name), json, false)?;
         }
         Ok(())
     }
@@ -353,6 +354,11 @@ impl Draft {
                 nested.push(name.clone());
                 self.write_at(&nested, member, force)?;
             }
+            return Ok(());
+        }
+        if let [(FieldKind::Register, _, shown)] = held.as_slice()
+            && shown == json
+        {
             return Ok(());
         }
         let counts = |kind: FieldKind| matches!(kind, FieldKind::Counter | FieldKind::Set);

@@ -357,7 +357,7 @@ impl<'a> Field<'a> {
         let set = self.set_precedence().map(|p| (FieldKind::Set, p, self.set_value()));
         let map = self.map_precedence().map(|p| (FieldKind::Map, p, Json::Object(self.members())));
         let mut all: Vec<_> = registers.chain(counter).chain(set).chain(map).collect();
-        all.sort_by(|a, b| b.1.cmp(&a.1));
+        all.sort_by_key(|(_, precedence, _)| std::cmp::Reverse(*precedence));
         all
     }
 

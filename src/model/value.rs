@@ -85,7 +85,8 @@ impl TryFrom<String> for Array {
         // serde_json itself stops at depth 128, so the recursion is bounded before our own limit is checked.
         let json: Json = serde_json::from_str(&text).map_err(|_| InvalidValue::NotCanonical)?;
         check_json(&json, 1)?;
-        if !json.is_array() || json.to_string() != text {
+        let canonical = json.to_string();
+        if !json.is_array() || canonical != text {
             return Err(InvalidValue::NotCanonical);
         }
         Ok(Self(text))

@@ -147,7 +147,10 @@ impl DataFolder {
 
     fn key(&self) -> Result<DeviceKey, FolderError> {
         if !self.exists() {
-            return Err(FolderError::Absent { path: self.path.clone() });
+            let path = self.path.clone();
+            // A store without its key is not an empty folder: a new key would make it somebody else's.
+            let foreign = self.store_path().exists();
+            return Err(if foreign { FolderError::Foreign { path } } else { FolderError::Absent { path } });
         }
         read_secret::<32>(&self.key_path()).map(|secret| DeviceKey::from_secret(&secret))
     }

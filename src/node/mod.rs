@@ -1,19 +1,31 @@
 //! A running node: the one place where the pure core meets the store, the network and the clock.
 
+mod dialing;
+mod disk;
+mod driver;
 mod folder;
+mod space;
 mod status;
+mod wire;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use rand::Rng;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::disk::{Disk, DiskJob, Waiter};
+use self::driver::{Driver, Question};
+
 pub use self::folder::{Claim, DataFolder, FolderError};
+pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;
-use crate::model::{DeviceId, InvalidTicket, Request, Role, SignedTicket, SpaceId};
+use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
-use crate::store::{Change, SpaceSummary, StoreError, View, WriteError, Written};
-use crate::transport::PeerAddress;
+use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, View, Work, WriteError, Written};
+use crate::transport::{Endpoint, PeerAddress, TransportConfig};
 
 /// How a node is to run.
 #[derive(Debug)]
@@ -152,82 +164,280 @@ pub struct Peer {
     pub connected: bool,
 }
 
-/// A handle to a running node. Clones are handles to the same node.
-#[derive(Clone, Debug)]
-pub struct Node {}
+/// What the handles of one node share. The store is dropped before the claim to its folder.
+#[derive(Debug)]
+struct Shared {
+    disk: Disk,
+    ledger: Arc<Ledger>,
+    questions: mpsc::Sender<Question>,
+    landed: watch::Receiver<u64>,
+    local_address: Option<SocketAddr>,
+    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    _claim: Claim,
+}
 
-#[expect(unused_variables, clippy::unused_async)]
+/// A handle to a running node. Clones are handles to the same node, which stops when the last one is dropped.
+#[derive(Clone, Debug)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
 impl Node {
     /// Starts a node. Call it inside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
-        todo!()
+        let NodeConfig { claim, listen, cache_bytes, peers, keep_connected } = config;
+        let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
+        let endpoint = match listen {
+            Some(listen) => Some(Endpoint::bind(claim.key(), TransportConfig::new(listen, claim.reset_key()?))?),
+            None => None,
+        };
+        let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
+        let (events, received) = mpsc::unbounded_channel();
+        let (questions, asked) = mpsc::channel(64);
+        let (landing, landed) = watch::channel(0);
+        let (disk, threads) = Disk::start(&ledger, &events, landing)
+            .map_err(|error| OpenError::System { what: "cannot start a thread", error })?;
+        if let Some(endpoint) = endpoint.clone() {
+            tokio::spawn(accept(endpoint, events.clone()));
+        }
+        let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected);
+        tokio::spawn(driver.run(received, asked));
+        let threads = Mutex::new(threads);
+        let shared = Shared { disk, ledger, questions, landed, local_address, threads, _claim: claim };
+        let node = Self { shared: Arc::new(shared) };
+        for peer in peers {
+            // Only a store that fails can keep a peer from being remembered; it is dialled all the same.
+            if let Err(error) = node.add_peer(peer).await {
+                tracing::warn!(%error, "cannot remember a peer");
+            }
+        }
+        if let Some(address) = local_address.filter(|_| keep_connected) {
+            let setting = Work::Setting { name: LISTENED.to_owned(), value: address.to_string() };
+            if let Err(error) = node.commit(setting).await {
+                tracing::warn!(%error, "cannot remember where this node listens");
+            }
+        }
+        Ok(node)
     }
+
     /// This device.
     pub fn device(&self) -> DeviceId {
-        todo!()
+        self.shared.ledger.device()
     }
+
     /// The replica id under which this node writes.
     pub fn replica(&self) -> ReplicaId {
-        todo!()
+        self.shared.ledger.replica()
     }
+
     /// Where it listens, if it does.
     pub fn local_address(&self) -> Option<SocketAddr> {
-        todo!()
+        self.shared.local_address
     }
+
+    async fn commit(&self, work: Work) -> Result<Done, NodeError> {
+        let (caller, done) = oneshot::channel();
+        self.shared.disk.send(DiskJob::Commit(work, Waiter::Caller(caller)));
+        Ok(done.await.map_err(|_| NodeError::Stopping)??)
+    }
+
+    async fn ask<T>(&self, question: impl FnOnce(oneshot::Sender<T>) -> Question) -> Result<T, NodeError> {
+        let (answer, answered) = oneshot::channel();
+        self.shared.questions.send(question(answer)).await.map_err(|_| NodeError::Stopping)?;
+        answered.await.map_err(|_| NodeError::Stopping)
+    }
+
     /// Creates a space that this device owns. Durable when it returns.
     pub async fn create_space(&self, name: &str) -> Result<SpaceId, NodeError> {
-        todo!()
+        let valid = (1..=64).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        if !valid {
+            return Err(NodeError::InvalidSpaceName(name.to_owned()));
+        }
+        let mut nonce = [0; 16];
+        rand::rng().fill_bytes(&mut nonce);
+        let genesis = Genesis { creator: self.device(), nonce };
+        self.commit(Work::Create { genesis, name: name.to_owned() }).await?;
+        Ok(genesis.space())
     }
+
     /// The spaces that are held here, by name and id.
     pub fn spaces(&self) -> Result<Vec<SpaceSummary>, NodeError> {
-        todo!()
+        let mut spaces = Vec::new();
+        for space in self.shared.ledger.spaces() {
+            spaces.push(self.view(space)?.summary()?);
+        }
+        spaces.sort_by(|a, b| (&a.name, a.id).cmp(&(&b.name, b.id)));
+        Ok(spaces)
     }
+
     /// The space that a name or id means.
     pub fn find_space(&self, text: &str) -> Result<SpaceId, NodeError> {
-        todo!()
+        let mut found = self.shared.ledger.find_space(text)?;
+        match found.as_slice() {
+            [] => Err(NodeError::UnknownSpace(text.to_owned())),
+            [one] => Ok(one.id),
+            _ => {
+                // An id is never ambiguous, even if somebody gave another space that id as its name.
+                if let Some(by_id) = found.iter().find(|space| space.id.to_string() == text) {
+                    return Ok(by_id.id);
+                }
+                found.sort_by_key(|space| space.id);
+                Err(NodeError::AmbiguousSpace { name: text.to_owned(), spaces: found })
+            }
+        }
     }
+
     /// A view of a space at this instant.
     pub fn view(&self, space: SpaceId) -> Result<View, NodeError> {
-        todo!()
+        self.shared.ledger.view(space)?.ok_or_else(|| NodeError::UnknownSpace(space.to_string()))
     }
+
+    /// A space that is held here, as something to read and write.
+    pub fn space(&self, space: SpaceId) -> Result<Space, NodeError> {
+        self.view(space)?;
+        Ok(Space::new(self.clone(), space))
+    }
+
     /// Writes a transaction: all of it or nothing. Durable when it returns.
     pub async fn write(&self, space: SpaceId, requests: Vec<Request>) -> Result<Written, NodeError> {
-        todo!()
+        match self.commit(Work::Write { space, requests }).await? {
+            Done::Written(result) => Ok(result?),
+            _ => Err(NodeError::Stopping),
+        }
     }
+
     /// Waits until the feed of `space` has something after `after`, and returns it: at most `limit` changes.
     pub async fn changes(&self, space: SpaceId, after: u64, limit: usize) -> Result<Vec<Change>, NodeError> {
-        todo!()
+        let mut landed = self.shared.landed.clone();
+        loop {
+            // Marked as seen before looking, so that what lands meanwhile is not slept over.
+            landed.mark_unchanged();
+            let seen = *landed.borrow_and_update();
+            let changes = self.view(space)?.changes(after, limit)?;
+            if !changes.is_empty() {
+                return Ok(changes);
+            }
+            landed.wait_for(|landed| *landed != seen).await.map_err(|_| NodeError::Stopping)?;
+        }
     }
+
     /// Signs a ticket to a space. Only owners can.
     pub fn invite(&self, space: SpaceId, invitation: &Invitation) -> Result<SignedTicket, NodeError> {
-        todo!()
+        let summary = self.view(space)?.summary()?;
+        if summary.role != Some(Role::Owner) {
+            let role = summary.role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
+            return Err(NodeError::NotOwner { role });
+        }
+        let genesis = self.shared.ledger.genesis(space).ok_or_else(|| NodeError::UnknownSpace(space.to_string()))?;
+        let mut id = [0; 16];
+        rand::rng().fill_bytes(&mut id);
+        let lasts_ms = u64::try_from(invitation.expires.as_millis()).unwrap_or(u64::MAX);
+        let listened = match self.local_address() {
+            Some(address) => Some(address),
+            None => self.shared.ledger.setting(LISTENED)?.and_then(|address| address.parse().ok()),
+        };
+        let ticket = Ticket {
+            id,
+            genesis,
+            role: invitation.role,
+            uses: invitation.uses,
+            expires_ms: disk::wall_ms().saturating_add(lasts_ms),
+            inviter: self.device(),
+            addresses: listened.map(reachable).unwrap_or_default(),
+            name: summary.name,
+        };
+        Ok(SignedTicket::sign(ticket, self.shared.ledger.key()))
     }
+
     /// Redeems a ticket at its inviter, and holds the space from then on.
+    ///
+    /// Returns once the space has come, or after twenty seconds if it is so large that it takes longer; a running node
+    /// goes on with it.
     pub async fn join(&self, ticket: &SignedTicket) -> Result<SpaceId, JoinError> {
-        todo!()
+        let space = ticket.ticket().genesis.space();
+        let inviter = ticket.ticket().inviter;
+        if inviter == self.device() {
+            return if self.view(space).is_ok() { Ok(space) } else { Err(TicketRefusal::Unknown.into()) };
+        }
+        if ticket.ticket().expires_ms <= disk::wall_ms() {
+            return Err(JoinError::Expired);
+        }
+        let ticket = Box::new(ticket.clone());
+        self.ask(|answer| Question::Join(ticket, answer)).await?
     }
+
     /// Dials every known peer now and waits until both sides know the same, durably, or `timeout` is over.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncReport, NodeError> {
-        todo!()
+        self.ask(|answer| Question::Sync(timeout, answer)).await
     }
+
     /// What is synced with whom, what is not yet, and why.
     pub async fn status(&self) -> Result<Status, NodeError> {
-        todo!()
+        Ok(self.ask(Question::Status).await??)
     }
+
     /// Remembers a peer and dials it.
     pub async fn add_peer(&self, peer: PeerAddress) -> Result<(), NodeError> {
-        todo!()
+        self.ask(|answer| Question::AddPeer(peer, answer)).await?
     }
+
     /// Forgets a peer and closes the connection to it. Returns whether it was known.
     pub async fn remove_peer(&self, device: DeviceId) -> Result<bool, NodeError> {
-        todo!()
+        self.ask(|answer| Question::RemovePeer(device, answer)).await?
     }
+
     /// The remembered and the connected peers.
     pub async fn peers(&self) -> Result<Vec<Peer>, NodeError> {
-        todo!()
+        self.ask(Question::Peers).await
     }
-    /// Stops: finishes what is being committed, says goodbye to peers, closes the store.
+
+    /// Stops: says goodbye to peers, finishes what is being committed, and closes the store unless other handles are
+    /// still in use.
     pub async fn close(self) {
-        todo!()
+        // A loop that is gone already has stopped.
+        let _ = self.ask(Question::Stop).await;
+        if let Some(shared) = Arc::into_inner(self.shared) {
+            let Shared { disk, threads, ledger, _claim, .. } = shared;
+            drop(disk);
+            let threads = threads.into_inner().unwrap_or_default();
+            let join = || threads.into_iter().for_each(|thread| drop(thread.join()));
+            // The threads end by themselves once nobody can ask them anything; waiting for that must not block others.
+            let _ = tokio::task::spawn_blocking(join).await;
+            drop(ledger);
+        }
+    }
+}
+
+/// Under this name a node remembers where it listened last, for invitations that are made while it is not running.
+const LISTENED: &str = "listened";
+
+/// Where others can reach a node that listens at `address`.
+fn reachable(address: SocketAddr) -> Vec<String> {
+    if !address.ip().is_unspecified() {
+        return vec![address.to_string()];
+    }
+    // The address that the system would use towards the world: nothing is sent to find that out.
+    let outward = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    let outward = outward.ok().filter(|local| !local.ip().is_unspecified());
+    let local = SocketAddr::from(([127, 0, 0, 1], address.port()));
+    let outward = outward.map(|outward| SocketAddr::new(outward.ip(), address.port()));
+    outward.into_iter().chain([local]).map(|address| address.to_string()).collect()
+}
+
+/// Takes connections as they come.
+async fn accept(endpoint: Endpoint, events: mpsc::UnboundedSender<driver::Event>) {
+    while let Some(incoming) = endpoint.accept().await {
+        let events = events.clone();
+        tokio::spawn(async move {
+            let address = incoming.remote_address();
+            match incoming.establish().await {
+                Ok(connection) => drop(events.send(driver::Event::Accepted(connection))),
+                Err(error) => tracing::debug!(%address, %error, "a connection did not come about"),
+            }
+        });
     }
 }

@@ -11,7 +11,7 @@ use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, VersionVector};
 use crate::model::{CollectionName, Conflict, DeviceId, Genesis, Object, ObjectKey, Role, Segment, SpaceId, about};
 use crate::replica::Stretch;
-use crate::store::{Read, Snapshot, StoreError};
+use crate::store::{Snapshot, StoreError};
 
 /// One space at one instant. Later commits do not change it.
 pub struct View {

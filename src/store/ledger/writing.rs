@@ -12,7 +12,7 @@ use crate::model::{
     Object, ObjectKey, Operation, PackedEvent, PackedObject, Request, Role, Segment, SignedTicket, Slot, SpaceId,
     about,
 };
-use crate::replica::{Committed, Introduction, PeerMisbehaved, Rejection, SessionId, Stretch, TicketRefusal};
+use crate::replica::{Introduction, PeerMisbehaved, Rejection, SessionId, Stretch, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
 
 /// A segment of local events is closed at this size, so that no peer has to take more at once.
