@@ -7,7 +7,7 @@
 //! no two batches under way touch the same object. Each row is an update, which writes only what differs, so a
 //! repeated import costs no event, and one that was interrupted or killed is resumed by repeating it.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ pub struct Summary {
 struct Batch {
     /// The line of each row.
     lines: Vec<u64>,
-    keys: HashSet<String>,
+    keys: BTreeSet<String>,
     requests: Vec<Request>,
     bytes: usize,
 }
@@ -266,7 +266,7 @@ struct Writing<'a> {
     summary: Summary,
     under_way: JoinSet<(Vec<u64>, Result<WrittenRow, Failure>)>,
     /// The keys of each batch under way, by the line of its first row.
-    keys: Vec<(u64, HashSet<String>)>,
+    keys: Vec<(u64, BTreeSet<String>)>,
 }
 
 impl Writing<'_> {

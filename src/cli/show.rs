@@ -152,7 +152,7 @@ impl<W: Write> Show<W> {
             Answer::Created(space) => writeln!(self.to, "{}", space.id),
             Answer::Joined(space) => {
                 writeln!(self.to, "joined {} {}", space.name, space.id)?;
-                self.remark("`thence sync` fetches what is in it; a running node does so by itself");
+                self.remark("`thence sync` fetches whatever is not here yet; a running node does so by itself");
                 Ok(())
             }
             Answer::Ticket(ticket) => {
@@ -255,6 +255,7 @@ impl<W: Write> Show<W> {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
         }
+        #[expect(clippy::disallowed_methods, reason = "for people: how long ago something was")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for space in &report.spaces {
             writeln!(self.to, "\n{}", space_line(space))?;

@@ -591,9 +591,10 @@ impl Driver {
             Question::AddPeer(peer, answer) => {
                 let address = format!("{}:{}", peer.host(), peer.port());
                 // A dial that is under way knows nothing of this address, and may take its time with others.
-                let dialing = self.peers.get(peer.device()).is_some_and(|known| {
-                    known.stage == Stage::Dialing && !known.addresses.contains(&address)
-                });
+                let dialing = self
+                    .peers
+                    .get(peer.device())
+                    .is_some_and(|known| known.stage == Stage::Dialing && !known.addresses.contains(&address));
                 if let Some(endpoint) = self.endpoint.as_ref().filter(|_| dialing) {
                     self.spawn_dial(endpoint, peer.device(), vec![address.clone()]);
                 }
