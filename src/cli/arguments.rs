@@ -318,8 +318,9 @@ pub struct FieldsArguments {
     #[command(flatten)]
     pub object: ObjectArguments,
     /// A JSON object whose members are the fields; - reads it from stdin
-    #[arg(allow_negative_numbers = true)]
-    pub json: String,
+    // Not called `json`: that is the flag which holds everywhere.
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    pub fields: String,
 }
 
 /// A field and a value.

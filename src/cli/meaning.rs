@@ -38,8 +38,8 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
             expires_s: invite.expires.as_secs(),
         },
         Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()? },
-        Action::Put(FieldsArguments { object, json }) => write(object, Operation::Put(fields(json)?))?,
-        Action::Patch(FieldsArguments { object, json }) => write(object, Operation::Patch(fields(json)?))?,
+        Action::Put(FieldsArguments { object, fields }) => write(object, Operation::Put(members(fields)?))?,
+        Action::Patch(FieldsArguments { object, fields }) => write(object, Operation::Patch(members(fields)?))?,
         Action::Unset { object, fields } => {
             let paths: Result<Vec<Path>, _> = fields.iter().map(|field| field.parse()).collect();
             write(object, Operation::Unset(paths?))?
@@ -109,7 +109,7 @@ fn value(text: &str) -> Result<Json, Failure> {
 }
 
 /// The members of a JSON object.
-fn fields(text: &str) -> Result<Map<String, Json>, Failure> {
+fn members(text: &str) -> Result<Map<String, Json>, Failure> {
     let read;
     let text = if text == "-" {
         read = stdin()?;
