@@ -83,7 +83,9 @@
 //! causality. **feed**: objects by their latest change.
 
 pub mod causal;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod model;
 pub mod node;
 pub mod replica;

@@ -1,2 +1,5 @@
-//! The binary.
-fn main() {}
+//! The binary `thence`: parse, call, print.
+
+fn main() -> std::process::ExitCode {
+    thence::cli::run(std::env::args_os())
+}

@@ -1,0 +1,437 @@
+//! The words of the command line, with the help that explains them. What they mean is [`meaning`](super::meaning)'s
+//! business.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::duration;
+use crate::config::{Flags, LogFormat};
+use crate::model::{DeviceId, Role};
+use crate::transport::PeerAddress;
+
+const TEACH: &str = "\
+A first day:
+  thence space create notes                      on the first device: a space to keep objects in
+  thence put notes todo milk '{\"done\":false}'    an object: COLLECTION todo, KEY milk
+  thence node &                                  run a node, so that others can reach this device
+  thence invite notes                            print a ticket for another device
+  thence join TICKET                             on the other device: take part in the space
+  thence node --peer DEVICE_ID@HOST:7117 &       keep both in step from now on
+  thence status                                  what is synced with whom, what is not yet, and why
+
+Everything works offline. Commands use the running node of the data folder if there is one.
+
+Settings count in this order: flags, the environment (THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_JSON, THENCE_LOG,
+THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG), the file given with --config (data, listen, peers, json, log,
+log_format, cache_mib).
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timed out, 4 not found.";
+
+/// Keep objects on many devices, offline first: every write is kept, every device converges
+#[derive(Debug, Parser)]
+#[command(
+    name = "thence",
+    version,
+    after_help = TEACH,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    max_term_width = 110
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The data folder [env: THENCE_DATA] [default: the platform's folder for data]
+    #[arg(long, value_name = "DIR", global = true, help_heading = "Everywhere")]
+    data: Option<PathBuf>,
+    /// Print JSON; errors too [env: THENCE_JSON]
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    json: bool,
+    /// Read further settings from a file [env: THENCE_CONFIG]
+    #[arg(long, value_name = "FILE.toml", global = true, help_heading = "Everywhere")]
+    config: Option<PathBuf>,
+    /// How to write the log, which goes to stderr; THENCE_LOG says what, such as info or thence=debug
+    #[arg(long, value_name = "FORMAT", value_enum, global = true, help_heading = "Everywhere")]
+    log_format: Option<LogFormat>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Make the data folder a new device and print its id
+    ///
+    /// Running it again changes nothing and prints the same id. `thence node` does it by itself.
+    #[command(after_help = "Example:\n  thence init")]
+    Init,
+    /// Print the id of this device
+    #[command(after_help = "Example:\n  thence id")]
+    Id,
+    /// Run a node: keep this device in step with its peers until it is told to stop
+    ///
+    /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`. Ctrl-C and SIGTERM let it finish what it is doing.
+    #[command(after_help = "Example:\n  thence node --listen 0.0.0.0:7117 --peer DEVICE_ID@192.168.1.20:7117")]
+    Node(NodeArguments),
+    /// Remember, forget or list the devices to keep in step with
+    #[command(after_help = "Example:\n  thence peer add DEVICE_ID@relay.example.org:7117")]
+    Peer {
+        /// What to do with peers.
+        #[command(subcommand)]
+        action: PeerAction,
+    },
+    /// Create or list spaces, the units that are shared
+    #[command(after_help = "Example:\n  thence space create notes")]
+    Space {
+        /// What to do with spaces.
+        #[command(subcommand)]
+        action: SpaceAction,
+    },
+    /// Print a ticket that lets another device into a space
+    ///
+    /// Whoever holds the text can redeem it, so hand it over as you would a key. The node of this device must run
+    /// when it is redeemed.
+    #[command(
+        after_help = "Examples:\n  thence invite notes\n  thence invite notes --role reader --uses 5 --expires 12h"
+    )]
+    Invite(InviteArguments),
+    /// Redeem a ticket: take part in the space that it leads to
+    #[command(after_help = "Example:\n  thence join thence1…")]
+    Join {
+        /// The line that `thence invite` printed
+        ticket: String,
+    },
+    /// Write an object: the members of the JSON object become its fields, whatever was there before
+    ///
+    /// Nothing is printed; a put that changes nothing costs nothing.
+    #[command(
+        after_help = "Examples:\n  thence put notes todo milk '{\"done\":false}'\n  thence put notes todo milk - < milk.json"
+    )]
+    Put(FieldsArguments),
+    /// Write some fields of an object and leave the others; maps are merged member by member
+    #[command(after_help = "Example:\n  thence patch notes todo milk '{\"done\":true}'")]
+    Patch(FieldsArguments),
+    /// Remove fields of an object
+    #[command(after_help = "Example:\n  thence unset notes todo milk done /price/currency")]
+    Unset {
+        #[command(flatten)]
+        object: ObjectArguments,
+        /// Names of fields, or JSON pointers to nested ones
+        #[arg(required = true, value_name = "FIELD", allow_negative_numbers = true)]
+        fields: Vec<String>,
+    },
+    /// Add to a counter; increments of all devices count
+    #[command(
+        after_help = "Examples:\n  thence increment notes todo milk litres 2\n  thence increment notes todo milk litres -1"
+    )]
+    Increment {
+        #[command(flatten)]
+        object: ObjectArguments,
+        /// The counter: a field that does not exist yet, or a counter
+        #[arg(allow_negative_numbers = true)]
+        field: String,
+        /// How much to add: a whole number, which may be negative
+        #[arg(value_name = "N", allow_negative_numbers = true)]
+        by: i64,
+    },
+    /// Add an element to a set
+    #[command(after_help = "Example:\n  thence add notes todo milk tags '\"dairy\"'")]
+    Add(ElementArguments),
+    /// Remove an element from a set; one that is added elsewhere meanwhile stays
+    #[command(after_help = "Example:\n  thence remove notes todo milk tags '\"dairy\"'")]
+    Remove(ElementArguments),
+    /// Print an object
+    #[command(after_help = "Example:\n  thence get notes todo milk")]
+    Get {
+        #[command(flatten)]
+        object: ObjectArguments,
+    },
+    /// Delete objects: all of them, or none if one is not there
+    #[command(after_help = "Example:\n  thence delete notes todo milk bread")]
+    Delete {
+        /// The space, by name or id
+        space: String,
+        /// The collection
+        collection: String,
+        /// The objects' keys
+        #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
+        keys: Vec<String>,
+    },
+    /// List the keys of the objects
+    #[command(after_help = "Examples:\n  thence list notes\n  thence list notes todo")]
+    List(ScopeArguments),
+    /// Write every line of a JSON lines file as an object
+    ///
+    /// Each object shows its line afterwards; only what differs is written, so it can be repeated and interrupted at
+    /// will. Objects that are not in the file stay as they are.
+    #[command(
+        after_help = "Examples:\n  thence import atlas places places.jsonl --key code\n  thence import atlas places - --key code < places.jsonl"
+    )]
+    Import(ImportArguments),
+    /// Print all objects as JSON lines, sorted
+    ///
+    /// Devices that know the same print the same bytes.
+    #[command(after_help = "Examples:\n  thence export notes > notes.jsonl\n  thence export notes todo")]
+    Export(ScopeArguments),
+    /// List the fields that several devices wrote without knowing of each other
+    #[command(after_help = "Example:\n  thence conflicts notes")]
+    Conflicts {
+        /// The space, by name or id
+        space: String,
+    },
+    /// Decide a conflict: write a value over all those that the field holds
+    #[command(after_help = "Example:\n  thence resolve notes todo milk litres 3")]
+    Resolve(ElementArguments),
+    /// List, restore or discard edits that lost to a delete
+    #[command(
+        after_help = "Examples:\n  thence lost notes\n  thence lost restore notes todo milk\n  thence lost discard notes todo milk",
+        args_conflicts_with_subcommands = true,
+        subcommand_negates_reqs = true
+    )]
+    Lost {
+        /// The space whose lost edits are listed, by name or id
+        #[arg(required = true)]
+        space: Option<String>,
+        /// What to do with one of them.
+        #[command(subcommand)]
+        action: Option<LostAction>,
+    },
+    /// Print one JSON line per change, as it lands
+    ///
+    /// Each has its position on this device; --from goes on after one. Each object stands at its latest change.
+    #[command(after_help = "Examples:\n  thence watch notes\n  thence watch notes --from 0")]
+    Watch {
+        /// The space, by name or id
+        space: String,
+        /// Begin with what comes after this position; 0 is the beginning [default: what comes from now on]
+        #[arg(long, value_name = "POSITION")]
+        from: Option<u64>,
+    },
+    /// Say what is synced with whom, what is not yet, and why
+    #[command(after_help = "Examples:\n  thence status\n  thence status --check && echo all is synced")]
+    Status {
+        /// Exit with 1 when something is not as it should be
+        #[arg(long)]
+        check: bool,
+    },
+    /// Dial every known peer now and wait until all that answer are in step
+    #[command(after_help = "Example:\n  thence sync --timeout 120")]
+    Sync {
+        /// How long to wait, in seconds
+        #[arg(long, value_name = "S", default_value = "60", value_parser = duration::parse_seconds)]
+        timeout: Duration,
+    },
+    /// Print the completions for a shell
+    #[command(after_help = "Example:\n  thence completions bash > ~/.local/share/bash-completion/completions/thence")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Of `node`.
+#[derive(Debug, Args)]
+pub struct NodeArguments {
+    /// Where to listen, over UDP; port 0 picks a free one [env: THENCE_LISTEN] [default: 0.0.0.0:7117]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// A device to dial; may be repeated, and is remembered [env: THENCE_PEERS]
+    #[arg(long = "peer", value_name = "DEVICE_ID@ADDR:PORT")]
+    pub peers: Vec<PeerAddress>,
+}
+
+/// Of `peer`.
+#[derive(Debug, Subcommand)]
+pub enum PeerAction {
+    /// Remember a device, and dial it
+    Add {
+        /// The device and where it is
+        #[arg(value_name = "DEVICE_ID@ADDR:PORT")]
+        peer: PeerAddress,
+    },
+    /// Forget a device
+    Remove {
+        /// The device
+        #[arg(value_name = "DEVICE_ID", value_parser = device)]
+        device: DeviceId,
+    },
+    /// List the remembered and the connected devices
+    List,
+}
+
+/// A device id, also with the address after it, as it was added.
+fn device(text: &str) -> Result<DeviceId, crate::model::IdSyntaxError> {
+    text.split('@').next().unwrap_or_default().parse()
+}
+
+/// Of `space`.
+#[derive(Debug, Subcommand)]
+pub enum SpaceAction {
+    /// Create a space that this device owns, and print its id
+    Create {
+        /// What it is called: 1 to 64 of the characters A-Z a-z 0-9 _ . -
+        name: String,
+    },
+    /// List the spaces
+    List,
+}
+
+/// Of `invite`.
+#[derive(Debug, Args)]
+pub struct InviteArguments {
+    /// The space, by name or id
+    pub space: String,
+    /// What the other device may do: owner, writer or reader
+    #[arg(long, default_value = "writer")]
+    pub role: Role,
+    /// How many devices may redeem the ticket
+    #[arg(long, value_name = "N", default_value = "1", value_parser = clap::value_parser!(u32).range(1..))]
+    pub uses: u32,
+    /// How long the ticket is valid: 30m, 12h, 7d
+    #[arg(long, value_name = "TIME", default_value = "7d", value_parser = duration::parse)]
+    pub expires: Duration,
+}
+
+/// An object.
+#[derive(Debug, Args)]
+pub struct ObjectArguments {
+    /// The space, by name or id
+    pub space: String,
+    /// The collection
+    pub collection: String,
+    /// The object's key
+    #[arg(allow_negative_numbers = true)]
+    pub key: String,
+}
+
+/// An object and fields.
+#[derive(Debug, Args)]
+pub struct FieldsArguments {
+    #[command(flatten)]
+    pub object: ObjectArguments,
+    /// A JSON object whose members are the fields; - reads it from stdin
+    // Not called `json`: that is the flag which holds everywhere.
+    #[arg(value_name = "JSON", allow_negative_numbers = true)]
+    pub fields: String,
+}
+
+/// A field and a value.
+#[derive(Debug, Args)]
+pub struct ElementArguments {
+    #[command(flatten)]
+    pub object: ObjectArguments,
+    /// The field: a name, or a JSON pointer to a nested one
+    #[arg(allow_negative_numbers = true)]
+    pub field: String,
+    /// JSON; a text has its own quotes: '"text"'
+    #[arg(value_name = "VALUE", allow_negative_numbers = true)]
+    pub value: String,
+}
+
+/// A space, or one of its collections.
+#[derive(Debug, Args)]
+pub struct ScopeArguments {
+    /// The space, by name or id
+    pub space: String,
+    /// Only this collection
+    pub collection: Option<String>,
+}
+
+/// Of `import`.
+#[derive(Debug, Args)]
+pub struct ImportArguments {
+    /// The space, by name or id
+    pub space: String,
+    /// The collection
+    pub collection: String,
+    /// A file with one JSON object per line; - reads stdin
+    #[arg(value_name = "FILE.jsonl")]
+    pub file: PathBuf,
+    /// The field that is the object's key: a text or a whole number. It stays a field
+    #[arg(long, value_name = "FIELD")]
+    pub key: String,
+}
+
+/// Of `lost`.
+#[derive(Debug, Subcommand)]
+pub enum LostAction {
+    /// Make the object visible again, with what was left of the edit
+    Restore {
+        #[command(flatten)]
+        object: ObjectArguments,
+    },
+    /// Give the edit up
+    Discard {
+        #[command(flatten)]
+        object: ObjectArguments,
+    },
+}
+
+impl Arguments {
+    /// The settings among the arguments.
+    pub fn flags(&self) -> Flags {
+        let Global { data, json, config, log_format } = &self.global;
+        let (listen, peers) = match &self.action {
+            Action::Node(NodeArguments { listen, peers }) => (*listen, peers.clone()),
+            _ => (None, Vec::new()),
+        };
+        Flags { data: data.clone(), config: config.clone(), json: *json, log_format: *log_format, listen, peers }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from([&["thence"], words].concat())
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn lost_takes_a_space_or_what_to_do() {
+        let lost = |words: &[&str]| match parse(words).expect("usage").action {
+            Action::Lost { space, action } => (space, action),
+            other => unreachable!("{other:?}"),
+        };
+        assert!(matches!(lost(&["lost", "notes"]), (Some(space), None) if space == "notes"));
+        let (space, action) = lost(&["lost", "restore", "notes", "todo", "milk"]);
+        assert!(space.is_none());
+        assert!(matches!(action, Some(LostAction::Restore { object }) if object.key == "milk"));
+        for words in [&["lost"][..], &["lost", "restore", "notes"], &["lost", "notes", "todo"]] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_may_be_negative_and_flags_may_come_last() {
+        let arguments = parse(&["increment", "s", "c", "-1", "n", "-2", "--json"]).expect("usage");
+        assert!(arguments.flags().json);
+        assert!(matches!(arguments.action, Action::Increment { object, by: -2, .. } if object.key == "-1"));
+        assert!(parse(&["add", "s", "c", "k", "f", "-1.5e3"]).is_ok());
+        assert!(parse(&["increment", "s", "c", "k", "n", "0.5"]).is_err());
+    }
+
+    #[test]
+    fn every_command_teaches_with_an_example() {
+        for command in Arguments::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("Example"), "{}", command.get_name());
+            assert!(help.contains(&format!("thence {}", command.get_name())), "{help}");
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! The one function behind all commands: it does what a [`Command`] says with a node, and answers piece by piece.
+//!
+//! It is the same whether the node lives in this process for a moment or has been running for a year; only how the
+//! command and its answers travel differs.
+//!
+//! **Invariant**: memory stays bounded whatever a space holds. Answers go through a short queue, so whoever reads
+//! slowly slows the reading of the store, and whoever stops listening ends it.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Map, Value as Json};
+use tokio::sync::mpsc::Sender;
+
+use super::command::{
+    Answer, ChangeRow, Command, ConflictRow, Created, LostRow, ObjectRow, PeerRow, Place, Progress, SpaceRow,
+    StatusReport, SyncRow, TicketRow, Unreached, WrittenRow,
+};
+use super::failure::{Code, Failure};
+use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey};
+use crate::node::{Invitation, Node, SyncReport};
+use crate::store::View;
+
+/// How many rows one answer holds at most.
+const ROWS_MAX: usize = 256;
+/// How many bytes one answer holds before it is sent. One object more may be in it.
+const ANSWER_BYTES: usize = 64 << 10;
+/// How many changes are read at once. Each may show an object of a MiB.
+const CHANGES_MAX: usize = 64;
+/// How often a sync says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// Does what `command` says.
+///
+/// # Errors
+/// What it says of the state of things is in the failure; [`Code::OutputClosed`] if `answers` has no reader any more.
+pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) -> Result<(), Failure> {
+    match command {
+        Command::CreateSpace { name } => {
+            let id = node.create_space(&name).await?.to_string();
+            send(answers, Answer::Created(Created { id, name })).await
+        }
+        Command::ListSpaces => {
+            let node = node.clone();
+            let spaces = blocking(move || Ok(node.spaces()?)).await?;
+            let mut rows: Vec<SpaceRow> = spaces.iter().map(SpaceRow::new).collect();
+            rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+            send(answers, Answer::Spaces(rows)).await
+        }
+        Command::AddPeer { peer } => Ok(node.add_peer(peer).await?),
+        Command::RemovePeer { device } => match node.remove_peer(device).await? {
+            true => Ok(()),
+            false => Err(Failure::new(
+                Code::NotFound,
+                format!("there is no peer {device}"),
+                "`thence peer list` shows the peers",
+            )),
+        },
+        Command::ListPeers => {
+            let peers = node.peers().await?;
+            let row = |peer: crate::node::Peer| PeerRow {
+                device: peer.device.to_string(),
+                address: peer.addresses.into_iter().next(),
+                connected: peer.connected,
+            };
+            let mut rows: Vec<PeerRow> = peers.into_iter().map(row).collect();
+            rows.sort_by(|a, b| a.device.cmp(&b.device));
+            send(answers, Answer::Peers(rows)).await
+        }
+        Command::Invite { space, role, uses, expires_s } => {
+            let invitation = Invitation { role, uses, expires: Duration::from_secs(expires_s) };
+            let node = node.clone();
+            let ticket = blocking(move || Ok(node.invite(node.find_space(&space)?, &invitation)?)).await?;
+            send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
+        }
+        Command::Join { ticket } => {
+            let id = node.join(&ticket).await?.to_string();
+            send(answers, Answer::Joined(Created { id, name: ticket.ticket().name.clone() })).await
+        }
+        Command::Write { space, requests } => {
+            let found = {
+                let node = node.clone();
+                blocking(move || Ok(node.find_space(&space)?)).await?
+            };
+            let written = node.write(found, requests).await?;
+            let (changed, position) = (written.changed, written.position);
+            send(answers, Answer::Written(WrittenRow { changed, position })).await
+        }
+        Command::Get { space, collection, key } => {
+            let found = view(node, space, move |view| match view.get(&collection, &key)? {
+                Some(found) => Ok(found),
+                None => Err(not_visible(&collection, &key)),
+            });
+            send(answers, Answer::Object(ObjectRow::from(found.await?))).await
+        }
+        Command::List { space, collection } => {
+            let answers = answers.clone();
+            view(node, space, move |view| list(&view, collection.as_ref(), &answers)).await
+        }
+        Command::Export { space, collection } => {
+            let answers = answers.clone();
+            view(node, space, move |view| export(&view, collection.as_ref(), &answers)).await
+        }
+        Command::Conflicts { space } => {
+            let rows: Vec<ConflictRow> =
+                view(node, space, |view| Ok(view.conflicts()?.into_iter().flat_map(ConflictRow::of).collect())).await?;
+            send_rows(answers, rows, Answer::Conflicts).await
+        }
+        Command::Lost { space } => {
+            let rows: Vec<LostRow> =
+                view(node, space, |view| Ok(view.lost()?.into_iter().map(LostRow::from).collect())).await?;
+            send_rows(answers, rows, Answer::Lost).await
+        }
+        Command::Watch { space, after, follow } => watch(node, space, after, follow, answers).await,
+        Command::Status { check } => {
+            let report = StatusReport::from(&node.status().await?);
+            let complaints = report.complaints.len();
+            send(answers, Answer::Status(report)).await?;
+            match (check, complaints) {
+                (false, _) | (true, 0) => Ok(()),
+                (true, 1) => Err(not_as_it_should_be("one thing is")),
+                (true, many) => Err(not_as_it_should_be(&format!("{many} things are"))),
+            }
+        }
+        Command::Sync { timeout_ms, progress } => {
+            sync(node, Duration::from_millis(timeout_ms), progress, answers).await
+        }
+    }
+}
+
+fn not_as_it_should_be(what: &str) -> Failure {
+    let help = "the status names the reasons; `thence sync` dials every peer at once";
+    Failure::new(Code::NotSynced, format!("{what} not as it should be"), help)
+}
+
+fn not_visible(collection: &CollectionName, key: &ObjectKey) -> Failure {
+    InvalidEdit::NotFound { collection: collection.to_string(), key: key.to_string() }.into()
+}
+
+async fn send(answers: &Sender<Answer>, answer: Answer) -> Result<(), Failure> {
+    answers.send(answer).await.map_err(|_| Failure::nobody_listens())
+}
+
+/// Sends rows of any size in answers of bounded size.
+async fn send_rows<T: Serialize>(
+    answers: &Sender<Answer>,
+    rows: Vec<T>,
+    answer: impl Fn(Vec<T>) -> Answer,
+) -> Result<(), Failure> {
+    let (mut some, mut bytes) = (Vec::new(), 0);
+    for row in rows {
+        bytes += serde_json::to_string(&row).map_or(0, |text| text.len());
+        some.push(row);
+        if some.len() == ROWS_MAX || bytes >= ANSWER_BYTES {
+            send(answers, answer(std::mem::take(&mut some))).await?;
+            bytes = 0;
+        }
+    }
+    if some.is_empty() { Ok(()) } else { send(answers, answer(some)).await }
+}
+
+/// Reads the store where that holds up nobody else.
+async fn blocking<T: Send + 'static>(read: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| Err(Failure::bug(error)))
+}
+
+/// Reads a space at one instant.
+async fn view<T: Send + 'static>(
+    node: &Node,
+    space: String,
+    read: impl FnOnce(View) -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let node = node.clone();
+    blocking(move || read(node.view(node.find_space(&space)?)?)).await
+}
+
+/// A visitor's way to stop, with a reason if there is one.
+fn stop_on_error(result: Result<(), Failure>, outcome: &mut Result<(), Failure>) -> ControlFlow<()> {
+    *outcome = result;
+    if outcome.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+}
+
+fn list(view: &View, only: Option<&CollectionName>, answers: &Sender<Answer>) -> Result<(), Failure> {
+    let send = |rows: &mut Vec<Place>| {
+        answers.blocking_send(Answer::Places(std::mem::take(rows))).map_err(|_| Failure::nobody_listens())
+    };
+    let mut rows = Vec::new();
+    let mut outcome = Ok(());
+    view.visit(only, &mut |collection, key, _| {
+        rows.push(Place { collection: collection.to_string(), key: key.into() });
+        let result = if rows.len() == ROWS_MAX { send(&mut rows) } else { Ok(()) };
+        stop_on_error(result, &mut outcome)
+    })?;
+    outcome?;
+    if rows.is_empty() { Ok(()) } else { send(&mut rows) }
+}
+
+fn export(view: &View, only: Option<&CollectionName>, answers: &Sender<Answer>) -> Result<(), Failure> {
+    let send = |text: &mut String| {
+        answers.blocking_send(Answer::Lines(std::mem::take(text))).map_err(|_| Failure::nobody_listens())
+    };
+    let mut text = String::new();
+    let mut outcome = Ok(());
+    view.visit(only, &mut |collection, key, object| {
+        if let Some(line) = export_line(collection, &key, object) {
+            text.push_str(&line);
+        }
+        let result = if text.len() >= ANSWER_BYTES { send(&mut text) } else { Ok(()) };
+        stop_on_error(result, &mut outcome)
+    })?;
+    outcome?;
+    if text.is_empty() { Ok(()) } else { send(&mut text) }
+}
+
+/// One line of `export`. Members are sorted since the map is.
+fn export_line(collection: &CollectionName, key: &ObjectKey, object: &Object) -> Option<String> {
+    #[derive(Serialize)]
+    struct Line<'a> {
+        collection: &'a str,
+        key: &'a str,
+        fields: Map<String, Json>,
+    }
+    let line = Line { collection: collection.as_str(), key: key.as_str(), fields: object.shown()? };
+    // Maps with text keys and finite numbers always have a form in JSON.
+    serde_json::to_string(&line).ok().map(|line| line + "\n")
+}
+
+async fn watch(
+    node: &Node,
+    space: String,
+    after: Option<u64>,
+    follow: bool,
+    answers: &Sender<Answer>,
+) -> Result<(), Failure> {
+    let (space, position) = view(node, space, move |view| Ok((view.id(), view.position()?))).await?;
+    let mut after = after.unwrap_or(position);
+    send(answers, Answer::Watching { space, position: after }).await?;
+    loop {
+        let changes = if follow {
+            node.changes(space, after, CHANGES_MAX).await?
+        } else {
+            view(node, space.to_string(), move |view| Ok(view.changes(after, CHANGES_MAX)?)).await?
+        };
+        let Some(last) = changes.last() else { return Ok(()) };
+        let end = last.position;
+        let mut lines = String::new();
+        for change in changes {
+            after = change.position;
+            lines.push_str(&serde_json::to_string(&ChangeRow::new(change, node.device())).map_err(Failure::bug)?);
+            lines.push('\n');
+            if lines.len() >= ANSWER_BYTES || after == end {
+                send(answers, Answer::Changes { position: after, lines: std::mem::take(&mut lines) }).await?;
+            }
+        }
+    }
+}
+
+async fn sync(node: &Node, timeout: Duration, progress: bool, answers: &Sender<Answer>) -> Result<(), Failure> {
+    let mut syncing = std::pin::pin!(node.sync(timeout));
+    let report = loop {
+        tokio::select! {
+            report = &mut syncing => break report?,
+            () = tokio::time::sleep(PROGRESS_EVERY), if progress => {
+                let status = node.status().await?;
+                let peers = || status.spaces.iter().flat_map(|space| &space.peers);
+                let behind_events = peers().map(|peer| peer.behind_events).sum();
+                let ahead_events = peers().map(|peer| peer.ahead_events).sum();
+                send(answers, Answer::Progress(Progress { behind_events, ahead_events })).await?;
+            }
+        }
+    };
+    let outcome = judge(&report);
+    let SyncReport { synced, unfinished, unreached } = report;
+    let texts = |devices: Vec<crate::model::DeviceId>| devices.iter().map(ToString::to_string).collect();
+    let unreached = unreached.into_iter().map(|(device, reason)| Unreached { device: device.to_string(), reason });
+    let row = SyncRow { synced: texts(synced), unfinished: texts(unfinished), unreached: unreached.collect() };
+    send(answers, Answer::Synced(row)).await?;
+    outcome
+}
+
+/// Whether a sync did what it was for.
+fn judge(report: &SyncReport) -> Result<(), Failure> {
+    let SyncReport { synced, unfinished, unreached } = report;
+    if !unfinished.is_empty() {
+        let message = format!("the time was over before everything was synced; not finished: {}", unfinished.len());
+        let help =
+            "repeat it, it goes on where it was; --timeout gives it more time; `thence status` says what is left";
+        return Err(Failure::new(Code::TimedOut, message, help));
+    }
+    if synced.is_empty() && !unreached.is_empty() {
+        let help =
+            "see to it that a node runs there and that its address is right (`thence peer list`), then repeat it";
+        return Err(Failure::new(Code::TimedOut, "no peer was reached", help));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::DeviceId;
+
+    #[test]
+    fn a_sync_is_done_when_all_that_were_reached_are_in_step() {
+        let device = DeviceId::from_bytes([1; 32]);
+        let away = vec![(device, "nobody answers".to_owned())];
+        let report = |synced: usize, unfinished: usize, unreached: usize| SyncReport {
+            synced: vec![device; synced],
+            unfinished: vec![device; unfinished],
+            unreached: away[..unreached].to_vec(),
+        };
+        assert_eq!(judge(&report(0, 0, 0)), Ok(()), "nobody is known");
+        assert_eq!(judge(&report(1, 0, 1)), Ok(()), "one of two was reached");
+        for (synced, unfinished, unreached) in [(0, 0, 1), (1, 1, 0), (0, 1, 0)] {
+            let failure = judge(&report(synced, unfinished, unreached)).expect_err("not done");
+            assert_eq!(failure.code.exit_code(), 3);
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! `thence node`: a node that runs until it is told to stop.
+
+use std::io::Write as _;
+
+use super::failure::{Code, Failure};
+use super::interrupt::Interrupt;
+use super::reach::PATIENCE;
+use super::serve::serve;
+use super::socket::Listener;
+use crate::config::Settings;
+use crate::node::{DataFolder, Node, NodeConfig};
+
+/// Runs a node on the data folder, which is initialised if it is absent or empty.
+pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failure> {
+    let folder = DataFolder::new(&settings.data);
+    let claim = {
+        let folder = folder.clone();
+        let claiming = tokio::task::spawn_blocking(move || {
+            folder.init()?;
+            folder.claim_for_node(PATIENCE)
+        });
+        claiming.await.map_err(Failure::bug)??
+    };
+    let mut config = NodeConfig::new(claim);
+    config.listen = Some(settings.listen);
+    config.cache_bytes = settings.cache_bytes;
+    config.peers.clone_from(&settings.peers);
+    let node = Node::open(config).await?;
+    let served = serve_until(&folder, &node, interrupt).await;
+    tracing::info!("stopping");
+    node.close().await;
+    served
+}
+
+async fn serve_until(folder: &DataFolder, node: &Node, interrupt: &Interrupt) -> Result<(), Failure> {
+    let path = folder.socket();
+    let listener = Listener::bind(&path).map_err(|error| {
+        let help = "a data folder must lie on a local disk, where sockets can be made: name another with --data DIR";
+        Failure::new(Code::Folder, format!("{}: {error}", path.display()), help)
+    })?;
+    let address = node.local_address().ok_or_else(|| Failure::bug("a node without an address"))?;
+    // Whoever started the node may have lost interest in this line; that is no reason to stop.
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "ready {} {address}", node.device()).and_then(|()| stdout.flush());
+    drop(stdout);
+    tracing::info!(device = %node.device(), %address, "ready");
+    serve(node, listener, interrupt.wanted()).await;
+    Ok(())
+}

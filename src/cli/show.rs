@@ -1,0 +1,482 @@
+//! How answers look: plain aligned text for people, one document for scripts.
+//!
+//! **Invariant**: stdout holds only what was asked for. Remarks go to stderr, and only where a person reads it.
+//! A reader that has seen enough (`| head`) ends the command without a word.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use serde_json::Value as Json;
+
+use super::command::{Answer, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow};
+use super::duration;
+use super::failure::{Code, Failure};
+
+/// Prints answers.
+pub struct Show<W> {
+    to: W,
+    json: bool,
+    /// Whether a person reads stderr.
+    remarks: bool,
+    /// Whether answers are members of one array, and whether one was printed already.
+    array: Option<bool>,
+    /// What it is called when nothing is listed.
+    nothing: &'static str,
+    progress: Option<ProgressBar>,
+}
+
+/// What went wrong with the output.
+pub fn output(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::nobody_listens(),
+        _ => Failure::new(Code::File, format!("cannot write the answer: {error}"), "see where the output goes to"),
+    }
+}
+
+impl<W: Write> Show<W> {
+    /// Prints the answers of `command`.
+    pub fn new(to: W, json: bool, command: &Command) -> Self {
+        let array = match command {
+            Command::ListSpaces
+            | Command::ListPeers
+            | Command::List { .. }
+            | Command::Conflicts { .. }
+            | Command::Lost { .. } => json.then_some(false),
+            _ => None,
+        };
+        let nothing = match command {
+            Command::ListSpaces => "no spaces yet: `thence space create NAME` or `thence join TICKET`",
+            Command::ListPeers => "no peers yet: `thence peer add DEVICE_ID@ADDR:PORT`",
+            Command::List { .. } => "no objects",
+            Command::Conflicts { .. } => "no conflicts",
+            Command::Lost { .. } => "no edits were lost",
+            _ => "",
+        };
+        let remarks = io::stderr().is_terminal() && !json;
+        Self { to, json, remarks, array, nothing, progress: None }
+    }
+
+    /// Prints an answer.
+    pub fn answer(&mut self, answer: Answer) -> Result<(), Failure> {
+        match self.print(answer) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(output(error)),
+        }
+    }
+
+    /// Ends the document. Call it when the command is done, or has failed after it had answered.
+    pub fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(progress) = self.progress.take() {
+            progress.finish_and_clear();
+        }
+        let end = match self.array {
+            Some(true) => writeln!(self.to, "]"),
+            Some(false) => writeln!(self.to, "[]"),
+            None => Ok(()),
+        };
+        if !self.nothing.is_empty() {
+            self.remark(self.nothing);
+        }
+        end.and_then(|()| self.to.flush()).map_err(output)
+    }
+
+    /// Ends the output of a command that failed: what was answered stays, nothing is added but the end of an array.
+    pub fn abandon(&mut self) -> Result<(), Failure> {
+        self.nothing = "";
+        self.array = self.array.filter(|begun| *begun);
+        self.finish()
+    }
+
+    fn remark(&self, text: &str) {
+        if self.remarks {
+            eprintln!("{text}");
+        }
+    }
+
+    fn print(&mut self, answer: Answer) -> io::Result<()> {
+        match answer {
+            Answer::Progress(progress) => {
+                let bar = self.progress.get_or_insert_with(|| spinner("syncing"));
+                bar.set_message(match (progress.behind_events, progress.ahead_events) {
+                    (0, 0) => "syncing".to_owned(),
+                    (behind, ahead) => format!("syncing; to receive: {behind} events, to send: {ahead}"),
+                });
+                bar.tick();
+                Ok(())
+            }
+            Answer::Lines(lines) | Answer::Changes { lines, .. } => self.to.write_all(lines.as_bytes()),
+            Answer::Watching { .. } => Ok(()),
+            answer if self.json => self.print_json(answer),
+            answer => self.print_text(answer),
+        }
+    }
+
+    fn print_json(&mut self, answer: Answer) -> io::Result<()> {
+        match answer {
+            Answer::Spaces(rows) => self.members(&rows),
+            Answer::Peers(rows) => self.members(&rows),
+            Answer::Places(rows) => self.members(&rows),
+            Answer::Conflicts(rows) => self.members(&rows),
+            Answer::Lost(rows) => self.members(&rows),
+            Answer::Created(row) | Answer::Joined(row) => self.document(&row),
+            Answer::Ticket(row) => self.document(&row),
+            Answer::Written(row) => self.document(&row),
+            Answer::Object(row) => self.document(&row),
+            Answer::Status(report) => self.document(&report),
+            Answer::Synced(row) => self.document(&row),
+            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+        }
+    }
+
+    fn document(&mut self, document: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.to, document)?;
+        writeln!(self.to)
+    }
+
+    /// Members of the one array that a listing is.
+    fn members(&mut self, rows: &[impl Serialize]) -> io::Result<()> {
+        for row in rows {
+            let before = if self.array == Some(true) { ",\n" } else { "[" };
+            self.to.write_all(before.as_bytes())?;
+            self.array = Some(true);
+            serde_json::to_writer(&mut self.to, row)?;
+        }
+        self.nothing = if rows.is_empty() { self.nothing } else { "" };
+        Ok(())
+    }
+
+    fn print_text(&mut self, answer: Answer) -> io::Result<()> {
+        match answer {
+            Answer::Created(space) => writeln!(self.to, "{}", space.id),
+            Answer::Joined(space) => {
+                writeln!(self.to, "joined {} {}", space.name, space.id)?;
+                self.remark("`thence sync` fetches whatever is not here yet; a running node does so by itself");
+                Ok(())
+            }
+            Answer::Ticket(ticket) => {
+                writeln!(self.to, "{}", ticket.ticket)?;
+                if ticket.addresses.is_empty() {
+                    self.remark(
+                        "nobody can redeem it yet: this device has no address. Run `thence node` and invite again",
+                    );
+                }
+                Ok(())
+            }
+            Answer::Written(written) => {
+                if written.changed == 0 {
+                    self.remark("no change");
+                }
+                Ok(())
+            }
+            Answer::Spaces(rows) => self.table(rows.iter().map(|row| {
+                [row.name.clone(), row.id.clone(), role(row.role.as_deref()), count(row.objects, "object")]
+            })),
+            Answer::Peers(rows) => self.table(rows.iter().map(|row| {
+                let address = row.address.clone().unwrap_or_else(|| "no address known".to_owned());
+                [row.device.clone(), address, if row.connected { "connected" } else { "not connected" }.to_owned()]
+            })),
+            Answer::Places(rows) => {
+                self.table(rows.iter().map(|Place { collection, key }| [collection.clone(), key.clone()]))
+            }
+            Answer::Lost(rows) => {
+                let fields = |row: &LostRow| Json::Object(row.fields.clone()).to_string();
+                self.table(rows.iter().map(|row| [row.collection.clone(), row.key.clone(), fields(row)]))
+            }
+            Answer::Conflicts(rows) => self.table(rows.iter().map(|row| {
+                let ConflictRow { collection, key, field, values, .. } = row;
+                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
+                let shown = format!("{}  (shown; also: {})", values[0], values[1..].join(", "));
+                [collection.clone(), key.clone(), field.clone(), shown]
+            })),
+            Answer::Object(object) => {
+                serde_json::to_writer_pretty(&mut self.to, &object.fields)?;
+                writeln!(self.to)?;
+                for conflict in &object.conflicts {
+                    let values: Vec<String> = conflict.values.iter().map(ToString::to_string).collect();
+                    self.remark(&format!("conflict in {}: {}", conflict.field, values.join(" or ")));
+                }
+                Ok(())
+            }
+            Answer::Status(report) => self.status(&report),
+            Answer::Synced(row) => self.synced(&row),
+            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+        }
+    }
+
+    /// Columns as wide as what stands in them.
+    fn table<const N: usize>(&mut self, rows: impl Iterator<Item = [String; N]> + Clone) -> io::Result<()> {
+        let mut widths = [0; N];
+        for row in rows.clone() {
+            for (width, cell) in widths.iter_mut().zip(&row) {
+                *width = cell.chars().count().max(*width);
+            }
+        }
+        for row in rows {
+            let mut line = String::new();
+            for (width, cell) in widths.iter().zip(&row) {
+                line.push_str(&format!("{cell:width$}  "));
+            }
+            writeln!(self.to, "{}", line.trim_end())?;
+            self.nothing = "";
+        }
+        Ok(())
+    }
+
+    fn synced(&mut self, row: &SyncRow) -> io::Result<()> {
+        if let Some(progress) = self.progress.take() {
+            progress.finish_and_clear();
+        }
+        if row.synced.is_empty() && row.unfinished.is_empty() && row.unreached.is_empty() {
+            return writeln!(
+                self.to,
+                "no peers are known: `thence peer add DEVICE_ID@ADDR:PORT`, or `thence join TICKET`"
+            );
+        }
+        for device in &row.synced {
+            writeln!(self.to, "synced with {device}")?;
+        }
+        for device in &row.unfinished {
+            eprintln!("not finished with {device}");
+        }
+        for peer in &row.unreached {
+            eprintln!("not reached: {}: {}", peer.device, peer.reason);
+        }
+        Ok(())
+    }
+
+    fn status(&mut self, report: &StatusReport) -> io::Result<()> {
+        writeln!(self.to, "{}", headline(report))?;
+        if let Some(failure) = &report.storage_failure {
+            writeln!(self.to, "storage: {failure}")?;
+        }
+        match &report.listening {
+            Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
+            None => writeln!(self.to, "device {}, no node running", report.device)?,
+        }
+        #[expect(clippy::disallowed_methods, reason = "for people: how long ago something was")]
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for space in &report.spaces {
+            writeln!(self.to, "\n{}", space_line(space))?;
+            self.table(space.peers.iter().map(|peer| peer_cells(peer, now)))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a person wants to know first.
+fn headline(report: &StatusReport) -> String {
+    let peers = report.spaces.iter().map(|space| space.peers.len()).sum::<usize>();
+    match report.complaints.len() {
+        0 if report.spaces.is_empty() => "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned(),
+        0 if peers == 0 => "all is kept here, and nowhere else yet: nobody else takes part".to_owned(),
+        0 => "all is synced".to_owned(),
+        1 => "not all is as it should be".to_owned(),
+        many => format!("not all is as it should be, in {many} places"),
+    }
+}
+
+fn space_line(space: &SpaceReport) -> String {
+    let SpaceReport { id, name, role: of, objects, bytes, conflicts, lost, .. } = space;
+    let mut line = format!("{name}  {id}  {}  {}  {}", role(of.as_deref()), count(*objects, "object"), size(*bytes));
+    if *conflicts > 0 {
+        line.push_str(&format!("  {} (`thence conflicts {name}`)", count(*conflicts, "conflict")));
+    }
+    if *lost > 0 {
+        line.push_str(&format!("  {} (`thence lost {name}`)", count(*lost, "lost edit")));
+    }
+    line
+}
+
+fn peer_cells(peer: &PeerReport, now: Duration) -> [String; 5] {
+    let last = match peer.last_synced_ms {
+        Some(ms) => format!("in step {}", duration::ago(now.saturating_sub(Duration::from_millis(ms)))),
+        None => "never in step yet".to_owned(),
+    };
+    let distance = match (peer.behind_events, peer.ahead_events) {
+        (0, 0) => String::new(),
+        (behind, 0) => format!("{behind} to receive"),
+        (0, ahead) => format!("{ahead} to send"),
+        (behind, ahead) => format!("{behind} to receive, {ahead} to send"),
+    };
+    [format!("  {}", peer.device), peer.state.clone(), distance, last, peer.reason.clone().unwrap_or_default()]
+}
+
+fn role(role: Option<&str>) -> String {
+    role.unwrap_or("role unknown yet").to_owned()
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn size(bytes: u64) -> String {
+    #[expect(clippy::cast_precision_loss, reason = "for people, one digit after the point")]
+    let scaled = |unit: u64| bytes as f64 / unit as f64;
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", scaled(1 << 10)),
+        1_048_576..1_073_741_824 => format!("{:.1} MiB", scaled(1 << 20)),
+        _ => format!("{:.1} GiB", scaled(1 << 30)),
+    }
+}
+
+/// Something that turns while nobody knows how long it takes. It shows on a terminal only.
+pub fn spinner(message: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {msg}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+    ProgressBar::new_spinner().with_style(style).with_message(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cli::command::{Created, FieldConflict, ObjectRow, SpaceRow, Unreached, WrittenRow};
+
+    fn shown(json: bool, command: &Command, answers: Vec<Answer>) -> String {
+        let mut text = Vec::new();
+        let mut show = Show::new(&mut text, json, command);
+        for answer in answers {
+            show.answer(answer).expect("memory");
+        }
+        show.finish().expect("memory");
+        String::from_utf8(text).expect("text")
+    }
+
+    fn place(key: &str) -> Place {
+        Place { collection: "places".to_owned(), key: key.to_owned() }
+    }
+
+    fn list() -> Command {
+        Command::List { space: "atlas".to_owned(), collection: None }
+    }
+
+    #[test]
+    fn a_listing_is_one_array_however_many_pieces_it_comes_in() {
+        assert_eq!(shown(true, &list(), vec![]), "[]\n");
+        let pieces = vec![Answer::Places(vec![place("fez"), place("haifa")]), Answer::Places(vec![place("kyoto")])];
+        let text = shown(true, &list(), pieces.clone());
+        let document: Json = serde_json::from_str(&text).expect("one document");
+        assert_eq!(document[2], json!({"collection": "places", "key": "kyoto"}));
+        assert_eq!(shown(false, &list(), pieces), "places  fez\nplaces  haifa\nplaces  kyoto\n");
+        assert_eq!(shown(false, &list(), vec![]), "");
+    }
+
+    #[test]
+    fn spaces_look_as_promised() {
+        let row =
+            SpaceRow { id: "ab".repeat(16), name: "atlas".to_owned(), role: Some("owner".to_owned()), objects: 2 };
+        let text = shown(true, &Command::ListSpaces, vec![Answer::Spaces(vec![row.clone()])]);
+        let expected = json!([{"id": row.id, "name": "atlas", "role": "owner", "objects": 2}]);
+        assert_eq!(serde_json::from_str::<Json>(&text).expect("one document"), expected);
+        let text = shown(false, &Command::ListSpaces, vec![Answer::Spaces(vec![row.clone()])]);
+        assert_eq!(text, format!("atlas  {}  owner  2 objects\n", row.id));
+    }
+
+    #[test]
+    fn a_write_says_nothing_on_stdout() {
+        let written = Answer::Written(WrittenRow { changed: 0, position: 7 });
+        let command = Command::Write { space: "atlas".to_owned(), requests: vec![] };
+        assert_eq!(shown(false, &command, vec![written.clone()]), "");
+        assert_eq!(shown(true, &command, vec![written]), "{\"changed\":0,\"position\":7}\n");
+        let created = Answer::Created(Created { id: "ab".repeat(16), name: "atlas".to_owned() });
+        assert_eq!(shown(false, &list(), vec![created]), "ab".repeat(16) + "\n", "the id, alone");
+    }
+
+    #[test]
+    fn an_object_names_its_conflicts_only_if_it_has_some() {
+        let object = |conflicts| {
+            let fields = serde_json::Map::from_iter([("a".to_owned(), json!(1))]);
+            Answer::Object(ObjectRow { collection: "c".to_owned(), key: "k".to_owned(), fields, conflicts })
+        };
+        let text = shown(true, &list_get(), vec![object(vec![])]);
+        assert_eq!(text, "{\"collection\":\"c\",\"key\":\"k\",\"fields\":{\"a\":1}}\n");
+        let conflict = FieldConflict { field: "a".to_owned(), values: vec![json!(1), json!(2)], winner: json!(1) };
+        let text = shown(true, &list_get(), vec![object(vec![conflict])]);
+        assert!(text.ends_with("\"conflicts\":[{\"field\":\"a\",\"values\":[1,2],\"winner\":1}]}\n"), "{text}");
+    }
+
+    fn list_get() -> Command {
+        let key = "k".parse().expect("a key");
+        Command::Get {
+            space: "s".to_owned(),
+            collection: crate::model::CollectionName::user("c").expect("a name"),
+            key,
+        }
+    }
+
+    #[test]
+    fn a_sync_without_peers_says_so() {
+        let command = Command::Sync { timeout_ms: 1, progress: false };
+        let text = shown(false, &command, vec![Answer::Synced(SyncRow::default())]);
+        assert!(text.starts_with("no peers are known"), "{text}");
+        let away = Unreached { device: "d".to_owned(), reason: "nobody answers".to_owned() };
+        let row = SyncRow { unreached: vec![away], ..SyncRow::default() };
+        let text = shown(true, &command, vec![Answer::Synced(row)]);
+        let expected =
+            json!({"synced": [], "unfinished": [], "unreached": [{"device": "d", "reason": "nobody answers"}]});
+        assert_eq!(serde_json::from_str::<Json>(&text).expect("one document"), expected);
+    }
+
+    fn report(peers: Vec<PeerReport>, complaints: usize) -> StatusReport {
+        let space = SpaceReport {
+            id: "ab".repeat(16),
+            name: "atlas".to_owned(),
+            role: Some("owner".to_owned()),
+            objects: 1,
+            bytes: 2048,
+            vector: [("cd".repeat(16), 3)].into(),
+            conflicts: 0,
+            lost: 1,
+            peers,
+        };
+        StatusReport {
+            device: "ef".repeat(32),
+            replica: "cd".repeat(16),
+            listening: None,
+            storage_failure: None,
+            spaces: vec![space],
+            complaints: vec!["something".to_owned(); complaints],
+        }
+    }
+
+    #[test]
+    fn a_status_says_first_whether_all_is_synced() {
+        let peer = |state: &str, reason: Option<&str>| PeerReport {
+            device: "12".repeat(32),
+            state: state.to_owned(),
+            behind_events: 0,
+            ahead_events: 2,
+            last_synced_ms: None,
+            reason: reason.map(str::to_owned),
+        };
+        let command = Command::Status { check: false };
+        let text = shown(false, &command, vec![Answer::Status(report(vec![], 0))]);
+        assert!(text.starts_with("all is kept here, and nowhere else yet"), "{text}");
+        assert!(text.contains("1 object  2.0 KiB  1 lost edit (`thence lost atlas`)"), "{text}");
+        let text = shown(false, &command, vec![Answer::Status(report(vec![peer("synced", None)], 0))]);
+        assert!(text.starts_with("all is synced\n"), "{text}");
+        let offline = vec![peer("offline", Some("nobody answers"))];
+        let text = shown(false, &command, vec![Answer::Status(report(offline, 1))]);
+        assert!(text.starts_with("not all is as it should be\n"), "{text}");
+        assert!(text.contains("offline  2 to send  never in step yet  nobody answers\n"), "{text}");
+    }
+
+    #[test]
+    fn a_reader_who_leaves_ends_it_quietly() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut show = Show::new(Closed, true, &list());
+        let failure = show.answer(Answer::Lines("line\n".to_owned())).expect_err("a broken pipe");
+        assert_eq!((failure.code, failure.code.exit_code()), (Code::OutputClosed, 0));
+    }
+}
