@@ -209,7 +209,8 @@ impl Settings {
     }
 
     fn platform_folder() -> Option<PathBuf> {
-        directories::ProjectDirs::from("", "", "thence").map(|folders| folders.data_dir().to_owned())
+        let base = etcetera::choose_base_strategy().ok()?;
+        Some(etcetera::BaseStrategy::data_dir(&base).join("thence"))
     }
 }
 

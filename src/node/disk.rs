@@ -129,7 +129,8 @@ impl Committer {
             };
             if self.failed && self.ledger.reopen().is_ok() {
                 self.failed = false;
-                let _ = self.events.send(Event::StorageRecovered);
+                // The commit that failed may be there after all: the protocol hears what is held now.
+                let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
             }
             let Some(first) = first else { continue };
             let group: Vec<_> = std::iter::once(first).chain(jobs.try_iter().take(GROUP_MAX - 1)).collect();

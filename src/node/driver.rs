@@ -15,7 +15,8 @@ use super::disk::{Disk, DiskJob, Waiter, wall_ms};
 use super::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use super::wire::Wire;
 use super::{JoinError, NodeError, Peer, SyncReport};
-use crate::model::{DeviceId, SignedTicket, SpaceId};
+use crate::causal::Known;
+use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
 use crate::replica::{
     Channel, Input, Introduction, LinkState, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
 };
@@ -43,8 +44,8 @@ pub(super) enum Event {
     Committed { report: Report, admitted: Vec<(SessionId, Result<Introduction, TicketRefusal>)> },
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
     StorageFailed { message: String, stopped: bool },
-    /// The store works again.
-    StorageRecovered,
+    /// The store works again, and holds this.
+    StorageRecovered { held: Vec<(SpaceId, u64, Known, Access)> },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
@@ -252,9 +253,12 @@ impl Driver {
                 }
                 self.handle(Input::CommitFailed);
             }
-            Event::StorageRecovered => {
+            Event::StorageRecovered { held } => {
                 tracing::info!("storage works again");
                 self.storage_failure = None;
+                for (space, revision, known, access) in held {
+                    self.handle(Input::Held { space, revision, known, access });
+                }
             }
             Event::Fetched { session, space, stretches } => {
                 self.handle(Input::Fetched { session, space, stretches });
