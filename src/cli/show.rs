@@ -280,7 +280,7 @@ fn headline(report: &StatusReport) -> String {
     } else if all.is_empty() {
         "all is kept here, and nowhere else yet: nobody else takes part".to_owned()
     } else if !waiting.is_empty() {
-        format!("not all is synced: out of step are {} of {}", waiting.len(), count(all.len() as u64, "device"))
+        format!("not synced with {} of {}", waiting.len(), count(all.len() as u64, "peer"))
     } else if report.complaints.is_empty() {
         "all is synced".to_owned()
     } else {
@@ -471,7 +471,7 @@ mod tests {
         assert!(text.starts_with("all is synced\n"), "{text}");
         let offline = vec![peer("offline", Some("nobody answers"))];
         let text = shown(false, &command, vec![Answer::Status(report(offline, 1))]);
-        assert!(text.starts_with("not all is synced: out of step are 1 of 1 device\n"), "{text}");
+        assert!(text.starts_with("not synced with 1 of 1 peer\n"), "{text}");
         assert!(text.contains("offline  2 to send  never in step yet  nobody answers\n"), "{text}");
     }
 
