@@ -3,7 +3,7 @@
 //! **Invariant**: the loop never waits for a disk or a peer. Commits and reads run on the disk threads, frames on
 //! their connections' tasks; everything comes back as an [`Event`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,8 @@ struct Session {
 struct Syncing {
     answer: oneshot::Sender<SyncReport>,
     peers: Vec<DeviceId>,
+    /// The sessions that were asked for all that their peers know by now.
+    probed: BTreeSet<SessionId>,
     reach_until: Instant,
     until: Instant,
     redial_at: Instant,
@@ -473,6 +475,9 @@ impl Driver {
             for &device in &sync.peers {
                 match self.session_of(device) {
                     Some((session, state)) if state.greeted => {
+                        if sync.probed.insert(session) {
+                            self.handle(Input::Probe { session });
+                        }
                         if self.replica.is_synced(session) {
                             report.synced.push(device);
                         } else {
@@ -633,7 +638,8 @@ impl Driver {
                 let peers: Vec<DeviceId> = self.peers.iter().map(|(device, _)| device).collect();
                 let now = Instant::now();
                 let (until, reach_until) = (now + timeout, now + REACH_WITHIN.min(timeout));
-                self.syncs.push(Syncing { answer, peers, reach_until, until, redial_at: now });
+                let probed = BTreeSet::new();
+                self.syncs.push(Syncing { answer, peers, probed, reach_until, until, redial_at: now });
             }
             // Taken by the loop itself.
             Question::Stop(answer) => self.stopping.push(answer),

@@ -42,6 +42,8 @@ pub(super) struct Link {
     /// What was sent and is not acknowledged, with its size.
     in_flight: VecDeque<(Dot, usize)>,
     pub(super) in_flight_bytes: usize,
+    /// The probe that the peer has not answered yet.
+    pub(super) awaiting: Option<u64>,
     /// Whether a read of the log is under way.
     pub(super) fetching: bool,
     /// When to acknowledge what came from others.

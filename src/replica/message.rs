@@ -43,6 +43,10 @@ pub enum Message {
     Segments(Vec<ByteBuf>),
     /// These are durable here, and everything below them.
     Ack(Vec<Dot>),
+    /// Asks for everything that the receiver has to say by now on this channel, and then for [`Message::Probed`].
+    Probe(u64),
+    /// The answer to [`Message::Probe`]: all that was known when it came has been said before this.
+    Probed(Probed),
     /// The space will not be exchanged in this session as things are.
     Refuse(Refusal),
 }
@@ -109,6 +113,15 @@ pub struct Know {
     pub knowledge: Knowledge,
 }
 
+/// The answer to [`Message::Probe`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probed {
+    /// The number that the probe bore.
+    pub nonce: u64,
+    /// How many spaces the sender has opened in this session by now.
+    pub spaces: u64,
+}
+
 /// Why a space is not exchanged. Variants are only ever appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
@@ -151,6 +164,8 @@ impl Message {
             Self::Segments(_) => 18,
             Self::Ack(_) => 19,
             Self::Refuse(_) => 20,
+            Self::Probe(_) => 21,
+            Self::Probed(_) => 22,
         }
     }
 
@@ -166,6 +181,8 @@ impl Message {
             Self::Segments(segments) => codec::encode(segments),
             Self::Ack(dots) => codec::encode(dots),
             Self::Refuse(refusal) => codec::encode(refusal),
+            Self::Probe(nonce) => codec::encode(nonce),
+            Self::Probed(probed) => codec::encode(probed),
         }
     }
 
@@ -188,6 +205,8 @@ impl Message {
             18 => of("segments", body, Self::Segments),
             19 => of("ack", body, Self::Ack),
             20 => of("refuse", body, Self::Refuse),
+            21 => of("probe", body, Self::Probe),
+            22 => of("probed", body, Self::Probed),
             _ if critical => Err(InvalidMessage::Unknown { kind }),
             _ => Ok(None),
         }

@@ -30,7 +30,7 @@ use serde_bytes::ByteBuf;
 use self::link::Link;
 pub use self::link::LinkState;
 pub use self::message::{
-    Channel, Hello, Introduction, InvalidMessage, Know, Message, Open, PROTOCOL_VERSION, Refusal, TicketRefusal,
+    Channel, Hello, Introduction, InvalidMessage, Know, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
@@ -213,6 +213,13 @@ pub enum Input {
         /// What lies next in the log; none if the read failed.
         stretches: Option<Vec<Stretch>>,
     },
+    /// Ask a peer for all that it knows by now; [`Replica::is_synced`] waits for the answer.
+    ///
+    /// What a peer said last may be some time ago: it takes its time to say what it got from others.
+    Probe {
+        /// The session.
+        session: SessionId,
+    },
     /// Redeem a ticket at a peer.
     Redeem {
         /// The session with its inviter.
@@ -326,6 +333,9 @@ struct Session {
     offered: Option<u64>,
     /// The spaces that it did open.
     opened: BTreeSet<SpaceId>,
+    /// The number of the last probe, and whether its answer on the control channel is still to come.
+    probe: u64,
+    awaiting: bool,
     links: BTreeMap<SpaceId, Link>,
 }
 
@@ -391,6 +401,7 @@ impl Replica {
             Input::Redeem { session, ticket } => {
                 self.send(session, Channel::Control, Message::Redeem(ByteBuf::from(ticket)));
             }
+            Input::Probe { session } => self.probe(session),
             Input::Admitted { session, answer } => {
                 if self.sessions.contains_key(&session) {
                     self.send(session, Channel::Control, Message::Redeemed(answer));
@@ -461,8 +472,12 @@ impl Replica {
         let all_opened = session.offered.is_some_and(|offered| session.opened.len() as u64 >= offered);
         session.hello.is_some()
             && all_opened
+            && !session.awaiting
             && session.links.iter().all(|(space, link)| match self.spaces.get(space) {
-                Some(space) => matches!(link.state(&space.vector), LinkState::Synced | LinkState::Refused(_)),
+                Some(space) => {
+                    let state = link.state(&space.vector);
+                    link.awaiting.is_none() && matches!(state, LinkState::Synced | LinkState::Refused(_))
+                }
                 None => true,
             })
     }
@@ -490,7 +505,9 @@ impl Replica {
 
     fn connect(&mut self, session: SessionId, peer: DeviceId) {
         let links = BTreeMap::new();
-        self.sessions.insert(session, Session { peer, hello: None, offered: None, opened: BTreeSet::new(), links });
+        let opened = BTreeSet::new();
+        let fresh = Session { peer, hello: None, offered: None, opened, probe: 0, awaiting: false, links };
+        self.sessions.insert(session, fresh);
         let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
         self.send(session, Channel::Control, Message::Hello(hello));
         let granted: Vec<SpaceId> =
@@ -541,6 +558,14 @@ impl Replica {
             }
             (Channel::Control, Message::Redeemed(answer)) => {
                 self.outputs.push_back(Output::Redeemed { session, answer });
+                Ok(())
+            }
+            (channel, Message::Probe(nonce)) => {
+                self.on_probe(session, channel, nonce);
+                Ok(())
+            }
+            (channel, Message::Probed(probed)) => {
+                self.on_probed(session, channel, probed);
                 Ok(())
             }
             (Channel::Space(space), Message::Open(open)) => self.on_open(session, space, open),
@@ -753,6 +778,50 @@ impl Replica {
         }
         self.reschedule(session, space);
         Ok(())
+    }
+
+    fn probe(&mut self, session: SessionId) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        state.probe += 1;
+        state.awaiting = true;
+        let nonce = state.probe;
+        let open = |(_, link): &(&SpaceId, &mut Link)| link.opened && link.refused.is_none();
+        let spaces = state.links.iter_mut().filter(open).map(|(space, link)| {
+            link.awaiting = Some(nonce);
+            Channel::Space(*space)
+        });
+        let channels: Vec<Channel> = std::iter::once(Channel::Control).chain(spaces).collect();
+        for channel in channels {
+            self.send(session, channel, Message::Probe(nonce));
+        }
+    }
+
+    /// Says everything that could have waited a little longer, and then that this was all.
+    fn on_probe(&mut self, session: SessionId, channel: Channel, nonce: u64) {
+        if let Channel::Space(space) = channel
+            && self.link(session, space).is_some_and(|link| link.opened)
+        {
+            self.acknowledge(session, space);
+            self.pump(session, space);
+        }
+        let spaces = self.sessions.get(&session).map_or(0, |state| state.links.len() as u64);
+        self.send(session, channel, Message::Probed(Probed { nonce, spaces }));
+    }
+
+    fn on_probed(&mut self, session: SessionId, channel: Channel, probed: Probed) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        match channel {
+            Channel::Control if state.probe == probed.nonce => {
+                state.awaiting = false;
+                state.offered = state.offered.max(Some(probed.spaces));
+            }
+            Channel::Control => {}
+            Channel::Space(space) => {
+                if let Some(link) = state.links.get_mut(&space) {
+                    link.awaiting.take_if(|nonce| *nonce == probed.nonce);
+                }
+            }
+        }
     }
 
     fn on_ack(&mut self, session: SessionId, space: SpaceId, dots: Vec<Dot>) -> Result<(), PeerMisbehaved> {
