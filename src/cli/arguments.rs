@@ -124,7 +124,8 @@ pub enum Action {
     },
     /// Write an object: the members of the JSON object become its fields, whatever was there before
     ///
-    /// Nothing is printed; a put that changes nothing costs nothing.
+    /// Nothing is printed. A put counts as a write even if the object looks the same afterwards: it also beats a delete
+    /// that somebody else made meanwhile.
     #[command(
         after_help = "Examples:\n  thence put notes todo milk '{\"done\":false}'\n  thence put notes todo milk - < milk.json"
     )]
