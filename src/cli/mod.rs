@@ -2,14 +2,14 @@
 //!
 //! | part | what |
 //! |---|---|
-//! | [`arguments`] | the words and their help |
-//! | [`meaning`] | words → a checked [`Command`](command::Command) |
-//! | [`reach`] | who does it: the running node of the data folder, or this process |
-//! | [`execute`] | does it, with a node; the one path for all commands |
-//! | [`show`] | answers → text or JSON |
-//! | [`serve`], [`socket`], [`wire`] | how a running node is asked |
-//! | [`import`], [`watch`], [`node`] | what is more than one question |
-//! | [`failure`] | exit codes, and errors that say what to do |
+//! | `arguments` | the words and their help |
+//! | `meaning` | words → a checked `Command` |
+//! | `reach` | who does it: the running node of the data folder, or this process |
+//! | `execute` | does it, with a node; the one path for all commands |
+//! | `show` | answers → text or JSON |
+//! | `serve`, `socket`, `wire` | how a running node is asked |
+//! | `import`, `watch`, `node` | what is more than one question |
+//! | `failure` | exit codes, and errors that say what to do |
 //!
 //! **Invariant**: stdout holds only what was asked for; errors, remarks, progress and logs go to stderr.
 //!

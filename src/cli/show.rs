@@ -160,8 +160,9 @@ impl<W: Write> Show<W> {
             Answer::Ticket(ticket) => {
                 writeln!(self.to, "{}", ticket.ticket)?;
                 if ticket.addresses.is_empty() {
-                    self.remark(
-                        "nobody can redeem it yet: this device has no address. Run `thence node` and invite again",
+                    // Said to scripts too: the ticket looks good and leads nowhere.
+                    eprintln!(
+                        "nobody can redeem this: the device has no address yet; run `thence node`, then invite again"
                     );
                 }
                 Ok(())
@@ -187,9 +188,9 @@ impl<W: Write> Show<W> {
                 self.table(rows.iter().map(|row| [row.collection.clone(), row.key.clone(), fields(row)]))
             }
             Answer::Conflicts(rows) => self.table(rows.iter().map(|row| {
-                let ConflictRow { collection, key, field, values, .. } = row;
-                let values: Vec<String> = values.iter().map(ToString::to_string).collect();
-                let shown = format!("{}  (shown; also: {})", values[0], values[1..].join(", "));
+                let ConflictRow { collection, key, field, values, winner } = row;
+                let others: Vec<String> = values.iter().skip(1).map(ToString::to_string).collect();
+                let shown = format!("{winner}  (shown; also: {})", others.join(", "));
                 [collection.clone(), key.clone(), field.clone(), shown]
             })),
             Answer::Object(object) => {
