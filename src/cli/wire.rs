@@ -89,8 +89,6 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::cli::command::{Command, SyncRow};
     use crate::model::{CollectionName, Operation, Request};

@@ -214,7 +214,7 @@ fn a_grant_has_one_key() {
     let device = DeviceKey::from_secret(&[1; 32]).device();
     let grant = Grant { device, role: Role::Writer, ticket: Some([3; 16]) };
     let key = Grant::key(device);
-    let mut draft = Draft::new(CollectionName::grants(), key.clone(), Object::new(), Dot::new(A, 1), 1);
+    let mut draft = Draft::new(CollectionName::grants(), key.clone(), Object::new(), Dot::new(ReplicaId::from_bytes([1; 16]), 1), 1);
     draft.put(&grant.to_fields()).expect("well formed");
     let object = draft.object().clone();
     assert_eq!(Grant::from_object(key.as_str(), &object), Some(grant.clone()));
