@@ -14,20 +14,26 @@ use crate::model::{DeviceId, Role};
 use crate::transport::PeerAddress;
 
 const TEACH: &str = "\
-A first day:
-  thence space create notes                      on the first device: a space to keep objects in
-  thence put notes todo milk '{\"done\":false}'    an object: COLLECTION todo, KEY milk
-  thence node &                                  run a node, so that others can reach this device
-  thence invite notes                            print a ticket for another device
-  thence join TICKET                             on the other device: take part in the space
-  thence node --peer DEVICE_ID@HOST:7117 &       keep both in step from now on
-  thence status                                  what is synced with whom, what is not yet, and why
+On the first device:
+  thence node                    run a node, so that others can reach this device
+  thence space create notes      in another terminal: a space to keep objects in
+  thence put notes todo milk '{\"done\":false}'
+                                 write an object: collection todo, key milk
+  thence invite notes            print a ticket for another device
+On the other:
+  thence init
+  thence join TICKET             take part in the space
+  thence node                    keep it in step from now on
+  thence status                  what is synced with whom, what is not yet, and why
 
-Everything works offline. Commands use the running node of the data folder if there is one.
+Everything works offline too. A command asks the running node of the data
+folder if there is one, and otherwise opens the store itself.
 
-Settings count in this order: flags, the environment (THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_JSON, THENCE_LOG,
-THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG), the file given with --config (data, listen, peers, json, log,
-log_format, cache_mib).
+A setting is taken from the first of these that has it:
+  flags
+  THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_JSON, THENCE_LOG,
+  THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG in the environment
+  data, listen, peers, json, log, log_format, cache_mib in the --config file
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timed out, 4 not found.";
 
@@ -60,8 +66,15 @@ struct Global {
     /// Read further settings from a file [env: THENCE_CONFIG]
     #[arg(long, value_name = "FILE.toml", global = true, help_heading = "Everywhere")]
     config: Option<PathBuf>,
-    /// How to write the log, which goes to stderr; THENCE_LOG says what, such as info or thence=debug
-    #[arg(long, value_name = "FORMAT", value_enum, global = true, help_heading = "Everywhere")]
+    /// Log to stderr as text or json; THENCE_LOG says what, such as info or thence=debug
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        hide_possible_values = true,
+        global = true,
+        help_heading = "Everywhere"
+    )]
     log_format: Option<LogFormat>,
 }
 
@@ -97,8 +110,8 @@ pub enum Action {
     },
     /// Print a ticket that lets another device into a space
     ///
-    /// Whoever holds the text can redeem it, so hand it over as you would a key. The node of this device must run
-    /// when it is redeemed.
+    /// Whoever holds the text can redeem it, so hand it over as you would a key. The node of this device must be
+    /// running when that happens.
     #[command(
         after_help = "Examples:\n  thence invite notes\n  thence invite notes --role reader --uses 5 --expires 12h"
     )]
@@ -111,7 +124,8 @@ pub enum Action {
     },
     /// Write an object: the members of the JSON object become its fields, whatever was there before
     ///
-    /// Nothing is printed; a put that changes nothing costs nothing.
+    /// Nothing is printed. A put counts as a write even if the object looks the same afterwards: it also beats a delete
+    /// that somebody else made meanwhile.
     #[command(
         after_help = "Examples:\n  thence put notes todo milk '{\"done\":false}'\n  thence put notes todo milk - < milk.json"
     )]

@@ -127,8 +127,20 @@ impl Failure {
     }
 
     /// The object of JSON that stands for it.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!({"error": {"code": self.code, "message": self.message, "help": self.help}})
+    pub fn to_json(&self) -> String {
+        #[derive(Serialize)]
+        struct Members<'a> {
+            code: Code,
+            message: &'a str,
+            help: &'a str,
+        }
+        #[derive(Serialize)]
+        struct Document<'a> {
+            error: Members<'a>,
+        }
+        let error = Members { code: self.code, message: &self.message, help: &self.help };
+        // Texts always have a form in JSON.
+        serde_json::to_string(&Document { error }).unwrap_or_default()
     }
 }
 
@@ -254,7 +266,7 @@ impl From<InvalidEdit> for Failure {
         let (code, help) = match &error {
             InvalidEdit::NotFound { .. } => (
                 Code::NotFound,
-                "`thence list SPACE COLLECTION` shows the keys, `thence put` makes a new object; nothing was written",
+                "`thence list SPACE COLLECTION` shows the keys that are there, `thence put` makes a new object",
             ),
             InvalidEdit::NotLost { .. } => (Code::NotFound, "`thence lost SPACE` shows what was; nothing was written"),
             InvalidEdit::NoSuchField { .. } => (
@@ -375,10 +387,10 @@ mod tests {
 
     #[test]
     fn the_object_has_its_three_members() {
-        let json = Failure::from(NodeError::UnknownSpace("x".to_owned())).to_json();
-        assert_eq!(json["error"]["code"], "not_found");
-        assert_eq!(json["error"]["message"], "there is no space x here");
-        assert!(json["error"]["help"].as_str().is_some_and(|help| help.contains("space list")));
+        let text = Failure::from(NodeError::UnknownSpace("x".to_owned())).to_json();
+        let start = r#"{"error":{"code":"not_found","message":"there is no space x here","help":"`thence space list`"#;
+        assert!(text.starts_with(start), "{text}");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("one document");
         assert_eq!(json["error"].as_object().map(serde_json::Map::len), Some(3));
     }
 

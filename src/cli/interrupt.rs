@@ -1,9 +1,16 @@
-//! Ctrl-C and SIGTERM: the first asks to end in good order, the second ends at once.
+//! Ctrl-C and SIGTERM: the first asks to end in good order; another one, later, ends at once.
+//!
+//! Shells and service managers may well send both at the same time, so what follows within a second is the same wish.
+
+use std::io::IsTerminal;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 /// The exit code of a process that ends without order, as shells have it: 128 + SIGINT.
 const AT_ONCE: i32 = 130;
+/// How long signals are one and the same wish.
+const ONE_WISH: Duration = Duration::from_secs(1);
 
 /// Tells whether the user wants an end.
 #[derive(Clone, Debug)]
@@ -17,6 +24,15 @@ impl Interrupt {
         tokio::spawn(async move {
             signals.next().await;
             let _ = sender.send(true);
+            let again = async {
+                loop {
+                    signals.next().await
+                }
+            };
+            let _ = tokio::time::timeout(ONE_WISH, again).await;
+            if std::io::stderr().is_terminal() {
+                eprintln!("finishing what is under way; Ctrl-C again to stop at once");
+            }
             signals.next().await;
             std::process::exit(AT_ONCE);
         });

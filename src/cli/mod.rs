@@ -91,11 +91,7 @@ fn refuse(error: &clap::Error, json: bool) -> ExitCode {
 
 fn tell(failure: &Failure, json: bool) -> ExitCode {
     if failure.code != Code::OutputClosed {
-        let text = if json {
-            failure.to_json().to_string()
-        } else {
-            format!("error: {}\nhelp: {}", failure.message, failure.help)
-        };
+        let text = if json { failure.to_json() } else { format!("error: {}\nhelp: {}", failure.message, failure.help) };
         // Without stderr there is nobody to tell; the exit code still says it.
         let _ = writeln!(io::stderr(), "{text}");
     }

@@ -96,7 +96,10 @@ async fn converse(node: &Node, socket: Socket, mut seen: watch::Receiver<bool>) 
             tokio::select! {
                 outcome = answer(node, command, &mut to) => outcome,
                 // A client says nothing more: this ends when it hangs up, or sends what nobody asked for.
-                _ = from.read_u8() => return,
+                more = from.read_u8() => match more {
+                    Ok(_) => Err(refused("a connection carries one command; the first was begun".to_owned())),
+                    Err(_) => return,
+                },
                 // Everything else is finished: said to be stopping, its client would ask somebody else to do it again.
                 _ = seen.wait_for(|stopping| *stopping), if waits => Err(stopping()),
             }

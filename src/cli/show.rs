@@ -3,6 +3,7 @@
 //! **Invariant**: stdout holds only what was asked for. Remarks go to stderr, and only where a person reads it.
 //! A reader that has seen enough (`| head`) ends the command without a word.
 
+use std::collections::BTreeSet;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -13,6 +14,7 @@ use serde_json::Value as Json;
 use super::command::{Answer, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow};
 use super::duration;
 use super::failure::{Code, Failure};
+use crate::node::PeerState;
 
 /// Prints answers.
 pub struct Show<W> {
@@ -267,13 +269,22 @@ impl<W: Write> Show<W> {
 
 /// What a person wants to know first.
 fn headline(report: &StatusReport) -> String {
-    let peers = report.spaces.iter().map(|space| space.peers.len()).sum::<usize>();
-    match report.complaints.len() {
-        0 if report.spaces.is_empty() => "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned(),
-        0 if peers == 0 => "all is kept here, and nowhere else yet: nobody else takes part".to_owned(),
-        0 => "all is synced".to_owned(),
-        1 => "not all is as it should be".to_owned(),
-        many => format!("not all is as it should be, in {many} places"),
+    let peers = || report.spaces.iter().flat_map(|space| &space.peers);
+    let all: BTreeSet<&str> = peers().map(|peer| peer.device.as_str()).collect();
+    let waiting: BTreeSet<&str> =
+        peers().filter(|peer| peer.state != PeerState::Synced.as_str()).map(|peer| peer.device.as_str()).collect();
+    if report.storage_failure.is_some() {
+        "nothing can be written at the moment".to_owned()
+    } else if report.spaces.is_empty() {
+        "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned()
+    } else if all.is_empty() {
+        "all is kept here, and nowhere else yet: nobody else takes part".to_owned()
+    } else if !waiting.is_empty() {
+        format!("not synced with {} of {}", waiting.len(), count(all.len() as u64, "peer"))
+    } else if report.complaints.is_empty() {
+        "all is synced".to_owned()
+    } else {
+        report.complaints.join("; ")
     }
 }
 
@@ -460,7 +471,7 @@ mod tests {
         assert!(text.starts_with("all is synced\n"), "{text}");
         let offline = vec![peer("offline", Some("nobody answers"))];
         let text = shown(false, &command, vec![Answer::Status(report(offline, 1))]);
-        assert!(text.starts_with("not all is as it should be\n"), "{text}");
+        assert!(text.starts_with("not synced with 1 of 1 peer\n"), "{text}");
         assert!(text.contains("offline  2 to send  never in step yet  nobody answers\n"), "{text}");
     }
 

@@ -34,7 +34,7 @@ pub async fn watch(reach: &Reach, space: String, from: Option<u64>, mut to: impl
         }
         let host = tokio::select! {
             host = reach.find(false, Instant::now() + PATIENCE) => host,
-            () = reach.interrupt.wanted() => return Ok(()),
+            () = enough(reach) => return Ok(()),
         };
         let running = matches!(host, Ok(Host::Running(_)));
         let command = Command::Watch { space: space.clone(), after, follow: running };
@@ -56,7 +56,7 @@ pub async fn watch(reach: &Reach, space: String, from: Option<u64>, mut to: impl
             Ok(Host::Here(node)) => reach.ask_here(node, &command, &mut each).await,
             Ok(Host::Running(connection)) => tokio::select! {
                 outcome = connection.ask(&command, &mut each) => outcome,
-                () = reach.interrupt.wanted() => return Ok(()),
+                () = enough(reach) => return Ok(()),
             },
         };
         seen = if running { None } else { modified(reach).map(|time| (time, Instant::now())) };
@@ -81,8 +81,35 @@ fn passes(code: Code) -> bool {
 async fn pause(reach: &Reach) -> bool {
     tokio::select! {
         () = tokio::time::sleep(LOOK_AGAIN) => true,
-        () = reach.interrupt.wanted() => false,
+        () = enough(reach) => false,
     }
+}
+
+/// Waits until the user or the reader has enough. Where changes are rare, a write would notice only much later that
+/// nobody reads any more.
+async fn enough(reach: &Reach) {
+    tokio::select! {
+        () = reach.interrupt.wanted() => {}
+        () = reader_gone() => {}
+    }
+}
+
+#[cfg(unix)]
+async fn reader_gone() {
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+    #[expect(deprecated, reason = "what replaces it is unsafe; stdout stays open and the same, which is all it needs")]
+    let stdout = AsyncFd::with_interest(std::io::stdout(), Interest::ERROR);
+    // Files cannot be waited for, and nobody reads them at the other end.
+    match stdout {
+        Ok(stdout) if stdout.ready(Interest::ERROR).await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+#[cfg(not(unix))]
+async fn reader_gone() {
+    std::future::pending().await
 }
 
 /// When the store was last written to.
