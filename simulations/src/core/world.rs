@@ -797,12 +797,12 @@ impl World<'_> {
     /// touch (or all), the feed.
     fn read_on(&mut self, node: usize, all: bool) -> Result<(), Failure> {
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
-        let views = views(&process.ledger).at(node)?;
+        let (owner, views) = (process.ledger.replica(), views(&process.ledger).at(node)?);
         for view in views {
             let space = view.id();
             let Node { shelves, followers, .. } = &mut self.nodes[node];
             let shelf = shelves.entry(space).or_default();
-            let mut touched = self.history.read_on(shelf, &view).at(node)?;
+            let mut touched = self.history.read_on(owner, shelf, &view).at(node)?;
             if all {
                 touched = self.history.objects(space).cloned().collect();
             }
