@@ -304,7 +304,7 @@ mod tests {
     #[test]
     fn a_sync_is_done_when_all_that_were_reached_are_in_step() {
         let device = DeviceId::from_bytes([1; 32]);
-        let away = vec![(device, "nobody answers".to_owned())];
+        let away = [(device, "nobody answers".to_owned())];
         let report = |synced: usize, unfinished: usize, unreached: usize| SyncReport {
             synced: vec![device; synced],
             unfinished: vec![device; unfinished],
