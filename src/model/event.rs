@@ -5,6 +5,7 @@
 //! verifies. The two are different marks: what is left out must never count as known.
 
 use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
 
 use super::mutation::{Malformed, Mutation, PackedMutation, Roster};
 use super::{CollectionName, ObjectKey};
@@ -59,6 +60,9 @@ struct Header {
     collections: Vec<CollectionName>,
     /// The object of each mutation: a node that leaves a mutation out still knows what it touches.
     touched: Vec<(u32, ObjectKey)>,
+    /// Room for what later releases say of an event without changing what it does, such as the id under which a client
+    /// asked for it: type and bytes, each type once. It is hashed and forwarded; unknown types are ignored.
+    remarks: Vec<(u32, ByteBuf)>,
 }
 
 impl Event {
@@ -87,8 +91,15 @@ impl Event {
             })
             .collect();
         let replicas = roster.replicas()[1..].to_vec();
-        let header =
-            codec::encode(&Header { depth, replicas, dependencies: packed_dependencies, collections, touched });
+        let remarks = Vec::new();
+        let header = codec::encode(&Header {
+            depth,
+            replicas,
+            dependencies: packed_dependencies,
+            collections,
+            touched,
+            remarks,
+        });
         let packed = PackedEvent { header, bodies };
         let hash = packed.hash(previous);
         (Self { dot, previous, hash, depth, dependencies, mutations }, packed)
@@ -100,7 +111,9 @@ impl Event {
         let header: Header = codec::decode("event header", &packed.header)?;
         let malformed = Malformed { what: "event header" };
         let roster: Roster = std::iter::once(dot.replica).chain(header.replicas.iter().copied()).collect();
-        let in_order = header.collections.is_sorted_by(|a, b| a < b) && header.touched.is_sorted_by(|a, b| a < b);
+        let in_order = header.collections.is_sorted_by(|a, b| a < b)
+            && header.touched.is_sorted_by(|a, b| a < b)
+            && header.remarks.is_sorted_by(|a, b| a.0 < b.0);
         if roster.replicas().len() != header.replicas.len() + 1
             || !in_order
             || header.touched.len() != packed.bodies.len()

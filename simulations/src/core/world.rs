@@ -10,7 +10,7 @@ use thence::store::{Done, Ledger, LedgerError, Report, StoreError, View, Work};
 use super::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
     Broken, Deadline, Export, History, ObjectName, Shelf, Violation, check_alike, check_claim, check_dots,
-    check_in_flight, check_object, check_reopened, check_sent, check_silence,
+    check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
 };
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Side, Trace, What};
 
@@ -76,6 +76,8 @@ struct World<'a> {
     members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
+    /// How often each node opened each space in each session.
+    openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
     history: History,
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
@@ -100,6 +102,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         spaces: Vec::new(),
         members: Vec::new(),
         answered: BTreeSet::new(),
+        openings: BTreeMap::new(),
         history: History::default(),
         deadline: None,
         quiet: (0, 0),
@@ -651,6 +654,13 @@ impl World<'_> {
     fn send(&mut self, node: usize, session: SessionId, channel: Channel, message: &Message) -> Result<(), Failure> {
         if let Channel::Space(space) = channel {
             self.check_said(node, session, space, message)?;
+            if matches!(message, Message::Open(_)) {
+                let openings = self.openings.entry((session, space, node)).or_default();
+                *openings += 1;
+                if self.scenario.is_faultless() {
+                    check_openings(*openings).at(node)?;
+                }
+            }
         }
         let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };
         let arrival = Arrival { session, to, channel, kind: message.kind(), body: message.body() };
@@ -797,12 +807,12 @@ impl World<'_> {
     /// touch (or all), the feed.
     fn read_on(&mut self, node: usize, all: bool) -> Result<(), Failure> {
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
-        let views = views(&process.ledger).at(node)?;
+        let (owner, views) = (process.ledger.replica(), views(&process.ledger).at(node)?);
         for view in views {
             let space = view.id();
             let Node { shelves, followers, .. } = &mut self.nodes[node];
             let shelf = shelves.entry(space).or_default();
-            let mut touched = self.history.read_on(shelf, &view).at(node)?;
+            let mut touched = self.history.read_on(owner, shelf, &view).at(node)?;
             if all {
                 touched = self.history.objects(space).cloned().collect();
             }

@@ -23,3 +23,13 @@ pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdi
     let detail = format!("{messages} messages for {missing} missing events and {sessions} sessions, over {allowed}");
     broken("no storms", detail)
 }
+
+/// Whether a node opens a space no more often in one session than a world without faults can need: at first, after a
+/// refusal because a grant came later here or there, and once more in answer. More means that something was lost that
+/// nothing lost.
+pub(crate) fn check_openings(openings: u64) -> Verdict {
+    if openings <= 3 {
+        return Ok(());
+    }
+    broken("no stalls without a fault", format!("a space is opened {openings} times in one session"))
+}

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use thence::causal::{Dot, EventHash, VersionVector};
+use thence::causal::{Dot, EventHash, ReplicaId, VersionVector};
 use thence::model::{CollectionName, Event, Mutation, ObjectKey, Segment, SpaceId};
 use thence::replica::Stretch;
 use thence::store::View;
@@ -23,6 +23,8 @@ pub(crate) struct History {
     pub(super) hashes: BTreeMap<(SpaceId, Dot), EventHash>,
     events: BTreeMap<(SpaceId, Dot), Event>,
     pub(super) mutations: BTreeMap<(SpaceId, ObjectName), Vec<Placed>>,
+    /// What the author of each event knew when it wrote it.
+    pub(super) pasts: BTreeMap<(SpaceId, Dot), VersionVector>,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -42,6 +44,10 @@ impl History {
         Some((stretch.first, stretch.last))
     }
 
+    pub(super) fn depth(&self, space: SpaceId, dot: Dot) -> Option<u64> {
+        self.events.get(&(space, dot)).map(|event| event.depth)
+    }
+
     pub(crate) fn event_count(&self) -> usize {
         self.events.len()
     }
@@ -51,10 +57,15 @@ impl History {
         self.mutations.keys().filter(move |(of, _)| *of == space).map(|(_, name)| name)
     }
 
-    /// Reads what `view` has beyond what `shelf` holds, and checks it on the way.
+    /// Reads what `view`, on the disk of `owner`, has beyond what `shelf` holds, and checks it on the way.
     ///
     /// Returns the objects that these events touch.
-    pub(crate) fn read_on(&mut self, shelf: &mut Shelf, view: &View) -> Result<Vec<ObjectName>, Broken> {
+    pub(crate) fn read_on(
+        &mut self,
+        owner: ReplicaId,
+        shelf: &mut Shelf,
+        view: &View,
+    ) -> Result<Vec<ObjectName>, Broken> {
         let space = view.id();
         let stretches = match view.log_after(&shelf.vector, usize::MAX) {
             Ok(stretches) => stretches,
@@ -72,6 +83,10 @@ impl History {
                     return broken("readable log", format!("the log says it has {dot:?}, but not where"));
                 };
                 causal_order::check_next(shelf, event)?;
+                if dot.replica == owner && !self.pasts.contains_key(&(space, dot)) {
+                    let past = causal_order::check_past(self, space, shelf, event)?;
+                    self.pasts.insert((space, dot), past);
+                }
                 shelf.log.push(dot);
                 shelf.vector.advance(dot);
                 let names = event.mutations.iter().map(|mutation| (mutation.collection.clone(), mutation.key.clone()));

@@ -16,7 +16,7 @@ mod one_event;
 
 use std::fmt;
 
-pub(crate) use self::bounds::{check_in_flight, check_silence};
+pub(crate) use self::bounds::{check_in_flight, check_openings, check_silence};
 pub(crate) use self::convergence::{Export, check_alike};
 pub(crate) use self::durability::{check_reopened, check_sent};
 pub(crate) use self::equation::check_object;

@@ -340,6 +340,12 @@ impl Scenario {
         Ok(())
     }
 
+    /// Whether nothing goes wrong in it.
+    pub fn is_faultless(&self) -> bool {
+        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Redeem { .. });
+        self.items.iter().all(|item| faultless(&item.what))
+    }
+
     /// Whether every node and space that is named exists.
     fn check(&self) -> Result<(), String> {
         let nodes = |what: &What| match *what {
