@@ -124,7 +124,12 @@ impl DataFolder {
 
     /// Makes it a data folder with a new device, unless it is one already.
     pub fn init(&self) -> Result<DeviceId, FolderError> {
-        fs::create_dir_all(&self.path).map_err(system(&self.path))?;
+        let mut folders = fs::DirBuilder::new();
+        folders.recursive(true);
+        // Whoever may look into the folder may read the store. One that is there already is its owner's choice.
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
+        folders.create(&self.path).map_err(system(&self.path))?;
         if !self.exists() {
             // Locks may be there from a process that is initialising it at the same time.
             let foreign = |entry: io::Result<fs::DirEntry>| {
