@@ -159,6 +159,8 @@ pub enum Answer {
     Spaces(Vec<SpaceRow>),
     /// All peers.
     Peers(Vec<PeerRow>),
+    /// The peer that was added or removed.
+    Peer(NamedPeer),
     /// A ticket.
     Ticket(TicketRow),
     /// The space that a ticket led to.
@@ -397,7 +399,6 @@ pub struct ChangeRow {
     /// What happened.
     pub op: ChangeOp,
     /// Its fields, if it is there.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub fields: Option<Map<String, Json>>,
     /// Whose event it was: `local` or a device.
     pub by: String,
@@ -455,6 +456,16 @@ pub struct SpaceReport {
     pub peers: Vec<PeerReport>,
 }
 
+/// A peer that was added, with its address, or removed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NamedPeer {
+    /// The device.
+    pub device: String,
+    /// Where it is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
 /// How a space stands with a peer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PeerReport {
@@ -470,6 +481,14 @@ pub struct PeerReport {
     pub last_synced_ms: Option<u64>,
     /// Why it is not in step, if it is not.
     pub reason: Option<String>,
+}
+
+impl PeerReport {
+    /// Whether nothing is to be done; see [`PeerStatus::is_well`].
+    pub fn is_well(&self) -> bool {
+        let nothing_waits = self.ahead_events == 0 && self.behind_events == 0 && self.last_synced_ms.is_some();
+        self.state == "synced" || (self.state == "offline" && nothing_waits)
+    }
 }
 
 impl From<&Status> for StatusReport {

@@ -14,8 +14,8 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::Sender;
 
 use super::command::{
-    Answer, ChangeRow, Command, ConflictRow, Created, LostRow, ObjectRow, PeerRow, Place, Progress, SpaceRow,
-    StatusReport, SyncRow, TicketRow, Unreached, WrittenRow,
+    Answer, ChangeRow, Command, ConflictRow, Created, LostRow, NamedPeer, ObjectRow, PeerRow, Place, Progress,
+    SpaceRow, StatusReport, SyncRow, TicketRow, Unreached, WrittenRow,
 };
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey};
@@ -48,9 +48,16 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
             send(answers, Answer::Spaces(rows)).await
         }
-        Command::AddPeer { peer } => Ok(node.add_peer(peer).await?),
+        Command::AddPeer { peer } => {
+            let named = NamedPeer {
+                device: peer.device().to_string(),
+                address: Some(format!("{}:{}", peer.host(), peer.port())),
+            };
+            node.add_peer(peer).await?;
+            send(answers, Answer::Peer(named)).await
+        }
         Command::RemovePeer { device } => match node.remove_peer(device).await? {
-            true => Ok(()),
+            true => send(answers, Answer::Peer(NamedPeer { device: device.to_string(), address: None })).await,
             false => Err(Failure::new(
                 Code::NotFound,
                 format!("there is no peer {device}"),

@@ -334,6 +334,7 @@ impl From<NodeError> for Failure {
                 "ask an owner of the space to invite, or to make this device one",
             ),
             NodeError::InvalidSpaceName(_) => Self::usage(message, "choose another name"),
+            NodeError::OwnDevice => Self::new(Code::Usage, message, "give the id and address of another device"),
             NodeError::Stopping => Self::new(Code::Stopping, message, "repeat the command when it has stopped"),
         }
     }

@@ -14,7 +14,6 @@ use serde_json::Value as Json;
 use super::command::{Answer, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow};
 use super::duration;
 use super::failure::{Code, Failure};
-use crate::node::PeerState;
 
 /// Prints answers.
 pub struct Show<W> {
@@ -123,6 +122,7 @@ impl<W: Write> Show<W> {
             Answer::Conflicts(rows) => self.members(&rows),
             Answer::Lost(rows) => self.members(&rows),
             Answer::Created(row) | Answer::Joined(row) => self.document(&row),
+            Answer::Peer(row) => self.document(&row),
             Answer::Ticket(row) => self.document(&row),
             Answer::Written(row) => self.document(&row),
             Answer::Object(row) => self.document(&row),
@@ -152,6 +152,7 @@ impl<W: Write> Show<W> {
     fn print_text(&mut self, answer: Answer) -> io::Result<()> {
         match answer {
             Answer::Created(space) => writeln!(self.to, "{}", space.id),
+            Answer::Peer(_) => Ok(()),
             Answer::Joined(space) => {
                 writeln!(self.to, "joined {} {}", space.name, space.id)?;
                 self.remark("`thence sync` fetches whatever is not here yet; a running node does so by itself");
@@ -272,8 +273,7 @@ impl<W: Write> Show<W> {
 fn headline(report: &StatusReport) -> String {
     let peers = || report.spaces.iter().flat_map(|space| &space.peers);
     let all: BTreeSet<&str> = peers().map(|peer| peer.device.as_str()).collect();
-    let waiting: BTreeSet<&str> =
-        peers().filter(|peer| peer.state != PeerState::Synced.as_str()).map(|peer| peer.device.as_str()).collect();
+    let waiting: BTreeSet<&str> = peers().filter(|peer| !peer.is_well()).map(|peer| peer.device.as_str()).collect();
     if report.storage_failure.is_some() {
         "nothing can be written at the moment".to_owned()
     } else if report.spaces.is_empty() {

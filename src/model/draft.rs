@@ -190,6 +190,9 @@ impl Draft {
     pub fn increment(&mut self, path: &Path, by: i64) -> Result<(), InvalidEdit> {
         self.require_kind(path, FieldKind::Counter)?;
         self.require_room(path)?;
+        if by == 0 && self.now.kind(path) == Some(FieldKind::Counter) {
+            return Ok(());
+        }
         let me = self.dot.replica;
         let overflow = || InvalidEdit::Overflow { field: path.to_string() };
         let field = self.now.field(path);
@@ -356,7 +359,13 @@ impl Draft {
     /// Whether `path` is a counter or set and `json` what it shows; anything else is refused there.
     fn repeats_counter_or_set(&self, path: &Path, json: &Json) -> Result<bool, InvalidEdit> {
         if self.require_no_counter_or_set(path).is_ok() {
-            return Ok(false);
+            // A value written over a map must not take the counters and sets in it away without a word either.
+            let counts = |slot: &Slot| matches!(slot, Slot::Counter { .. } | Slot::Set(_) | Slot::Element { .. });
+            let nested = self.now.within(path).find(|((slot, _), _)| counts(slot) && slot.path() != Some(path));
+            return match nested.and_then(|((slot, _), _)| Some((slot.path()?, kind_of(slot)?))) {
+                Some((nested, is)) => Err(wrong_kind(nested, is)),
+                None => Ok(false),
+            };
         }
         match self.now.field(path).winner() {
             Some((is, shown)) if same_value(is, &shown, json) => Ok(true),

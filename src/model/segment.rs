@@ -26,7 +26,7 @@ const EVENT_BYTES_MIN: usize = 16;
 pub struct Incarnation {
     /// The device whose store it is.
     pub device: DeviceId,
-    /// Drawn at random when the store was made, restored or found to be a copy.
+    /// Drawn at random when the store was made.
     pub nonce: u64,
 }
 

@@ -284,7 +284,9 @@ fn is_exact(literal: &str) -> bool {
             let value = significand(literal);
             value == significand(&format!("{float:e}"))
                 || value == significand(&Json::from(float).to_string())
-                || (!literal.contains(['.', 'e', 'E']) && value == significand(&format!("{float:.0}")))
+                || value == significand(&format!("{float:.0}"))
+                // Seventeen digits name a float exactly, and are what many programs write for one.
+                || (literal.contains(['.', 'e', 'E']) && value == significand(&format!("{float:.16e}")))
         }
         _ => false,
     }

@@ -85,6 +85,10 @@ impl Peers {
         self.0.get(&device)
     }
 
+    pub(super) fn get_mut(&mut self, device: DeviceId) -> Option<&mut Known> {
+        self.0.get_mut(&device)
+    }
+
     pub(super) fn remove(&mut self, device: DeviceId) -> Option<Known> {
         self.0.remove(&device)
     }

@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::driver::Event;
 use crate::causal::VersionVector;
 use crate::model::SpaceId;
-use crate::replica::SessionId;
+use crate::replica::{SessionId, TicketRefusal};
 use crate::store::{Done, Ledger, Report, StoreError, Work};
 
 /// The most that is put into one commit, so that the first to wait does not wait for long.
 const GROUP_MAX: usize = 1024;
+/// No more is gathered once a group holds so many bytes of segments: decoded and joined they take many times that.
+const GROUP_BYTES: usize = 2 << 20;
 /// How long to wait before a store that failed is opened anew.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
@@ -105,6 +107,13 @@ fn read_for_peers(
     }
 }
 
+fn weight(work: &Work) -> usize {
+    match work {
+        Work::Receive { segments, .. } => segments.iter().map(|segment| segment.bytes().len()).sum(),
+        _ => 0,
+    }
+}
+
 struct Committer {
     ledger: Arc<Ledger>,
     events: mpsc::UnboundedSender<Event>,
@@ -133,7 +142,15 @@ impl Committer {
                 let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
             }
             let Some(first) = first else { continue };
-            let group: Vec<_> = std::iter::once(first).chain(jobs.try_iter().take(GROUP_MAX - 1)).collect();
+            let mut bytes = weight(&first.0);
+            let mut group = vec![first];
+            while group.len() < GROUP_MAX
+                && bytes < GROUP_BYTES
+                && let Ok(job) = jobs.try_recv()
+            {
+                bytes += weight(&job.0);
+                group.push(job);
+            }
             let (works, waiters): (Vec<Work>, Vec<Waiter>) = group.into_iter().unzip();
             self.commit(&works, waiters);
         }
@@ -152,8 +169,13 @@ impl Committer {
                 self.failed = matches!(error, StoreError::Io(_));
                 let message = error.to_string();
                 for waiter in waiters {
-                    if let Waiter::Caller(caller) = waiter {
-                        let _ = caller.send(Err(StoreError::Io(message.clone())));
+                    match waiter {
+                        Waiter::Caller(caller) => drop(caller.send(Err(StoreError::Io(message.clone())))),
+                        Waiter::Admission(session) => {
+                            let admitted = vec![(session, Err(TicketRefusal::Unavailable))];
+                            let _ = self.events.send(Event::Committed { report: Report::default(), admitted });
+                        }
+                        Waiter::None => {}
                     }
                 }
                 let _ = self.events.send(Event::StorageFailed { message, stopped: self.failed });

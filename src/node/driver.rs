@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::dialing::{Peers, Stage};
+use super::dialing::{Known, Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter, wall_ms};
 use super::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use super::wire::Wire;
 use super::{JoinError, NodeError, Peer, SyncReport};
-use crate::causal::Known;
+use crate::causal::Known as Knows;
 use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
 use crate::replica::{
     Channel, Input, Introduction, LinkState, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
@@ -34,6 +34,14 @@ const REDIAL_EVERY: Duration = Duration::from_millis(250);
 const DIALLED_AT_ONCE: Duration = Duration::from_secs(3);
 /// How long a newly joined space may take until `join` returns all the same.
 const JOIN_WITHIN: Duration = Duration::from_secs(20);
+/// How many events are taken before a question is looked at, if both wait.
+const EVENTS_PER_QUESTION: u32 = 4096;
+/// A connection without a hello is closed after so long.
+const GREET_WITHIN: Duration = Duration::from_secs(10);
+/// How long goodbyes may take. They are sent at once; a peer that does not get one notices by itself.
+const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
+/// How many addresses of one peer are kept.
+const ADDRESSES_MAX: usize = 4;
 /// How often what peers acknowledged is written down while they are connected.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
@@ -45,7 +53,7 @@ pub(super) enum Event {
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
     StorageFailed { message: String, stopped: bool },
     /// The store works again, and holds this.
-    StorageRecovered { held: Vec<(SpaceId, u64, Known, Access)> },
+    StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
@@ -170,7 +178,20 @@ impl Driver {
             Ok(peers) => peers.into_iter().for_each(|(device, addresses)| self.know(device, addresses)),
             Err(error) => tracing::error!(%error, "cannot read the remembered peers"),
         }
+        let mut patience = EVENTS_PER_QUESTION;
         loop {
+            // A question comes after a commit that its asker has seen succeed, and the event of that commit was sent
+            // before; so what waits is taken first, but only so much of it that nobody is kept waiting for ever.
+            patience = if received.is_empty() { EVENTS_PER_QUESTION } else { patience - 1 };
+            if patience == 0 {
+                patience = EVENTS_PER_QUESTION;
+                if let Ok(question) = questions.try_recv() {
+                    let stop = self.take(Event::Asked(question));
+                    if stop {
+                        break;
+                    }
+                }
+            }
             let wake = self.wake_at();
             let event = tokio::select! {
                 biased;
@@ -183,14 +204,22 @@ impl Driver {
                 }
             };
             let Some(event) = event else { break };
-            if let Event::Asked(Question::Stop(answer)) = event {
-                self.stopping.push(answer);
+            if self.take(event) {
                 break;
             }
-            self.on_event(event);
-            self.look_around();
         }
         self.stop().await;
+    }
+
+    /// Takes in one event. Returns whether it was the wish to stop.
+    fn take(&mut self, event: Event) -> bool {
+        if let Event::Asked(Question::Stop(answer)) = event {
+            self.stopping.push(answer);
+            return true;
+        }
+        self.on_event(event);
+        self.look_around();
+        false
     }
 
     fn now_ms(&self) -> Millis {
@@ -202,8 +231,11 @@ impl Driver {
         let syncs = self.syncs.iter().flat_map(|sync| [sync.reach_until.min(sync.redial_at), sync.until]);
         let joins = self.joins.iter().flat_map(|join| [join.until, join.redial_at]);
         let waiting = syncs.chain(joins).filter(|at| *at > Instant::now()).min();
+        let greetings = self.sessions.values().filter(|session| !session.greeted);
+        let waiting = greetings.map(|session| session.since + GREET_WITHIN).chain(waiting).min();
         let far = Instant::now() + Duration::from_secs(3600);
-        [replica, self.peers.next(), waiting, self.remember_at].into_iter().flatten().min().unwrap_or(far)
+        let dial = self.peers.next().filter(|_| self.endpoint.is_some());
+        [replica, dial, waiting, self.remember_at].into_iter().flatten().min().unwrap_or(far)
     }
 
     /// Gives the replica an input and does all that it wants done.
@@ -277,8 +309,10 @@ impl Driver {
                 Ok(connection) => self.connected(connection, true),
                 Err(reason) => {
                     tracing::debug!(peer = %device, %reason, "cannot reach a peer");
-                    let known = self.peers.entry(device);
-                    if known.stage == Stage::Dialing {
+                    // It may have been removed meanwhile.
+                    if let Some(known) = self.peers.get_mut(device)
+                        && known.stage == Stage::Dialing
+                    {
                         known.failed(reason, Instant::now());
                     }
                 }
@@ -293,11 +327,12 @@ impl Driver {
     fn know(&mut self, device: DeviceId, addresses: Vec<String>) {
         let keep = self.keep_connected;
         let known = self.peers.entry(device);
-        for address in addresses {
-            if !known.addresses.contains(&address) {
-                known.addresses.insert(0, address);
-            }
+        // The latest to be given is the likeliest, and stands first.
+        for address in addresses.into_iter().rev() {
+            known.addresses.retain(|other| *other != address);
+            known.addresses.insert(0, address);
         }
+        known.addresses.truncate(ADDRESSES_MAX);
         known.keep = keep;
         if keep && known.stage == Stage::Idle {
             known.next = Some(Instant::now());
@@ -322,6 +357,15 @@ impl Driver {
 
     fn connected(&mut self, connection: Connection, dialled: bool) {
         let device = connection.peer();
+        if connection.close_cause().is_some() {
+            // Of several dials at once only one is kept; this one was given up before it got here.
+            if let Some(known) = self.peers.get_mut(device)
+                && known.stage == Stage::Dialing
+            {
+                known.failed("the connection was closed at once".to_owned(), Instant::now());
+            }
+            return;
+        }
         if device == self.ledger.device() {
             connection.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 3, "this is the same device"));
             self.peers.entry(device).failed("this address is this device itself".to_owned(), Instant::now());
@@ -368,12 +412,17 @@ impl Driver {
         }
     }
 
+    /// Whether a device has a role in any space that is held here.
+    fn is_member(&self, device: DeviceId) -> bool {
+        let access = |space| self.ledger.access(space);
+        self.ledger.spaces().into_iter().filter_map(access).any(|access| access.role(device).is_some())
+    }
+
     /// Lifts the transport's limits for strangers from every peer that may see a space. Anybody else can redeem a
     /// ticket and nothing more, for which those limits leave room.
     fn welcome(&self) {
-        let access: Vec<_> = self.ledger.spaces().into_iter().filter_map(|space| self.ledger.access(space)).collect();
         for session in self.sessions.values().filter(|session| session.greeted && !session.dialled) {
-            if access.iter().any(|access| access.role(session.device).is_some()) {
+            if self.is_member(session.device) {
                 session.wire.connection().admit();
             }
         }
@@ -394,7 +443,9 @@ impl Driver {
         let known = self.peers.entry(gone.device);
         if known.stage == Stage::Connected(session) {
             known.failed(cause.to_owned(), Instant::now());
-            if known.addresses.is_empty() && known.misbehaved.is_none() {
+            // Whoever came by itself, and cannot be dialled, is forgotten, so that strangers leave nothing behind;
+            // unless it is a member that misbehaved, which people should see.
+            if known.addresses.is_empty() && (known.misbehaved.is_none() || !self.is_member(gone.device)) {
                 self.peers.remove(gone.device);
             }
         }
@@ -442,6 +493,16 @@ impl Driver {
     /// What is to be done after anything happened.
     fn look_around(&mut self) {
         let now = Instant::now();
+        let silent: Vec<SessionId> = (self.sessions.iter())
+            .filter(|(_, session)| !session.greeted && now >= session.since + GREET_WITHIN)
+            .map(|(id, _)| *id)
+            .collect();
+        for session in silent {
+            if let Some(state) = self.sessions.get(&session) {
+                state.wire.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 6, "no hello"));
+            }
+            self.end(session, "it never said hello");
+        }
         self.advance_joins(now);
         self.advance_syncs(now);
         self.dial();
@@ -512,6 +573,7 @@ impl Driver {
             match (join.stage, session) {
                 (JoinStage::Reaching, Some(session)) => {
                     join.stage = JoinStage::Asked(session);
+                    join.until = now + REACH_WITHIN;
                     let ticket = join.ticket.to_bytes();
                     self.handle(Input::Redeem { session, ticket });
                 }
@@ -532,8 +594,16 @@ impl Driver {
                         })
                     });
                     let member = self.ledger.access(space).is_some_and(|a| a.role(self.ledger.device()).is_some());
-                    if (synced && member) || now >= join.until {
+                    let held = self.ledger.genesis(space).is_some();
+                    if held && ((synced && member) || now >= join.until) {
                         let _ = join.answer.send(Ok(space));
+                        continue;
+                    }
+                    if now >= join.until {
+                        let failure = self.storage_failure.clone();
+                        let error =
+                            StoreError::Io(failure.unwrap_or_else(|| "the space could not be stored".to_owned()));
+                        let _ = join.answer.send(Err(JoinError::Node(error.into())));
                         continue;
                     }
                 }
@@ -583,8 +653,8 @@ impl Driver {
                 let _ = answer.send(self.status());
             }
             Question::Peers(answer) => {
-                let connected = |known: &super::dialing::Known| matches!(known.stage, Stage::Connected(_));
-                let peer = |(device, known): (DeviceId, &super::dialing::Known)| Peer {
+                let connected = |known: &Known| matches!(known.stage, Stage::Connected(_));
+                let peer = |(device, known): (DeviceId, &Known)| Peer {
                     device,
                     addresses: match (known.addresses.as_slice(), known.stage) {
                         ([], Stage::Connected(session)) => {
@@ -613,7 +683,6 @@ impl Driver {
             }
             Question::RemovePeer(device, answer) => {
                 let session = self.session_of(device).map(|(id, _)| id);
-                let known = self.peers.remove(device).is_some_and(|known| !known.addresses.is_empty());
                 if let Some(session) = session {
                     let reason = CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 5, "removed as a peer");
                     if let Some(state) = self.sessions.get(&session) {
@@ -621,6 +690,7 @@ impl Driver {
                     }
                     self.end(session, "removed as a peer");
                 }
+                let known = self.peers.remove(device).is_some_and(|known| !known.addresses.is_empty());
                 self.commit_for(Work::ForgetPeer { device }, answer, move |_| known);
             }
             Question::Join(ticket, answer) => {
@@ -631,11 +701,14 @@ impl Driver {
                         known.addresses.insert(0, address.clone());
                     }
                 }
-                let (until, redial_at) = (Instant::now() + JOIN_WITHIN, Instant::now());
+                let (until, redial_at) = (Instant::now() + REACH_WITHIN, Instant::now());
                 self.joins.push(Joining { answer, ticket, until, redial_at, stage: JoinStage::Reaching });
             }
             Question::Sync(timeout, answer) => {
-                let peers: Vec<DeviceId> = self.peers.iter().map(|(device, _)| device).collect();
+                // A stranger that happens to be connected has nothing to be in step with.
+                let matters =
+                    |(device, known): &(DeviceId, &Known)| !known.addresses.is_empty() || self.is_member(*device);
+                let peers: Vec<DeviceId> = self.peers.iter().filter(matters).map(|(device, _)| device).collect();
                 let now = Instant::now();
                 let (until, reach_until) = (now + timeout, now + REACH_WITHIN.min(timeout));
                 let probed = BTreeSet::new();
@@ -742,7 +815,7 @@ impl Driver {
     async fn stop(mut self) {
         self.remember(None);
         if let Some(endpoint) = self.endpoint.take() {
-            endpoint.drain(Duration::from_secs(2)).await;
+            endpoint.drain(GOODBYE_WITHIN).await;
         }
         let answers = std::mem::take(&mut self.stopping);
         drop(self);

@@ -7,6 +7,7 @@
 //! | `reset.key` | lets peers notice at once that this node was restarted |
 //! | `node.lock` | held by a node for as long as it runs, and while it waits to start |
 //! | `store.lock` | held by whoever has the store open |
+//! | `init.lock` | held while the key is made |
 //! | `node.sock` | where commands speak to the running node |
 //!
 //! **Invariant**: at most one process has the store open, and a starting node never starves behind a row of short
@@ -131,16 +132,25 @@ impl DataFolder {
         std::os::unix::fs::DirBuilderExt::mode(&mut folders, 0o700);
         folders.create(&self.path).map_err(system(&self.path))?;
         if !self.exists() {
-            // Locks may be there from a process that is initialising it at the same time.
+            // What a crash in here leaves behind is ours: locks, and a key that nothing was ever written with.
             let foreign = |entry: io::Result<fs::DirEntry>| {
-                entry.is_ok_and(|entry| !entry.file_name().to_string_lossy().ends_with(".lock"))
+                entry.is_ok_and(|entry| {
+                    let name = entry.file_name();
+                    !name.to_string_lossy().ends_with(".lock") && name != "device.new"
+                })
             };
             if fs::read_dir(&self.path).map_err(system(&self.path))?.any(foreign) {
                 return Err(FolderError::Foreign { path: self.path.clone() });
             }
-            let mut secret = [0; 32];
-            rand::rng().fill_bytes(&mut secret);
-            write_secret(&self.key_path(), &secret)?;
+            // Two processes may find it empty at once; the second must take the first one's key for its own, not
+            // replace it.
+            let lock = self.open_lock("init.lock")?;
+            lock.lock().map_err(system(&self.path))?;
+            if !self.exists() {
+                let mut secret = [0; 32];
+                rand::rng().fill_bytes(&mut secret);
+                write_secret(&self.key_path(), &secret)?;
+            }
         }
         self.device()
     }

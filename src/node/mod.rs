@@ -100,6 +100,9 @@ pub enum NodeError {
     /// The name cannot be used for a space.
     #[error("{0:?} cannot name a space: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")]
     InvalidSpaceName(String),
+    /// A device is no peer of its own.
+    #[error("that is the id of this device itself")]
+    OwnDevice,
     /// The node is stopping.
     #[error("the node is stopping")]
     Stopping,
@@ -379,6 +382,9 @@ impl Node {
 
     /// Remembers a peer and dials it.
     pub async fn add_peer(&self, peer: PeerAddress) -> Result<(), NodeError> {
+        if peer.device() == self.device() {
+            return Err(NodeError::OwnDevice);
+        }
         self.ask(|answer| Question::AddPeer(peer, answer)).await?
     }
 

@@ -76,12 +76,20 @@ pub struct PeerStatus {
     pub reason: Option<String>,
 }
 
+impl PeerStatus {
+    /// Whether nothing is to be done: in step, or away with nothing to tell one another as far as is known.
+    pub fn is_well(&self) -> bool {
+        let nothing_waits = self.ahead_events == 0 && self.behind_events == 0 && self.last_synced_ms.is_some();
+        self.state == PeerState::Synced || (self.state == PeerState::Offline && nothing_waits)
+    }
+}
+
 impl Status {
     /// What is not as it should be, in whole sentences; empty when all is well.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints: Vec<String> = self.storage_failure.iter().cloned().collect();
         for space in &self.spaces {
-            for peer in space.peers.iter().filter(|peer| peer.state != PeerState::Synced) {
+            for peer in space.peers.iter().filter(|peer| !peer.is_well()) {
                 let reason = peer.reason.as_deref().unwrap_or("not in step yet");
                 let name = &space.summary.name;
                 complaints.push(format!("space {name}, peer {}: {}: {reason}", peer.device, peer.state.as_str()));

@@ -68,7 +68,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            window_bytes_max: 8 << 20,
+            window_bytes_max: 4 << 20,
             frame_bytes_max: 1 << 20,
             eager_vector_len_max: 64,
             vector_len_max: 1 << 17,
@@ -336,6 +336,8 @@ struct Session {
     /// The number of the last probe, and whether its answer on the control channel is still to come.
     probe: u64,
     awaiting: bool,
+    /// Whether a ticket that the peer showed is being looked at.
+    redeeming: bool,
     links: BTreeMap<SpaceId, Link>,
 }
 
@@ -403,7 +405,8 @@ impl Replica {
             }
             Input::Probe { session } => self.probe(session),
             Input::Admitted { session, answer } => {
-                if self.sessions.contains_key(&session) {
+                if let Some(state) = self.sessions.get_mut(&session) {
+                    state.redeeming = false;
                     self.send(session, Channel::Control, Message::Redeemed(answer));
                 }
             }
@@ -506,7 +509,8 @@ impl Replica {
     fn connect(&mut self, session: SessionId, peer: DeviceId) {
         let links = BTreeMap::new();
         let opened = BTreeSet::new();
-        let fresh = Session { peer, hello: None, offered: None, opened, probe: 0, awaiting: false, links };
+        let fresh =
+            Session { peer, hello: None, offered: None, opened, probe: 0, awaiting: false, redeeming: false, links };
         self.sessions.insert(session, fresh);
         let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
         self.send(session, Channel::Control, Message::Hello(hello));
@@ -552,7 +556,12 @@ impl Replica {
                 Ok(())
             }
             (Channel::Control, Message::Redeem(ticket)) => {
-                let Some(device) = self.sessions.get(&session).map(|session| session.peer) else { return Ok(()) };
+                let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+                // One at a time: whoever does not wait for the answer would fill the queue to the disk.
+                if std::mem::replace(&mut state.redeeming, true) {
+                    return Err(PeerMisbehaved::Unexpected("second ticket before the first was answered"));
+                }
+                let device = state.peer;
                 self.outputs.push_back(Output::Admit { session, device, ticket: ticket.into_vec() });
                 Ok(())
             }
@@ -798,9 +807,11 @@ impl Replica {
 
     /// Says everything that could have waited a little longer, and then that this was all.
     fn on_probe(&mut self, session: SessionId, channel: Channel, nonce: u64) {
-        if let Channel::Space(space) = channel
-            && self.link(session, space).is_some_and(|link| link.opened)
-        {
+        if let Channel::Space(space) = channel {
+            // Of a space that was never opened to it a peer gets no answer: not its existence, and no channel either.
+            if self.link(session, space).is_none_or(|link| !link.opened) {
+                return;
+            }
             self.acknowledge(session, space);
             self.pump(session, space);
         }
@@ -1020,7 +1031,7 @@ impl Replica {
         if ack && link.opened {
             self.acknowledge(session, space);
         }
-        if stalled && let Some(link) = self.link(session, space) {
+        if stalled && let Some(link) = self.link(session, space).filter(|link| !link.forked) {
             link.stalls += 1;
             if link.stalls > limits.stalls_max {
                 self.close(session, PeerMisbehaved::NeverAcknowledges);

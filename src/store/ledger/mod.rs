@@ -154,7 +154,7 @@ pub enum Done {
 pub struct Written {
     /// How many objects it changed. 0 means that everything was so already, and no event was written.
     pub changed: usize,
-    /// The space's last position once it was written.
+    /// The space's last position after the commit that holds it.
     pub position: u64,
 }
 
@@ -370,7 +370,12 @@ impl Ledger {
                 for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| !received(work)) {
                     *done = writing.perform(work)?;
                 }
-                let (batch, mut finished) = writing.finish()?;
+                let (batch, mut finished, positions) = writing.finish()?;
+                for (work, done) in work.iter().zip(&mut done) {
+                    if let (Work::Write { space, .. }, Done::Written(Ok(written))) = (work, done) {
+                        written.position = positions.get(space).copied().unwrap_or_default();
+                    }
+                }
                 finished.done = done;
                 touched = finished.changed.keys().chain(finished.held.iter().map(|(id, ..)| id)).copied().collect();
                 report = finished;

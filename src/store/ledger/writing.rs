@@ -215,14 +215,16 @@ impl<'a> Writing<'a> {
                 return Ok(Err(WriteError::TooLarge { bytes, bytes_max }));
             }
             self.apply(space, self.me, &event)?;
-            let waiting = self.local.entry(space).or_default();
-            waiting.push((event, packed));
-            if waiting.iter().map(|(_, packed)| packed.bytes()).sum::<usize>() >= SEGMENT_BYTES {
+            // Before the event is added: one of the greatest length must not come on top of others, or the segment is
+            // longer than any peer takes.
+            let waiting = self.local.get(&space).into_iter().flatten();
+            if waiting.map(|(_, packed)| packed.bytes()).sum::<usize>() + bytes > SEGMENT_BYTES {
                 self.sign(space)?;
             }
+            self.local.entry(space).or_default().push((event, packed));
         }
-        let position = self.shelves.get(&space).map_or(0, |shelf| shelf.totals.position);
-        Ok(Ok(Written { changed, position }))
+        // Positions are given out when all of the commit is known.
+        Ok(Ok(Written { changed, position: 0 }))
     }
 
     /// Signs the local events that wait, as one segment at the end of the log.
@@ -245,7 +247,8 @@ impl<'a> Writing<'a> {
             return Ok(Err(TicketRefusal::Unknown));
         }
         if shelf.access.role(ticket.inviter) != Some(Role::Owner) {
-            return Ok(Err(TicketRefusal::Forged));
+            // The same answer as for a space that is not here: who shows a ticket of their own making learns nothing.
+            return Ok(Err(TicketRefusal::Unknown));
         }
         let introduction =
             Introduction { genesis: ticket.genesis, revision: shelf.row.revision, name: shelf.row.name.clone() };
@@ -268,8 +271,13 @@ impl<'a> Writing<'a> {
     // Events of others.
 
     fn receive(&mut self, session: SessionId, space: SpaceId, segments: &[Segment]) -> Result<(), StoreError> {
+        let mut refused: BTreeSet<ReplicaId> = BTreeSet::new();
         for segment in segments {
             let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
+            // What follows a refused segment of its author cannot fit; what others wrote may.
+            if refused.contains(&segment.first().replica) {
+                continue;
+            }
             match admit_segment(shelf, segment) {
                 Ok(skip) => {
                     let events = &segment.events()[skip..];
@@ -283,7 +291,7 @@ impl<'a> Writing<'a> {
                 }
                 Err(rejection) => {
                     self.report.changed.entry(space).or_default().rejected.push((session, rejection));
-                    return Ok(());
+                    refused.insert(segment.first().replica);
                 }
             }
         }
@@ -384,8 +392,8 @@ impl<'a> Writing<'a> {
         Ok(Held { before, object, changed_by: None })
     }
 
-    /// The batch, and what it will have done once it is committed.
-    pub(super) fn finish(mut self) -> Result<(Batch, Report), StoreError> {
+    /// The batch, what it will have done once it is committed, and the last position of every space.
+    pub(super) fn finish(mut self) -> Result<(Batch, Report, BTreeMap<SpaceId, u64>), StoreError> {
         let unsigned: Vec<SpaceId> = self.local.keys().copied().collect();
         for space in unsigned {
             self.sign(space)?;
@@ -421,7 +429,8 @@ impl<'a> Writing<'a> {
                 self.report.held.push(held);
             }
         }
-        Ok((self.batch, self.report))
+        let positions = self.shelves.iter().map(|(space, shelf)| (*space, shelf.totals.position)).collect();
+        Ok((self.batch, self.report, positions))
     }
 
     /// Writes one changed object, and all that counts it.
