@@ -293,3 +293,42 @@ fn read_secret<const N: usize>(path: &Path) -> Result<[u8; N], FolderError> {
     let bytes = HEXLOWER.decode(text.trim().as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
     bytes.ok_or_else(|| FolderError::DamagedKey { path: path.to_owned() })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_many_make_at_once_has_one_device() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = DataFolder::new(parent.path().join("data"));
+        let init = || {
+            std::thread::scope(|scope| {
+                let inits: Vec<_> = (0..8).map(|_| scope.spawn(|| folder.init())).collect();
+                inits
+                    .into_iter()
+                    .map(|init| init.join().expect("no panic").expect("an empty folder"))
+                    .collect::<Vec<_>>()
+            })
+        };
+        let devices = init();
+        assert!(devices.iter().all(|device| *device == devices[0]), "{devices:?}");
+        assert_eq!(folder.device().expect("a key"), devices[0]);
+    }
+
+    #[test]
+    fn what_a_crash_during_the_first_start_leaves_behind_is_no_obstacle() {
+        let parent = tempfile::tempdir().expect("a folder");
+        fs::write(parent.path().join("device.new"), "00").expect("a file");
+        fs::write(parent.path().join("init.lock"), "").expect("a file");
+        assert!(DataFolder::new(parent.path()).init().is_ok());
+    }
+
+    #[test]
+    fn a_folder_that_is_somebody_elses_stays_as_it_is() {
+        let parent = tempfile::tempdir().expect("a folder");
+        fs::write(parent.path().join("letter.txt"), "dear").expect("a file");
+        assert!(matches!(DataFolder::new(parent.path()).init(), Err(FolderError::Foreign { .. })));
+        assert_eq!(fs::read_dir(parent.path()).expect("readable").count(), 1);
+    }
+}

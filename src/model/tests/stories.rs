@@ -272,6 +272,27 @@ mod alone {
     }
 
     #[test]
+    fn a_value_over_a_map_does_not_take_the_counters_in_it_away() {
+        let mut device = one_with(json!({}));
+        device.increment("/deep/n", 4);
+        device.add("/deeper/still/s", json!("x"));
+        for over in [json!({"deep": 5}), json!({"deeper": {"still": null}})] {
+            let patched = device.try_write("o", |draft| draft.patch(&fields(over.clone())));
+            assert!(matches!(patched, Err(InvalidEdit::WrongKind { .. })), "{over}");
+        }
+        assert_eq!(device.shown(), Some(json!({"deep": {"n": 4}, "deeper": {"still": {"s": ["x"]}}})));
+    }
+
+    #[test]
+    fn adding_nothing_to_a_counter_is_no_event() {
+        let mut device = one_with(json!({}));
+        device.increment("n", 4);
+        let before = device.object("o").clone();
+        device.write(|draft| draft.increment(&path("n"), 0));
+        assert_eq!(device.object("o"), before);
+    }
+
+    #[test]
     fn a_counter_stays_within_64_bits_and_only_its_value_is_limited() {
         let mut device = one_with(json!({}));
         device.increment("n", i64::MAX);

@@ -336,3 +336,51 @@ fn the_log_is_read_in_an_order_that_follows_causality_however_small_the_pieces()
     assert_eq!(shown(&c, space, "n1"), Some(json!({"n": 39})));
     assert_eq!(view(&c, space).vector().ok(), view(&a, space).vector().ok());
 }
+
+#[test]
+fn no_segment_is_longer_than_peers_take() {
+    let (a, b, space) = pair();
+    let text = |n: usize| put("big", json!({"text": "x".repeat(n)}));
+    // Just below the size at which a segment is closed, and then an event of nearly the greatest length.
+    let large = (0..4).map(|n| put(&format!("n{n}"), json!({"text": "x".repeat(1_000_000)}))).collect();
+    let work = [
+        Work::Write { space, requests: vec![text(250_000)] },
+        Work::Write { space, requests: large },
+        Work::Write { space, requests: vec![text(1)] },
+    ];
+    let report = a.commit(&work, 1_000).expect("memory does not fail");
+    assert!(report.done.iter().all(|done| matches!(done, Done::Written(Ok(_)))));
+    assert_eq!(hand_over(&a, &b, space, 1 << 20), []);
+    assert_eq!(shown(&b, space, "big"), Some(json!({"text": "x"})));
+}
+
+#[test]
+fn a_write_says_at_which_position_it_stands() {
+    let ledger = ledger(1);
+    let space = create(&ledger, 1);
+    let written = write(&ledger, space, vec![put("n1", json!({}))]).expect("an owner writes");
+    assert_eq!((written.changed, written.position), (1, 1));
+    assert_eq!(view(&ledger, space).changes(written.position, 9).expect("readable"), []);
+}
+
+#[test]
+fn what_follows_a_refused_segment_of_another_author_is_taken() {
+    let (a, b, space) = pair();
+    let start = view(&a, space).vector().expect("readable");
+    write(&a, space, vec![put("n1", json!({"by": "a"}))]).expect("an owner writes");
+    write(&a, space, vec![put("n2", json!({"by": "a"}))]).expect("an owner writes");
+    let from_a = view(&a, space).log_after(&start, 1 << 20).expect("readable");
+    write(&b, space, vec![put("n3", json!({"by": "b"}))]).expect("a writer writes");
+    let from_b = view(&b, space).log_after(&start, 1 << 20).expect("readable");
+    let c = ledger(3);
+    let introduction = Introduction { genesis: genesis(1), revision: 1, name: "home".into() };
+    commit(&c, Work::Join { introduction, introducer: a.device() });
+    hand_over(&b, &c, space, 1);
+    let c_lacks =
+        |stretch: &crate::replica::Stretch| Segment::verify(space, 1, stretch.bytes.clone()).expect("genuine");
+    // The second of A without the first does not fit; the one of B is known, and the first of A fits after all.
+    let segments = vec![c_lacks(&from_a[1]), c_lacks(&from_b[0])];
+    let told = commit(&c, Work::Receive { session: SESSION, space, segments }).changed.remove(&space).expect("told");
+    assert_eq!(told.rejected, [(SESSION, Rejection::Missing)]);
+    assert!(told.from.contains(&SESSION), "what came after it was looked at");
+}
