@@ -19,10 +19,10 @@ use crate::transport::{CloseReason, Connection, Frame, FrameReceiver};
 
 /// The type of the frame that names a stream's channel.
 const STREAM_HEAD: u8 = 0;
-/// The most that waits to be sent on one connection.
-const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// The most that waits to be sent on one connection: the windows of some sixty spaces that a slow peer takes at once.
+const QUEUED_BYTES_MAX: usize = 256 << 20;
 /// Frames that were received and that the driver has not taken yet, per connection.
-const RECEIVED_FRAMES_MAX: usize = 16;
+const RECEIVED_FRAMES_MAX: usize = 4;
 /// Frames that are handed to a stream at once.
 const BURST_MAX: usize = 64;
 
