@@ -658,6 +658,8 @@ impl Replica {
     }
 
     fn commit_failed(&mut self) {
+        // A ticket that was to be looked at in that commit may go unanswered: it may be shown again.
+        self.sessions.values_mut().for_each(|state| state.redeeming = false);
         // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
         let mut missing: BTreeSet<SpaceId> = BTreeSet::new();
