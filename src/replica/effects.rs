@@ -187,7 +187,7 @@ pub enum Input {
         /// What lies next in the log; none if the read failed.
         stretches: Option<Vec<Stretch>>,
     },
-    /// Ask a peer for all that it knows by now; [`Replica::is_synced`] waits for the answer.
+    /// Ask a peer for all that it knows by now; [`Replica::is_synced`](super::Replica::is_synced) waits for the answer.
     ///
     /// What a peer said last may be some time ago: it takes its time to say what it got from others.
     Probe {
