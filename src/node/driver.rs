@@ -1,7 +1,8 @@
 //! The one loop: it feeds the replica, does what the replica wants done, and answers those who wait.
 //!
-//! **Invariant**: the loop never waits for a disk or a peer. Commits and reads run on the disk threads, frames on
-//! their connections' tasks; everything comes back as an [`Event`].
+//! **Invariant**: the loop never waits for a commit or a peer. Commits and reads of the log run on the disk threads,
+//! frames on their connections' tasks; everything comes back as an [`Event`]. Only a question for the status makes it
+//! read the store, a few rows per space.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

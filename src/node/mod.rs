@@ -167,7 +167,8 @@ pub struct Peer {
     pub connected: bool,
 }
 
-/// What the handles of one node share. The store is dropped before the claim to its folder.
+/// What the handles of one node share. [`Node::close`] ends with the store closed and then the claim let go; a node that
+/// is only dropped lets its claim go while its threads may still hold the store for a moment.
 #[derive(Debug)]
 struct Shared {
     disk: Disk,
