@@ -85,6 +85,15 @@ impl EventHash {
     }
 }
 
+/// An event that somebody knew: its name, and the beginning of its hash, which shows if two events bear that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Witness {
+    /// The event.
+    pub dot: Dot,
+    /// The first eight bytes of its hash.
+    pub hash: HashPrefix,
+}
+
 impl fmt::Debug for EventHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..4].iter().try_for_each(|byte| write!(f, "{byte:02x}"))

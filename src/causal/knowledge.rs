@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Dot, EventHash, HashPrefix, ReplicaId, VersionVector};
+use super::{Dot, EventHash, HashPrefix, ReplicaId, VersionVector, Witness};
 
 /// An interval of object keys: `from` is the first key inside, `to` the first one after it, or none for no end.
 /// Keys are compared as the bytes of collection, a zero byte, and object key.
@@ -48,16 +48,6 @@ pub struct Head {
     pub hash: EventHash,
 }
 
-/// A direct dependency: an event that was known when another was written, and that nothing else known then already
-/// depended on. The hash prefix shows when a dot was used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dependency {
-    /// The event depended on.
-    pub dot: Dot,
-    /// The first eight bytes of its hash.
-    pub hash: HashPrefix,
-}
-
 /// What an event says of its own place in causality: all that decides whether it may be applied now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proposal<'a> {
@@ -69,8 +59,9 @@ pub struct Proposal<'a> {
     pub hash: EventHash,
     /// Its causal depth.
     pub depth: u64,
-    /// Its direct dependencies.
-    pub dependencies: &'a [Dependency],
+    /// Its direct dependencies: events that were known when it was written, and that nothing else known then already
+    /// depended on.
+    pub dependencies: &'a [Witness],
 }
 
 /// The answer to a [`Proposal`] that is in order.
@@ -128,12 +119,36 @@ pub struct Known {
     tips: BTreeSet<ReplicaId>,
     /// The greatest depth of any head.
     depth: u64,
+    branches: BTreeMap<ReplicaId, Branch>,
+}
+
+/// One of several histories that go on from the same event of one replica: its store was copied, or put back to an
+/// older state, and wrote twice under one id.
+///
+/// From where they part each history counts as a replica of its own, under an id that is made of the replica's and the
+/// hash of the branch's first event: every node that knows of the branches gives them the same ids, in whatever order
+/// it learnt of them. What they go on from is *split*: it ends there, and never grows again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Branch {
+    /// The id under which all of it was written.
+    pub root: ReplicaId,
+    /// What it goes on from: the root itself, or another branch.
+    pub parent: ReplicaId,
+    /// How many events of the root's chain come before its first.
+    pub after: u64,
+    /// The hash of its first event.
+    pub first: EventHash,
 }
 
 impl Known {
     /// Nothing.
     pub const fn new() -> Self {
-        Self { heads: BTreeMap::new(), tips: BTreeSet::new(), depth: 0 }
+        Self { heads: BTreeMap::new(), tips: BTreeSet::new(), depth: 0, branches: BTreeMap::new() }
+    }
+
+    /// Nothing but where replicas are split.
+    pub fn of_branches(branches: impl IntoIterator<Item = (ReplicaId, Branch)>) -> Self {
+        Self { branches: branches.into_iter().collect(), ..Self::new() }
     }
 
     /// What is stored: heads, each with whether it is a tip.
@@ -160,6 +175,85 @@ impl Known {
         self.tips.contains(&replica)
     }
 
+    /// All branches, by id.
+    pub fn branches(&self) -> impl Iterator<Item = (ReplicaId, &Branch)> + '_ {
+        self.branches.iter().map(|(id, branch)| (*id, branch))
+    }
+
+    /// The branch that `id` names, if it is one.
+    pub fn branch(&self, id: ReplicaId) -> Option<&Branch> {
+        self.branches.get(&id)
+    }
+
+    /// Gives a branch its id, or tells what it goes on from now.
+    pub fn set_branch(&mut self, id: ReplicaId, branch: Branch) {
+        self.branches.insert(id, branch);
+    }
+
+    /// Ends the history of `id` with `last`, or before its first event. What came after it is `rest` from now on.
+    pub fn split(&mut self, id: ReplicaId, last: Option<Head>, rest: (ReplicaId, Branch)) {
+        let (rest, branch) = rest;
+        for child in self.branches.values_mut().filter(|child| child.parent == id) {
+            child.parent = rest;
+        }
+        self.branches.insert(rest, branch);
+        let before = last.map_or(0, |last| last.counter);
+        if let Some(head) = self.heads.remove(&id) {
+            let tip = self.tips.remove(&id);
+            self.set(rest, Head { counter: head.counter - before, ..head }, tip);
+        }
+        if let Some(last) = last {
+            self.set(id, last, false);
+        }
+    }
+
+    /// Whether the history of `id` ends where others go on from it.
+    pub fn is_split(&self, id: ReplicaId) -> bool {
+        self.branches.values().any(|branch| branch.parent == id)
+    }
+
+    /// The id under which the events of `id` were written.
+    pub fn root(&self, id: ReplicaId) -> ReplicaId {
+        self.branches.get(&id).map_or(id, |branch| branch.root)
+    }
+
+    /// How many events of the root's chain come before the first of `id`.
+    pub fn offset(&self, id: ReplicaId) -> u64 {
+        self.branches.get(&id).map_or(0, |branch| branch.after)
+    }
+
+    /// A root and all of its branches.
+    pub fn family(&self, root: ReplicaId) -> impl Iterator<Item = ReplicaId> + '_ {
+        let branches = self.branches.iter().filter(move |(_, branch)| branch.root == root).map(|(id, _)| *id);
+        std::iter::once(root).chain(branches)
+    }
+
+    /// From `id` back to its root: each goes on from the next.
+    pub fn lineage(&self, id: ReplicaId) -> impl Iterator<Item = ReplicaId> + '_ {
+        std::iter::successors(Some(id), |id| self.branches.get(id).map(|branch| branch.parent))
+    }
+
+    /// The last known event of `id`, or what its first event goes on from.
+    pub fn predecessor(&self, id: ReplicaId) -> Option<&Head> {
+        self.lineage(id).find_map(|id| self.heads.get(&id))
+    }
+
+    /// The highest counter known of `id`; 0 if nothing is.
+    pub fn counter(&self, id: ReplicaId) -> u64 {
+        self.heads.get(&id).map_or(0, |head| head.counter)
+    }
+
+    /// The last known event of `id`, if anything is known of it.
+    pub fn witness(&self, id: ReplicaId) -> Option<Witness> {
+        let head = self.heads.get(&id)?;
+        Some(Witness { dot: Dot::new(id, head.counter), hash: head.hash.prefix() })
+    }
+
+    /// What is told to others.
+    pub fn claims(&self) -> Claims {
+        self.heads.keys().filter_map(|id| self.witness(*id)).collect()
+    }
+
     /// Whether the event named `dot` is known.
     pub fn contains(&self, dot: Dot) -> bool {
         self.heads.get(&dot.replica).is_some_and(|head| dot.counter <= head.counter)
@@ -178,14 +272,11 @@ impl Known {
     /// The direct dependencies of an event that `author` writes now, in replica order.
     ///
     /// Its own last event is not among them: that one is implied by its counter and its chained hash.
-    pub fn dependencies(&self, author: ReplicaId) -> Vec<Dependency> {
+    pub fn dependencies(&self, author: ReplicaId) -> Vec<Witness> {
         self.tips
             .iter()
             .filter(|&&replica| replica != author)
-            .filter_map(|&replica| {
-                let head = self.heads.get(&replica)?;
-                Some(Dependency { dot: Dot::new(replica, head.counter), hash: head.hash.prefix() })
-            })
+            .filter_map(|&replica| self.witness(replica))
             .collect()
     }
 
@@ -195,14 +286,15 @@ impl Known {
         let head = self.heads.get(&dot.replica);
         let known = head.map_or(0, |head| head.counter);
         if dot.counter <= known {
-            // Only the head's own hash is at hand; a fork further down shows in the chain above it.
+            // Only the head's own hash is at hand: whoever has the log looks further down.
             let forked = head.is_some_and(|head| head.counter == dot.counter && head.hash != hash);
             return if forked { Err(Inadmissible::Fork { dot }) } else { Ok(Admission::Known) };
         }
         if dot.counter - known > 1 {
             return Err(Inadmissible::Gap { dot, known });
         }
-        if head.map_or(EventHash::START, |head| head.hash) != previous {
+        let before = self.predecessor(dot.replica);
+        if self.is_split(dot.replica) || before.map_or(EventHash::START, |head| head.hash) != previous {
             return Err(Inadmissible::Fork { dot: Dot::new(dot.replica, known) });
         }
         for dependency in dependencies {
@@ -217,7 +309,7 @@ impl Known {
             }
         }
         // Saturating, since heads also come from peers that vouch for state.
-        let depth_min = head.map_or(0, |head| head.depth).saturating_add(1);
+        let depth_min = before.map_or(0, |head| head.depth).saturating_add(1);
         let depth_max = self.depth().saturating_add(1);
         if depth < depth_min || depth > depth_max {
             return Err(Inadmissible::Depth { dot, depth, depth_max });
@@ -240,6 +332,11 @@ impl Known {
     pub fn advance(&mut self, event: &Proposal<'_>) -> BTreeSet<ReplicaId> {
         let Proposal { dot, hash, depth, dependencies, .. } = *event;
         let mut changed = BTreeSet::from([dot.replica]);
+        if !self.heads.contains_key(&dot.replica) {
+            // The first event of a branch depends on what the branch goes on from.
+            let before = self.lineage(dot.replica).find(|id| self.heads.contains_key(id));
+            changed.extend(before.filter(|id| self.tips.remove(id)));
+        }
         for dependency in dependencies {
             let is_head = self.heads.get(&dependency.dot.replica).is_some_and(|h| h.counter == dependency.dot.counter);
             if is_head && self.tips.remove(&dependency.dot.replica) {
@@ -251,57 +348,110 @@ impl Known {
     }
 }
 
+/// A version vector whose every entry bears the beginning of its event's hash, so that whoever hears it can tell whether
+/// it is their own history that is claimed, or another that was written under the same ids.
+///
+/// Its serial form is its witnesses in replica order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Witness>", into = "Vec<Witness>")]
+pub struct Claims(BTreeMap<ReplicaId, (u64, HashPrefix)>);
+
+impl Claims {
+    /// The last event claimed of every replica, in replica order.
+    pub fn iter(&self) -> impl Iterator<Item = Witness> + '_ {
+        let witness = |(&replica, &(counter, hash)): (&ReplicaId, &(u64, HashPrefix))| {
+            let dot = Dot::new(replica, counter);
+            Witness { dot, hash }
+        };
+        self.0.iter().map(witness)
+    }
+
+    /// Whether the event named `dot` is claimed.
+    pub fn contains(&self, dot: Dot) -> bool {
+        self.0.get(&dot.replica).is_some_and(|(counter, _)| dot.counter <= *counter)
+    }
+
+    /// The number of replicas of which anything is claimed.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing is claimed.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl FromIterator<Witness> for Claims {
+    fn from_iter<I: IntoIterator<Item = Witness>>(witnesses: I) -> Self {
+        let entries = witnesses.into_iter().filter(|witness| witness.dot.counter > 0);
+        Self(entries.map(|witness| (witness.dot.replica, (witness.dot.counter, witness.hash))).collect())
+    }
+}
+
+impl From<Vec<Witness>> for Claims {
+    fn from(witnesses: Vec<Witness>) -> Self {
+        witnesses.into_iter().collect()
+    }
+}
+
+impl From<Claims> for Vec<Witness> {
+    fn from(claims: Claims) -> Self {
+        claims.iter().collect()
+    }
+}
+
 /// What a node claims to know of a space: key ranges in order and without overlap, each with what is known of it.
 ///
 /// One full range is the usual case. A node that takes only a part of a space, or that is in the middle of taking
 /// state, holds several.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "Vec<(KeyRange, VersionVector)>", into = "Vec<(KeyRange, VersionVector)>")]
+#[serde(try_from = "Vec<(KeyRange, Claims)>", into = "Vec<(KeyRange, Claims)>")]
 pub struct Knowledge {
-    ranges: Vec<(KeyRange, VersionVector)>,
+    ranges: Vec<(KeyRange, Claims)>,
 }
 
 impl Knowledge {
-    /// One vector for a whole space.
-    pub fn full(vector: VersionVector) -> Self {
-        Self { ranges: vec![(KeyRange::FULL, vector)] }
+    /// The same for a whole space.
+    pub fn full(claims: Claims) -> Self {
+        Self { ranges: vec![(KeyRange::FULL, claims)] }
     }
 
     /// These ranges; none if they overlap or are out of order.
-    pub fn new(ranges: Vec<(KeyRange, VersionVector)>) -> Option<Self> {
+    pub fn new(ranges: Vec<(KeyRange, Claims)>) -> Option<Self> {
         let proper = ranges.iter().all(|(range, _)| range.to.as_ref().is_none_or(|to| range.from < *to));
         let ordered = proper && ranges.windows(2).all(|pair| pair[0].0.lies_before(&pair[1].0));
         ordered.then_some(Self { ranges })
     }
 
-    /// The vector, if this is one full range.
-    pub fn as_full(&self) -> Option<&VersionVector> {
+    /// What is claimed, if this is one full range.
+    pub fn as_full(&self) -> Option<&Claims> {
         match self.ranges.as_slice() {
-            [(range, vector)] if *range == KeyRange::FULL => Some(vector),
+            [(range, claims)] if *range == KeyRange::FULL => Some(claims),
             _ => None,
         }
     }
 
     /// The ranges in key order.
-    pub fn ranges(&self) -> impl Iterator<Item = &(KeyRange, VersionVector)> + '_ {
+    pub fn ranges(&self) -> impl Iterator<Item = &(KeyRange, Claims)> + '_ {
         self.ranges.iter()
     }
 
     /// Whether the effect of `dot` on `key` is known.
     pub fn contains(&self, key: &[u8], dot: Dot) -> bool {
-        self.ranges.iter().any(|(range, vector)| range.contains(key) && vector.contains(dot))
+        self.ranges.iter().any(|(range, claims)| range.contains(key) && claims.contains(dot))
     }
 }
 
-impl TryFrom<Vec<(KeyRange, VersionVector)>> for Knowledge {
+impl TryFrom<Vec<(KeyRange, Claims)>> for Knowledge {
     type Error = &'static str;
 
-    fn try_from(ranges: Vec<(KeyRange, VersionVector)>) -> Result<Self, Self::Error> {
+    fn try_from(ranges: Vec<(KeyRange, Claims)>) -> Result<Self, Self::Error> {
         Self::new(ranges).ok_or("key ranges overlap or are out of order")
     }
 }
 
-impl From<Knowledge> for Vec<(KeyRange, VersionVector)> {
+impl From<Knowledge> for Vec<(KeyRange, Claims)> {
     fn from(knowledge: Knowledge) -> Self {
         knowledge.ranges
     }
@@ -318,7 +468,7 @@ mod tests {
         EventHash::from_bytes([n; 32])
     }
 
-    fn event(dot: Dot, previous: u8, own: u8, depth: u64, dependencies: &[Dependency]) -> Proposal<'_> {
+    fn event(dot: Dot, previous: u8, own: u8, depth: u64, dependencies: &[Witness]) -> Proposal<'_> {
         let previous = if previous == 0 { EventHash::START } else { hash(previous) };
         Proposal { dot, previous, hash: hash(own), depth, dependencies }
     }
@@ -327,7 +477,7 @@ mod tests {
     fn story() -> Known {
         let mut known = Known::new();
         known.advance(&event(Dot::new(A, 1), 0, 10, 1, &[]));
-        let seen = [Dependency { dot: Dot::new(A, 1), hash: hash(10).prefix() }];
+        let seen = [Witness { dot: Dot::new(A, 1), hash: hash(10).prefix() }];
         let second = event(Dot::new(B, 1), 0, 20, 2, &seen);
         assert_eq!(known.admit(&second), Ok(Admission::Next));
         assert_eq!(known.advance(&second), BTreeSet::from([A, B]));
@@ -337,7 +487,7 @@ mod tests {
     #[test]
     fn a_new_event_depends_on_what_nothing_else_depends_on() {
         let known = story();
-        assert_eq!(known.dependencies(A), [Dependency { dot: Dot::new(B, 1), hash: hash(20).prefix() }]);
+        assert_eq!(known.dependencies(A), [Witness { dot: Dot::new(B, 1), hash: hash(20).prefix() }]);
         assert_eq!(known.dependencies(B), []);
         assert_eq!(known.depth(), 2);
     }
@@ -351,12 +501,12 @@ mod tests {
         assert_eq!(known.admit(&event(gap, 10, 11, 3, &[])), Err(Inadmissible::Gap { dot: gap, known: 1 }));
         assert_eq!(known.admit(&event(dot, 99, 11, 3, &[])), Err(Inadmissible::Fork { dot: Dot::new(A, 1) }));
         let later = Dot::new(B, 2);
-        let missing = [Dependency { dot: later, hash: [0; 8] }];
+        let missing = [Witness { dot: later, hash: [0; 8] }];
         assert_eq!(
             known.admit(&event(dot, 10, 11, 3, &missing)),
             Err(Inadmissible::Dependency { dot, dependency: later })
         );
-        let other = [Dependency { dot: Dot::new(B, 1), hash: [7; 8] }];
+        let other = [Witness { dot: Dot::new(B, 1), hash: [7; 8] }];
         assert_eq!(known.admit(&event(dot, 10, 11, 3, &other)), Err(Inadmissible::Fork { dot: Dot::new(B, 1) }));
         for depth in [0, 1, 4, u64::MAX] {
             assert_eq!(
@@ -371,7 +521,7 @@ mod tests {
     fn heads_of_the_greatest_numbers_do_not_overflow() {
         let head = Head { counter: u64::MAX, depth: u64::MAX, hash: hash(10) };
         let known = Known::from_heads([(A, head, true)]);
-        let seen = [Dependency { dot: Dot::new(A, u64::MAX), hash: hash(10).prefix() }];
+        let seen = [Witness { dot: Dot::new(A, u64::MAX), hash: hash(10).prefix() }];
         assert_eq!(known.admit(&event(Dot::new(B, 1), 0, 20, u64::MAX, &seen)), Ok(Admission::Next));
         let gap = Err(Inadmissible::Gap { dot: Dot::new(B, u64::MAX), known: 0 });
         assert_eq!(known.admit(&event(Dot::new(B, u64::MAX), 0, 20, 1, &seen)), gap);
@@ -382,11 +532,47 @@ mod tests {
         let low = KeyRange::new(b"a".to_vec(), Some(b"m".to_vec())).expect("a < m");
         let high = KeyRange::new(b"m".to_vec(), None).expect("no end");
         assert!(KeyRange::new(b"m".to_vec(), Some(b"a".to_vec())).is_none());
-        let vector: VersionVector = [Dot::new(A, 1)].into_iter().collect();
-        assert!(Knowledge::new(vec![(high.clone(), vector.clone()), (low.clone(), vector.clone())]).is_none());
-        let partial = Knowledge::new(vec![(low, vector.clone()), (high, VersionVector::new())]).expect("in order");
+        let claims: Claims = [Witness { dot: Dot::new(A, 1), hash: [7; 8] }].into_iter().collect();
+        assert!(Knowledge::new(vec![(high.clone(), claims.clone()), (low.clone(), claims.clone())]).is_none());
+        let partial = Knowledge::new(vec![(low, claims.clone()), (high, Claims::default())]).expect("in order");
         assert!(partial.contains(b"b", Dot::new(A, 1)) && !partial.contains(b"z", Dot::new(A, 1)));
         assert_eq!(partial.as_full(), None);
-        assert_eq!(Knowledge::full(vector.clone()).as_full(), Some(&vector));
+        assert_eq!(Knowledge::full(claims.clone()).as_full(), Some(&claims));
+    }
+
+    #[test]
+    fn splitting_a_history_gives_its_end_another_name() {
+        let mut known = story();
+        known.advance(&event(Dot::new(A, 2), 10, 11, 2, &[]));
+        let rest = ReplicaId::from_bytes([11; 16]);
+        let branch = Branch { root: A, parent: A, after: 1, first: hash(11) };
+        known.split(A, Some(Head { counter: 1, depth: 1, hash: hash(10) }), (rest, branch));
+        let dots: Vec<Dot> = known.vector().iter().collect();
+        assert_eq!(dots, [Dot::new(A, 1), Dot::new(B, 1), Dot::new(rest, 1)]);
+        assert!(known.is_tip(rest) && !known.is_tip(A) && known.is_tip(B));
+        // Once more, before its first event: nothing of A's own is left.
+        let mut other = Known::new();
+        other.advance(&event(Dot::new(A, 1), 0, 10, 1, &[]));
+        other.split(A, None, (rest, Branch { after: 0, ..branch }));
+        assert_eq!(other.vector().iter().collect::<Vec<_>>(), [Dot::new(rest, 1)]);
+    }
+
+    /// A wrote two events; then another copy of its store turned out to have gone on from the first one too.
+    #[test]
+    fn a_branch_goes_on_from_where_its_replica_is_split() {
+        let (one, two) = (ReplicaId::from_bytes([11; 16]), ReplicaId::from_bytes([12; 16]));
+        let branch = |first| Branch { root: A, parent: A, after: 1, first: hash(first) };
+        let mut known = Known::of_branches([(one, branch(11)), (two, branch(12))]);
+        let early = event(Dot::new(one, 1), 10, 11, 2, &[]);
+        assert_eq!(known.admit(&early), Err(Inadmissible::Fork { dot: Dot::new(one, 0) }), "A's first is not here yet");
+        known.advance(&event(Dot::new(A, 1), 0, 10, 1, &[]));
+        assert_eq!(known.advance(&early), BTreeSet::from([A, one]), "A's first is no tip any more");
+        assert_eq!(known.advance(&event(Dot::new(two, 1), 10, 12, 2, &[])), BTreeSet::from([two]));
+        let third = event(Dot::new(A, 2), 10, 13, 2, &[]);
+        assert_eq!(known.admit(&third), Err(Inadmissible::Fork { dot: Dot::new(A, 1) }), "A itself ends there");
+        let seen: Vec<Dot> = known.dependencies(B).iter().map(|witness| witness.dot).collect();
+        assert_eq!(seen, [Dot::new(one, 1), Dot::new(two, 1)]);
+        assert_eq!((known.root(two), known.offset(two), known.is_split(A)), (A, 1, true));
+        assert_eq!(known.lineage(two).collect::<Vec<_>>(), [two, A]);
     }
 }

@@ -14,6 +14,6 @@ mod dot;
 mod knowledge;
 mod vector;
 
-pub use dot::{Dot, EventHash, HashPrefix, ReplicaId};
-pub use knowledge::{Admission, Dependency, Head, Inadmissible, KeyRange, Knowledge, Known, Proposal};
+pub use dot::{Dot, EventHash, HashPrefix, ReplicaId, Witness};
+pub use knowledge::{Admission, Branch, Claims, Head, Inadmissible, KeyRange, Knowledge, Known, Proposal};
 pub use vector::{Causality, VersionVector};

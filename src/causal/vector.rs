@@ -51,6 +51,11 @@ impl VersionVector {
         }
     }
 
+    /// Knows nothing of `replica`. Only for what is believed of others, and turned out to be wrong.
+    pub fn forget(&mut self, replica: ReplicaId) {
+        self.0.remove(&replica);
+    }
+
     /// Knows whatever either of the two knew.
     pub fn join(&mut self, other: &Self) {
         for dot in other.iter() {

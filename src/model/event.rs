@@ -4,12 +4,14 @@
 //! replica. So a mutation can be left out (for a node that does not take its range) or erased, and the chain still
 //! verifies. The two are different marks: what is left out must never count as known.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::mutation::{Malformed, Mutation, PackedMutation, Roster};
 use super::{CollectionName, ObjectKey};
-use crate::causal::{Dependency, Dot, EventHash, Proposal, ReplicaId};
+use crate::causal::{Dot, EventHash, HashPrefix, Known, Proposal, ReplicaId, Witness};
 use crate::codec::{self, DecodeError};
 
 /// The longest event: 4 MiB encoded. A transaction that needs more must be split.
@@ -27,7 +29,10 @@ pub struct Event {
     /// 1 + the greatest depth that its author knew.
     pub depth: u64,
     /// What its author knew, as the events that nothing else known then depended on.
-    pub dependencies: Vec<Dependency>,
+    pub dependencies: Vec<Witness>,
+    /// The last event that its author knew of every other replica that is named in its mutations. They say which
+    /// history a name stands for, should it turn out that there are several.
+    pub witnesses: Vec<Witness>,
     /// What it does, sorted by collection and key, each object once.
     pub mutations: Vec<Mutation>,
 }
@@ -54,9 +59,11 @@ enum PackedBody {
 #[derive(Serialize, Deserialize)]
 struct Header {
     depth: u64,
-    /// The replicas that are named below by their place here, counting from 1; 0 is the author.
-    replicas: Vec<ReplicaId>,
-    dependencies: Vec<(u32, u64, [u8; 8])>,
+    /// The replicas that are named below by their place here, counting from 1; 0 is the author. Of each the last event
+    /// that the author knew: its counter and the beginning of its hash.
+    replicas: Vec<(ReplicaId, u64, HashPrefix)>,
+    /// So many of the first of these are direct dependencies.
+    dependencies: u32,
     collections: Vec<CollectionName>,
     /// The object of each mutation: a node that leaves a mutation out still knows what it touches.
     touched: Vec<(u32, ObjectKey)>,
@@ -66,19 +73,20 @@ struct Header {
 }
 
 impl Event {
-    /// Writes an event: its place in causality is given, its hash is computed.
+    /// Writes an event of an author who knows `known`; its hash is computed.
     pub(crate) fn write(
         dot: Dot,
         previous: EventHash,
         depth: u64,
-        dependencies: Vec<Dependency>,
+        known: &Known,
         mut mutations: Vec<Mutation>,
     ) -> (Self, PackedEvent) {
+        let dependencies = known.dependencies(dot.replica);
         mutations.sort_by(|a, b| (&a.collection, &a.key).cmp(&(&b.collection, &b.key)));
         let mut roster = Roster::from_iter([dot.replica]);
-        let packed_dependencies = (dependencies.iter())
-            .map(|dependency| (roster.number(dependency.dot.replica), dependency.dot.counter, dependency.hash))
-            .collect();
+        for dependency in &dependencies {
+            roster.number(dependency.dot.replica);
+        }
         let bodies: Vec<_> = (mutations.iter())
             .map(|mutation| PackedBody::Present(codec::encode(&PackedMutation::pack(mutation, &mut roster))))
             .collect();
@@ -90,19 +98,19 @@ impl Event {
                 (u32::try_from(at).unwrap_or(u32::MAX), mutation.key.clone())
             })
             .collect();
-        let replicas = roster.replicas()[1..].to_vec();
+        let named = &roster.replicas()[1..];
+        // Nobody observes what they do not know, so there is a witness of everything that is named.
+        let nothing = |replica| Witness { dot: Dot::new(replica, 0), hash: HashPrefix::default() };
+        let witness = |replica: &ReplicaId| known.witness(*replica).unwrap_or_else(|| nothing(*replica));
+        let replicas = named.iter().map(witness).map(|witness| (witness.dot.replica, witness.dot.counter, witness.hash));
+        let replicas = replicas.collect();
+        let witnesses = named[dependencies.len()..].iter().map(witness).collect();
         let remarks = Vec::new();
-        let header = codec::encode(&Header {
-            depth,
-            replicas,
-            dependencies: packed_dependencies,
-            collections,
-            touched,
-            remarks,
-        });
-        let packed = PackedEvent { header, bodies };
+        let count = u32::try_from(dependencies.len()).unwrap_or(u32::MAX);
+        let header = Header { depth, replicas, dependencies: count, collections, touched, remarks };
+        let packed = PackedEvent { header: codec::encode(&header), bodies };
         let hash = packed.hash(previous);
-        (Self { dot, previous, hash, depth, dependencies, mutations }, packed)
+        (Self { dot, previous, hash, depth, dependencies, witnesses, mutations }, packed)
     }
 
     /// Reads an event that claims to be `dot` and to follow `previous`.
@@ -110,24 +118,25 @@ impl Event {
         let hash = packed.hash(previous);
         let header: Header = codec::decode("event header", &packed.header)?;
         let malformed = Malformed { what: "event header" };
-        let roster: Roster = std::iter::once(dot.replica).chain(header.replicas.iter().copied()).collect();
+        let named = header.replicas.iter().map(|(replica, ..)| *replica);
+        let roster: Roster = std::iter::once(dot.replica).chain(named).collect();
         let in_order = header.collections.is_sorted_by(|a, b| a < b)
             && header.touched.is_sorted_by(|a, b| a < b)
             && header.remarks.is_sorted_by(|a, b| a.0 < b.0);
         if roster.replicas().len() != header.replicas.len() + 1
+            || header.replicas.iter().any(|(_, counter, _)| *counter == 0)
             || !in_order
             || header.touched.len() != packed.bodies.len()
             || packed.bodies.is_empty()
         {
             return Err(malformed.into());
         }
-        let dependencies = (header.dependencies.iter())
-            .map(|&(number, counter, hash)| {
-                let replica = roster.replica(number).filter(|_| number > 0 && counter > 0)?;
-                Some(Dependency { dot: Dot::new(replica, counter), hash })
-            })
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| malformed.clone())?;
+        let direct = usize::try_from(header.dependencies).ok().filter(|direct| *direct <= header.replicas.len());
+        let direct = direct.ok_or_else(|| malformed.clone())?;
+        let witness = |&(replica, counter, hash): &_| Witness { dot: Dot::new(replica, counter), hash };
+        let mut dependencies: Vec<Witness> = header.replicas.iter().map(witness).collect();
+        let witnesses = dependencies.split_off(direct);
+        let known: BTreeMap<ReplicaId, u64> = header.replicas.iter().map(|(id, counter, _)| (*id, *counter)).collect();
         let mut mutations = Vec::with_capacity(packed.bodies.len());
         for ((at, key), body) in header.touched.into_iter().zip(&packed.bodies) {
             let collection = usize::try_from(at).ok().and_then(|at| header.collections.get(at));
@@ -137,13 +146,17 @@ impl Event {
             };
             let packed: PackedMutation = codec::decode("mutation", bytes)?;
             let mutation = packed.unpack(collection, key, &roster)?;
-            // Nobody has observed what they are about to write.
-            if mutation.claims(dot).any(|claim| claim.replica == dot.replica && claim.counter >= dot.counter) {
+            // Nobody has observed what they are about to write, or more of others than they say that they know.
+            let known = |replica: ReplicaId| match replica == dot.replica {
+                true => dot.counter - 1,
+                false => known.get(&replica).copied().unwrap_or(0),
+            };
+            if mutation.claims(dot).any(|claim| claim.counter > known(claim.replica)) {
                 return Err(Malformed { what: "mutation" }.into());
             }
             mutations.push(mutation);
         }
-        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, mutations })
+        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations })
     }
 
     /// Every dot that its author must have known, though it is not listed as a dependency: what it observed, and the
@@ -151,7 +164,8 @@ impl Event {
     ///
     /// **Invariant for whoever applies it**: all of these are known first, as if they were dependencies. A forged event
     /// that claims to have observed what is still on its way would otherwise remove it here and not there, or fix
-    /// somebody's counter for ever at a count that they never reached.
+    /// somebody's counter for ever at a count that they never reached. None exceeds what the event witnesses
+    /// ([`Event::read`] sees to that), so it is enough to look at the witnesses.
     pub fn claims(&self) -> impl Iterator<Item = Dot> + '_ {
         self.mutations.iter().flat_map(|mutation| mutation.claims(self.dot))
     }

@@ -77,6 +77,35 @@ impl PackedSegment {
         hasher.update(last.as_bytes());
         *hasher.finalize().as_bytes()
     }
+
+    /// Checks all that must hold before anything is hashed or parsed, and returns the hash of the last event.
+    fn checked(&self, bytes: &[u8]) -> Result<EventHash, InvalidSegment> {
+        let count = u64::try_from(self.events.len()).unwrap_or(u64::MAX);
+        let from_the_start = self.previous == EventHash::START;
+        if count == 0 || self.first.checked_add(count).is_none() || self.first == 0 || from_the_start != (self.first == 1) {
+            return Err(InvalidSegment::Counters);
+        }
+        // Four million events of no bytes would take a second of hashing to refuse.
+        if self.events.len() > bytes.len() / EVENT_BYTES_MIN || !self.events.iter().all(PackedEvent::has_parts) {
+            return Err(InvalidSegment::Counters);
+        }
+        Ok(self.events.iter().fold(self.previous, |previous, event| event.hash(previous)))
+    }
+
+    fn unpack(self, bytes: Arc<[u8]>) -> Result<Segment, InvalidSegment> {
+        let replica = self.author.replica();
+        let mut events = Vec::with_capacity(self.events.len());
+        let mut previous = self.previous;
+        for (counter, event) in (self.first..).zip(&self.events) {
+            if event.bytes() > EVENT_BYTES_MAX {
+                return Err(InvalidEvent::TooLarge { bytes: event.bytes() }.into());
+            }
+            let event = Event::read(Dot::new(replica, counter), previous, event)?;
+            previous = event.hash;
+            events.push(event);
+        }
+        Ok(Segment { bytes, author: self.author, events })
+    }
 }
 
 /// Why bytes are no segment. Whoever sent them is at fault; nothing was changed.
@@ -129,32 +158,20 @@ impl Segment {
             return Err(DecodeError::TooLarge { what, bytes, bytes_max }.into());
         }
         let packed: PackedSegment = codec::decode("segment", &bytes)?;
-        let count = u64::try_from(packed.events.len()).unwrap_or(u64::MAX);
-        if packed.first == 0 || count == 0 || packed.first.checked_add(count).is_none() {
-            return Err(InvalidSegment::Counters);
-        }
-        // Before anything is hashed: four million events of no bytes would take a second of hashing to refuse.
-        if packed.events.len() > bytes.len() / EVENT_BYTES_MIN || !packed.events.iter().all(PackedEvent::has_parts) {
-            return Err(InvalidSegment::Counters);
-        }
+        let last = packed.checked(&bytes)?;
         // The signature first: an attacker must not make us parse mutations for nothing.
-        let last = packed.events.iter().fold(packed.previous, |previous, event| event.hash(previous));
         let device = packed.author.device;
         if !device.verifies(&packed.message(space, revision, last), &packed.signature) {
             return Err(InvalidSegment::Forged { device });
         }
-        let replica = packed.author.replica();
-        let mut events = Vec::with_capacity(packed.events.len());
-        let mut previous = packed.previous;
-        for (counter, event) in (packed.first..).zip(&packed.events) {
-            if event.bytes() > EVENT_BYTES_MAX {
-                return Err(InvalidEvent::TooLarge { bytes: event.bytes() }.into());
-            }
-            let event = Event::read(Dot::new(replica, counter), previous, event)?;
-            previous = event.hash;
-            events.push(event);
-        }
-        Ok(Self { bytes, author: packed.author, events })
+        packed.unpack(bytes)
+    }
+
+    /// Reads bytes that were verified before they were stored.
+    pub(crate) fn read_stored(bytes: Arc<[u8]>) -> Result<Self, InvalidSegment> {
+        let packed: PackedSegment = codec::decode("segment", &bytes)?;
+        packed.checked(&bytes)?;
+        packed.unpack(bytes)
     }
 
     /// The counter of the first event, read from the front of bytes that were verified when they were stored.
@@ -175,6 +192,11 @@ impl Segment {
     /// The events, consecutive; at least one.
     pub fn events(&self) -> &[Event] {
         &self.events
+    }
+
+    /// The hash of the last event, which names the whole chain below it.
+    pub fn hash(&self) -> EventHash {
+        self.events[self.events.len() - 1].hash
     }
 
     /// The name of the first event.

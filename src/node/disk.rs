@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
@@ -157,7 +158,7 @@ impl Committer {
     }
 
     fn commit(&mut self, works: &[Work], waiters: Vec<Waiter>) {
-        match self.ledger.commit(works, wall_ms()) {
+        match self.ledger.commit(works, wall_ms(), rand::rng().next_u64()) {
             Ok(report) => self.answer(report, waiters),
             Err(StoreError::Damaged(_)) if works.len() > 1 => {
                 // One damaged record must not stand in the way of everything that has nothing to do with it.

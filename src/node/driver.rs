@@ -21,7 +21,7 @@ use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
 use crate::replica::{
     Channel, Input, Introduction, LinkState, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
 };
-use crate::store::{Acknowledged, Ledger, Report, StoreError, Work};
+use crate::store::{Acknowledged, Ledger, Renewal, Renewed, Report, StoreError, Work};
 use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, PeerAddress};
 
 /// A peer that has not answered a sync for so long is named as not reached.
@@ -172,6 +172,7 @@ impl Driver {
         mut received: mpsc::UnboundedReceiver<Event>,
         mut questions: mpsc::Receiver<Question>,
     ) {
+        self.handle(Input::Writes { replica: self.ledger.replica() });
         for (space, revision, known, access) in self.ledger.held() {
             self.handle(Input::Held { space, revision, known, access });
         }
@@ -258,6 +259,10 @@ impl Driver {
                 Output::Admit { session, device, ticket } => {
                     self.disk.send(DiskJob::Commit(Work::Admit { device, ticket }, Waiter::Admission(session)));
                 }
+                Output::Behind { space, counter } => {
+                    let renewal = Work::Renew(Renewal::Behind { space, counter });
+                    self.disk.send(DiskJob::Commit(renewal, Waiter::None));
+                }
                 Output::Redeemed { session, answer } => self.redeemed(session, answer),
                 Output::Close { session, reason } => self.turn_away(session, &reason),
             }
@@ -267,6 +272,10 @@ impl Driver {
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Committed { report, admitted } => {
+                if let Some(Renewed { before, now, reason, .. }) = report.renewed {
+                    tracing::warn!(%before, %now, "writes under a new replica id: {reason}");
+                    self.handle(Input::Writes { replica: now });
+                }
                 for (space, revision, known, access) in report.held {
                     self.handle(Input::Held { space, revision, known, access });
                 }
@@ -291,6 +300,7 @@ impl Driver {
             Event::StorageRecovered { held } => {
                 tracing::info!("storage works again");
                 self.storage_failure = None;
+                self.handle(Input::Writes { replica: self.ledger.replica() });
                 for (space, revision, known, access) in held {
                     self.handle(Input::Held { space, revision, known, access });
                 }
@@ -776,10 +786,6 @@ impl Driver {
                         (PeerState::Syncing, Some("waiting for it to say what it has".to_owned()))
                     }
                     Some(LinkState::Refused(refusal)) => (PeerState::Refused, Some(refusal.to_string())),
-                    Some(LinkState::Forked) => {
-                        let reason = "it holds other events under the same names: a store was copied or rolled back";
-                        (PeerState::Forked, Some(reason.to_owned()))
-                    }
                     None if misbehaved.is_some() => {
                         (PeerState::Misbehaved, misbehaved.map(|text| format!("it {text}")))
                     }

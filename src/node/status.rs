@@ -39,8 +39,6 @@ pub enum PeerState {
     Offline,
     /// Connected, and one of the two will not exchange the space.
     Refused,
-    /// Both claim the same events with different contents.
-    Forked,
     /// It did what no honest peer does, and was turned away.
     Misbehaved,
 }
@@ -53,7 +51,6 @@ impl PeerState {
             Self::Syncing => "syncing",
             Self::Offline => "offline",
             Self::Refused => "refused",
-            Self::Forked => "forked",
             Self::Misbehaved => "misbehaved",
         }
     }

@@ -2,7 +2,6 @@
 //!
 //! Also the limits that hold whatever peers do, and what ends a session.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::message::{Channel, Introduction, InvalidMessage, Message, TicketRefusal};
@@ -37,6 +36,9 @@ pub struct Limits {
     pub stall_ms: Millis,
     /// How often it is opened anew before the session is ended.
     pub stalls_max: u32,
+    /// How often this store begins to write under another id because a peer merely says that it should. Each time costs
+    /// an entry in every vector for ever, so a liar must not have many.
+    pub renewals_max: u32,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             forward_ms: 60,
             stall_ms: 10_000,
             stalls_max: 6,
+            renewals_max: 4,
         }
     }
 }
@@ -77,10 +80,23 @@ pub struct Committed {
     pub local: bool,
     /// Who may do what from now on, if that changed.
     pub access: Option<Access>,
-    /// The sessions whose segments are among these, or were known already.
-    pub from: BTreeSet<SessionId>,
+    /// Whose segments are among these, or were known already.
+    pub taken: Vec<Taken>,
     /// The sessions whose segments could not be applied.
     pub rejected: Vec<(SessionId, Rejection)>,
+    /// All that is known now, if a history turned out to be two: then some events have other names than before.
+    pub split: Option<Known>,
+}
+
+/// A segment that a peer sent and that is durable now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Who sent it.
+    pub session: SessionId,
+    /// Its last event.
+    pub last: Dot,
+    /// Whether it was here already.
+    pub known: bool,
 }
 
 /// Why the ledger did not apply a segment.
@@ -88,8 +104,8 @@ pub struct Committed {
 pub enum Rejection {
     /// Something that it builds on is not here: open anew.
     Missing,
-    /// A dot was used twice.
-    Forked,
+    /// It goes on from another history than the one that is here under the same id: ask for all of that.
+    Diverged(ReplicaId),
     /// The author or the content is not acceptable, whoever forwards it.
     Misbehaved(PeerMisbehaved),
 }
@@ -142,6 +158,11 @@ pub enum Input {
         known: Known,
         /// Who may do what.
         access: Access,
+    },
+    /// Under which id this store writes from now on. Comes first of all.
+    Writes {
+        /// The id.
+        replica: ReplicaId,
     },
     /// A connection to a peer, whose identity the transport has proved.
     Connected {
@@ -259,6 +280,14 @@ pub enum Output {
         session: SessionId,
         /// What it said.
         answer: Result<Introduction, TicketRefusal>,
+    },
+    /// A peer says that it has events of this very store that are not here, which then was put back to an older state:
+    /// begin to write under another id, and report [`Input::Writes`].
+    Behind {
+        /// In which space.
+        space: SpaceId,
+        /// The last of them.
+        counter: u64,
     },
     /// End a session, because of what the peer did.
     Close {

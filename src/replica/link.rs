@@ -17,8 +17,6 @@ pub enum LinkState {
     Synced,
     /// The peer will not exchange it.
     Refused(Refusal),
-    /// Both claim the same events but not the same history: a store was copied or rolled back.
-    Forked,
 }
 
 #[derive(Debug, Default)]
@@ -29,8 +27,8 @@ pub(super) struct Link {
     pub(super) opened_with: Option<([u8; 16], VersionVector)>,
     /// Why the peer refused.
     pub(super) refused: Option<Refusal>,
-    /// The peer knows the same events with other hashes.
-    pub(super) forked: bool,
+    /// The replicas under whose ids the peer holds another history than this side, and was asked for all of it.
+    pub(super) diverged: BTreeSet<ReplicaId>,
     /// What is durable at the peer, as far as it said.
     pub(super) theirs: Option<VersionVector>,
     /// That, and what was sent since.
@@ -69,8 +67,17 @@ impl Link {
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.stall_at = None;
+        self.diverged.clear();
         self.sent = theirs.clone();
         self.theirs = Some(theirs);
+    }
+
+    /// The peer may lack anything of these replicas.
+    pub(super) fn distrust(&mut self, replicas: impl Iterator<Item = ReplicaId>) {
+        for replica in replicas {
+            self.theirs.iter_mut().for_each(|theirs| theirs.forget(replica));
+            self.sent.forget(replica);
+        }
     }
 
     /// The peer has `dot`, and all below it.
@@ -100,6 +107,12 @@ impl Link {
         *self = Self { refused: Some(refusal), scheduled, ..Self::default() };
     }
 
+    /// Nothing that the peer said counts any more: it must say it anew.
+    pub(super) fn unlearn(&mut self) {
+        let (scheduled, fetching) = (self.scheduled, self.fetching);
+        *self = Self { scheduled, fetching, opened: self.opened, awaiting: self.awaiting, ..Self::default() };
+    }
+
     /// Events up to `last` are on their way. That they are here need not be said any more.
     pub(super) fn send(&mut self, last: Dot, bytes: usize) {
         self.announced.advance(last);
@@ -121,7 +134,6 @@ impl Link {
         match (&self.theirs, self.refused) {
             (_, Some(refusal)) => LinkState::Refused(refusal),
             (None, None) => LinkState::Opening,
-            (Some(_), None) if self.forked => LinkState::Forked,
             (Some(theirs), None) if theirs == ours => LinkState::Synced,
             (Some(_), None) => LinkState::Syncing,
         }

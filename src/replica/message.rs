@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::causal::{Dot, Knowledge};
+use crate::causal::{Dot, Knowledge, ReplicaId};
 use crate::codec::{self, DecodeError};
 use crate::model::{Genesis, SpaceId};
 
@@ -38,7 +38,7 @@ pub enum Message {
     /// Begins the exchange of a space, or begins it anew.
     Open(Open),
     /// Knowledge in full, where [`Open`] gave only its digest.
-    Know(Know),
+    Know(Knowledge),
     /// Segments in an order that follows causality, each the bytes that its author signed.
     Segments(Vec<ByteBuf>),
     /// These are durable here, and everything below them.
@@ -49,6 +49,9 @@ pub enum Message {
     Probed(Probed),
     /// The space will not be exchanged in this session as things are.
     Refuse(Refusal),
+    /// What came of this replica goes on from another history than the one that is here under the same id: send all of
+    /// it, from its first event.
+    Diverged(ReplicaId),
 }
 
 /// Who is speaking.
@@ -104,15 +107,6 @@ pub struct Open {
     pub answer: bool,
 }
 
-/// Knowledge in full.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Know {
-    /// As in [`Open::digest`], of this knowledge: whoever has learnt the same meanwhile can tell whether it is the same.
-    pub digest: [u8; 16],
-    /// What the sender knows.
-    pub knowledge: Knowledge,
-}
-
 /// The answer to [`Message::Probe`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Probed {
@@ -166,6 +160,7 @@ impl Message {
             Self::Refuse(_) => 20,
             Self::Probe(_) => 21,
             Self::Probed(_) => 22,
+            Self::Diverged(_) => 23,
         }
     }
 
@@ -183,6 +178,7 @@ impl Message {
             Self::Refuse(refusal) => codec::encode(refusal),
             Self::Probe(nonce) => codec::encode(nonce),
             Self::Probed(probed) => codec::encode(probed),
+            Self::Diverged(replica) => codec::encode(replica),
         }
     }
 
@@ -207,6 +203,7 @@ impl Message {
             20 => of("refuse", body, Self::Refuse),
             21 => of("probe", body, Self::Probe),
             22 => of("probed", body, Self::Probed),
+            23 => of("diverged", body, Self::Diverged),
             _ if critical => Err(InvalidMessage::Unknown { kind }),
             _ => Ok(None),
         }

@@ -27,13 +27,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_bytes::ByteBuf;
 
-pub use self::effects::{Committed, Input, Limits, Millis, Output, PeerMisbehaved, Rejection, SessionId, Stretch};
+pub use self::effects::{
+    Committed, Input, Limits, Millis, Output, PeerMisbehaved, Rejection, SessionId, Stretch, Taken,
+};
 use self::link::Link;
 pub use self::link::LinkState;
 pub use self::message::{
-    Channel, Hello, Introduction, InvalidMessage, Know, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
+    Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
-use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
+use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, Segment, SpaceId};
 
 #[derive(Debug)]
@@ -63,6 +65,41 @@ impl Space {
             digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
             digest
         })
+    }
+
+    /// What a peer has, in the names that are used here.
+    ///
+    /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
+    /// branch: which one is not looked up, so it may get some of it again. Where the peer's last event is not the one
+    /// that bears its name here, nothing that it has under that id is certain.
+    fn translate(&self, claims: &Claims) -> VersionVector {
+        let known = &self.known;
+        let mut vector = VersionVector::new();
+        let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
+        for claim in claims.iter() {
+            let id = claim.dot.replica;
+            match known.head(id) {
+                Some(head) if head.counter == claim.dot.counter && head.hash.prefix() != claim.hash => {
+                    uncertain.insert(known.root(id));
+                }
+                _ => vector.advance(self.translate_dot(claim.dot)),
+            }
+        }
+        uncertain.into_iter().flat_map(|root| known.family(root)).for_each(|id| vector.forget(id));
+        vector
+    }
+
+    fn translate_dot(&self, dot: Dot) -> Dot {
+        let ends = self.known.is_split(dot.replica).then(|| self.known.counter(dot.replica));
+        Dot { counter: ends.map_or(dot.counter, |end| end.min(dot.counter)), ..dot }
+    }
+
+    /// Replaces what is known, since some events have other names now.
+    fn rename(&mut self, known: Known) {
+        self.vector = known.vector();
+        self.incoming = self.vector.clone();
+        self.known = known;
+        self.digest = None;
     }
 }
 
@@ -101,6 +138,10 @@ pub struct LinkStatus {
 #[derive(Debug)]
 pub struct Replica {
     agent: String,
+    /// Under which id this store writes.
+    own: Option<ReplicaId>,
+    /// How often it changed because a peer said that it should.
+    renewals: u32,
     limits: Limits,
     now: Millis,
     spaces: BTreeMap<SpaceId, Space>,
@@ -115,6 +156,8 @@ impl Replica {
     pub fn new(agent: impl Into<String>, limits: Limits) -> Self {
         Self {
             agent: agent.into(),
+            own: None,
+            renewals: 0,
             limits,
             now: 0,
             spaces: BTreeMap::new(),
@@ -129,6 +172,7 @@ impl Replica {
         self.now = now.max(self.now);
         match input {
             Input::Held { space, revision, known, access } => self.hold(space, revision, known, access),
+            Input::Writes { replica } => self.own = Some(replica),
             Input::Connected { session, peer } => self.connect(session, peer),
             Input::Disconnected { session } => self.forget(session),
             Input::Received { session, channel, kind, critical, body } => {
@@ -239,7 +283,8 @@ impl Replica {
             let advanced = known.heads().filter(news).map(|(replica, head, tip)| (replica, *head, tip)).collect();
             held.incoming = vector;
             let local = true;
-            self.committed(space, Committed { advanced, local, access: Some(access), ..Committed::default() });
+            let split = (!held.known.branches().eq(known.branches())).then_some(known);
+            self.committed(space, Committed { advanced, local, access: Some(access), split, ..Committed::default() });
             return;
         }
         let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
@@ -322,6 +367,10 @@ impl Replica {
             (Channel::Space(space), Message::Know(knowledge)) => self.on_know(session, space, knowledge),
             (Channel::Space(space), Message::Segments(segments)) => self.on_segments(session, space, segments),
             (Channel::Space(space), Message::Ack(dots)) => self.on_ack(session, space, dots),
+            (Channel::Space(space), Message::Diverged(replica)) => {
+                self.on_diverged(session, space, replica);
+                Ok(())
+            }
             (Channel::Space(space), Message::Refuse(refusal)) => {
                 if let Some(link) = self.link(session, space) {
                     link.refuse(refusal);
@@ -355,7 +404,7 @@ impl Replica {
         let Some(held) = self.spaces.get_mut(&space) else { return };
         let digest = held.digest();
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
-        let knowledge = eager.then(|| Knowledge::full(held.vector.clone()));
+        let knowledge = eager.then(|| Knowledge::full(held.known.claims()));
         let (revision, announced) = (held.revision, held.vector.clone());
         let stall_at = self.now + self.limits.stall_ms;
         let Some(state) = self.sessions.get_mut(&session) else { return };
@@ -421,14 +470,13 @@ impl Replica {
             (true, ..) => Some(vector.clone()),
             (false, Some((_, said)), _) if said_same => Some(said),
             (false, _, None) => None,
-            (false, _, Some(knowledge)) => match self.full_vector(session, space, knowledge)? {
+            (false, _, Some(knowledge)) => match self.vector_of(session, space, knowledge)? {
                 Some(theirs) => Some(theirs),
                 None => return Ok(()),
             },
         };
         let stall_at = self.now + self.limits.stall_ms;
         let Some(link) = self.link(session, space) else { return Ok(()) };
-        link.forked = !same && theirs.as_ref() == Some(&vector);
         let tell = link.opened_with.is_some() && !said_same;
         match theirs {
             Some(theirs) => link.reset(theirs),
@@ -437,43 +485,48 @@ impl Replica {
                 link.stall_at.get_or_insert(stall_at);
             }
         }
-        if tell {
-            let knowledge = Knowledge::full(vector);
-            self.send(session, Channel::Space(space), Message::Know(Know { digest, knowledge }));
+        if tell && let Some(held) = self.spaces.get(&space) {
+            let knowledge = Knowledge::full(held.known.claims());
+            self.send(session, Channel::Space(space), Message::Know(knowledge));
         }
         self.pump(session, space);
         Ok(())
     }
 
-    /// The vector of a peer that holds a whole space; none after refusing one that holds a part.
-    fn full_vector(
+    /// What a peer has that holds a whole space; none after refusing one that holds a part.
+    fn vector_of(
         &mut self,
         session: SessionId,
         space: SpaceId,
         knowledge: Knowledge,
     ) -> Result<Option<VersionVector>, PeerMisbehaved> {
         let limit = self.limits.vector_len_max;
-        if knowledge.ranges().any(|(_, vector)| vector.len() > limit) {
+        if knowledge.ranges().any(|(_, claims)| claims.len() > limit) {
             return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
         }
-        let full = knowledge.as_full().cloned();
-        if full.is_none() {
+        let (Some(claims), Some(held)) = (knowledge.as_full(), self.spaces.get(&space)) else {
             self.send(session, Channel::Space(space), Message::Refuse(Refusal::Partial));
+            return Ok(None);
+        };
+        if let Some(own) = self.own
+            && let Some(claim) = claims.iter().find(|claim| claim.dot.replica == own)
+            && claim.dot.counter > held.known.counter(own)
+            && !held.known.is_split(own)
+            && self.renewals < self.limits.renewals_max
+        {
+            self.renewals += 1;
+            self.outputs.push_back(Output::Behind { space, counter: claim.dot.counter });
         }
-        Ok(full)
+        Ok(Some(held.translate(claims)))
     }
 
-    fn on_know(&mut self, session: SessionId, space: SpaceId, know: Know) -> Result<(), PeerMisbehaved> {
-        let Some(theirs) = self.full_vector(session, space, know.knowledge)? else { return Ok(()) };
-        // Equal vectors alone are no fork: since this was asked for, others may have brought what was missing.
-        let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
-        let forked = self.spaces.get_mut(&space).is_some_and(forked);
+    fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
+        let Some(theirs) = self.vector_of(session, space, knowledge)? else { return Ok(()) };
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
         if let Some(link) = state.links.get_mut(&space) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
-                link.forked = forked;
                 link.reset(theirs);
             }
             self.pump(session, space);
@@ -497,14 +550,23 @@ impl Replica {
         for bytes in segments {
             let segment = Segment::verify(space, held.revision, bytes.into_vec().into())?;
             let (first, last) = (segment.first(), segment.last());
-            if held.incoming.contains(last) {
+            let known = &held.known;
+            if let Some(head) = known.head(last.replica)
+                && (head.counter, head.hash) == (last.counter, segment.hash())
+            {
                 // Somebody else was quicker, or the acknowledgement was lost.
                 link.acknowledged(last);
                 link.owed.insert(last.replica);
                 continue;
             }
+            if known.is_split(last.replica) || held.incoming.contains(last) {
+                // Only whoever has the log can tell what it is, and whether it is here.
+                accepted.push(segment);
+                continue;
+            }
             let follows = first.counter <= held.incoming.counter(first.replica) + 1;
-            let depends_on = |dot: Dot| dot.replica == first.replica || held.incoming.contains(dot);
+            let is_here = |dot: Dot| held.incoming.contains(dot) || known.is_split(dot.replica);
+            let depends_on = |dot: Dot| dot.replica == first.replica || is_here(dot);
             let grounded = (segment.events().iter())
                 .all(|event| event.dependencies.iter().all(|dependency| depends_on(dependency.dot)));
             if !follows || !grounded {
@@ -576,9 +638,19 @@ impl Replica {
         }
     }
 
+    /// The peer holds another history under this id, or it did until it was told of both: it may lack anything of it.
+    fn on_diverged(&mut self, session: SessionId, space: SpaceId, root: ReplicaId) {
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
+        let Some(link) = state.links.get_mut(&space) else { return };
+        link.distrust(held.known.family(root));
+        self.pump(session, space);
+    }
+
     fn on_ack(&mut self, session: SessionId, space: SpaceId, dots: Vec<Dot>) -> Result<(), PeerMisbehaved> {
         let limit = self.limits.vector_len_max;
         let (now, stall_ms) = (self.now, self.limits.stall_ms);
+        let Some(held) = self.spaces.get(&space) else { return Ok(()) };
+        let dots: Vec<Dot> = dots.into_iter().map(|dot| held.translate_dot(dot)).collect();
         let Some(link) = self.link(session, space) else { return Ok(()) };
         for dot in dots {
             link.acknowledged(dot);
@@ -597,17 +669,23 @@ impl Replica {
     // What the ledger reports.
 
     fn committed(&mut self, space: SpaceId, committed: Committed) {
-        let Committed { advanced, written, local, access, from, rejected } = committed;
+        let Committed { advanced, written, local, access, taken, rejected, split } = committed;
         let Some(held) = self.spaces.get_mut(&space) else { return };
         let before = held.vector.clone();
         if !advanced.is_empty() {
             held.digest = None;
         }
-        for (replica, head, tip) in advanced {
-            let dot = Dot::new(replica, head.counter);
-            held.known.set(replica, head, tip);
-            held.vector.advance(dot);
-            held.incoming.advance(dot);
+        let renamed = split.is_some();
+        match split {
+            Some(known) => held.rename(known),
+            None => {
+                for (replica, head, tip) in advanced {
+                    let dot = Dot::new(replica, head.counter);
+                    held.known.set(replica, head, tip);
+                    held.vector.advance(dot);
+                    held.incoming.advance(dot);
+                }
+            }
         }
         if let Some(access) = access {
             held.access = access;
@@ -618,9 +696,14 @@ impl Replica {
         for (session, rejection) in rejected {
             match rejection {
                 Rejection::Misbehaved(reason) => self.close(session, reason),
-                Rejection::Forked => {
+                Rejection::Diverged(replica) => {
+                    let reopen_at = self.now + self.limits.stall_ms;
                     if let Some(link) = self.link(session, space) {
-                        link.forked = true;
+                        // Asked for once; should that not help, both say anew what they have.
+                        link.reopen_at.get_or_insert(reopen_at);
+                        if link.diverged.insert(replica) {
+                            self.send(session, Channel::Space(space), Message::Diverged(replica));
+                        }
                     }
                 }
                 Rejection::Missing => {
@@ -630,6 +713,19 @@ impl Replica {
                     }
                 }
             }
+            self.reschedule(session, space);
+        }
+        for Taken { session, last, known } in &taken {
+            if let Some(link) = self.link(*session, space) {
+                link.acknowledged(*last);
+                if *known {
+                    link.owed.insert(last.replica);
+                }
+            }
+        }
+        let from: BTreeSet<SessionId> = taken.iter().map(|taken| taken.session).collect();
+        if renamed {
+            self.open_anew(space);
         }
         self.open_where_granted(space);
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
@@ -648,12 +744,24 @@ impl Replica {
             }
             // The usual case of live push: the peer had everything, so what was just written is all that it lacks,
             // and is still in memory.
-            let caught_up = link.sent.descends(&before) && !link.fetching && !link.forked;
+            let caught_up = link.sent.descends(&before) && !link.fetching;
             if caught_up && link.in_flight_bytes < limits.window_bytes_max {
                 let stretches = written.clone();
                 self.push(session, space, stretches);
             }
             self.pump(session, space);
+        }
+    }
+
+    /// Says anew what is known here to everybody, and asks the same of them: what was said before names some events as
+    /// they are not called any more.
+    fn open_anew(&mut self, space: SpaceId) {
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for session in sessions {
+            if let Some(link) = self.link(session, space).filter(|link| link.opened && link.refused.is_none()) {
+                link.unlearn();
+                self.open(session, space, true);
+            }
         }
     }
 
@@ -739,7 +847,7 @@ impl Replica {
         let limits = self.limits;
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
-        let open = link.theirs.is_some() && link.opened && link.refused.is_none() && !link.forked;
+        let open = link.theirs.is_some() && link.opened && link.refused.is_none();
         if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
         {
             link.fetching = true;
@@ -774,7 +882,7 @@ impl Replica {
         if ack && link.opened {
             self.acknowledge(session, space);
         }
-        if stalled && let Some(link) = self.link(session, space).filter(|link| !link.forked) {
+        if stalled && let Some(link) = self.link(session, space) {
             link.stalls += 1;
             if link.stalls > limits.stalls_max {
                 self.close(session, PeerMisbehaved::NeverAcknowledges);

@@ -18,8 +18,8 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, Change, ChangeKind, Done, Found, Ledger, LedgerError, Report, SpaceSummary, View, Work, WriteError,
-    Written,
+    Acknowledged, Change, ChangeKind, Done, Found, Ledger, LedgerError, Renewal, Renewed, Report, SpaceSummary, View,
+    Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;

@@ -9,11 +9,13 @@
 //! | `m` | name → what concerns the whole store: [`super::record::Meta`], peers |
 //! | `s` | space id → [`super::record::SpaceRow`], with the number of its current revision |
 //! | `t` | number → [`super::record::Totals`] |
-//! | `r` | number, replica number → whose incarnation that is |
+//! | `r` | number, replica number → [`super::record::Author`]: whose incarnation that is, or a branch of which |
+//! | `b` | number, replica number → what that branch goes on from, as a replica number |
+//! | `e` | number, replica number, hash of a counter's run → how far it had counted when that history was split |
 //! | `c` | number, collection number → its name |
 //! | `k` | number, range, replica number → head and whether it is a tip |
 //! | `l` | number, arrival → a segment, as it was signed |
-//! | `d` | number, replica number, last counter → arrival |
+//! | `d` | number, replica number, last counter → [`super::record::DotRow`]: arrival, and the events' hashes |
 //! | `o` | number, collection number, object key → [`super::record::ObjectRow`] |
 //! | `f` | number, position → [`super::record::FeedRow`]: each object once, at its latest change |
 //! | `x` | number, index, collection number, object key → nothing: objects in conflict, lost edits |
@@ -44,6 +46,14 @@ pub(super) fn setting(name: &str) -> Vec<u8> {
     key(b'm', &[b"setting/", name.as_bytes()])
 }
 
+pub(super) fn renewals() -> Vec<u8> {
+    key(b'm', &[b"renewal/"])
+}
+
+pub(super) fn renewal(number: u64) -> Vec<u8> {
+    key(b'm', &[b"renewal/", &number.to_be_bytes()])
+}
+
 pub(super) fn peers() -> Vec<u8> {
     key(b'm', &[b"peer/"])
 }
@@ -70,6 +80,22 @@ pub(super) fn replicas(number: u32) -> Vec<u8> {
 
 pub(super) fn replica(number: u32, replica: u32) -> Vec<u8> {
     key(b'r', &[&number.to_be_bytes(), &replica.to_be_bytes()])
+}
+
+pub(super) fn branches(number: u32) -> Vec<u8> {
+    key(b'b', &[&number.to_be_bytes()])
+}
+
+pub(super) fn branch(number: u32, replica: u32) -> Vec<u8> {
+    key(b'b', &[&number.to_be_bytes(), &replica.to_be_bytes()])
+}
+
+pub(super) fn ended(number: u32, replica: u32, run: &[u8; 16]) -> Vec<u8> {
+    key(b'e', &[&number.to_be_bytes(), &replica.to_be_bytes(), run])
+}
+
+pub(super) fn log(number: u32) -> Vec<u8> {
+    key(b'l', &[&number.to_be_bytes()])
 }
 
 pub(super) fn collections(number: u32) -> Vec<u8> {

@@ -13,8 +13,10 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod key;
+mod place;
 mod record;
 mod shelf;
+mod split;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -23,14 +25,16 @@ mod writing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use self::record::{FORMAT, Meta, PeerRow, SpaceRow};
+use serde::{Deserialize, Serialize};
+
+use self::record::{FORMAT, Meta, PeerRow, RenewalRow, SpaceRow};
 use self::shelf::{Names, Shelf};
 pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
-use self::writing::Writing;
+use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
 use crate::causal::{Known, ReplicaId, VersionVector};
 use crate::model::{
-    Access, DeviceId, DeviceKey, Genesis, Grant, Incarnation, InvalidEdit, NotGranted, Request, Segment, SpaceId,
+    Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId,
 };
 use crate::replica::{Committed, Introduction, SessionId, TicketRefusal};
 
@@ -121,6 +125,54 @@ pub enum Work {
         /// Its value.
         value: String,
     },
+    /// Write under a new replica id from now on.
+    Renew(Renewal),
+}
+
+/// Why a store writes under a new replica id: under the old one somebody else may have written, or it itself, before it
+/// was put back to an older state. Variants are only ever appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Renewal {
+    /// The lease beside the store is not of this file: it was copied, moved or replaced.
+    Lease,
+    /// A peer has events of this very store, up to that one, that are not here: it was put back to an older state.
+    Behind {
+        /// In this space.
+        space: SpaceId,
+        /// The event.
+        counter: u64,
+    },
+    /// Two stores wrote under one id. What each wrote is kept, and told apart.
+    Split {
+        /// In this space.
+        space: SpaceId,
+    },
+    /// It was made from a backup.
+    Restored,
+}
+
+impl std::fmt::Display for Renewal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Lease => f.write_str("this store was copied, moved or replaced"),
+            Self::Behind { .. } => f.write_str("this store was put back to an older state: a peer had newer events of it"),
+            Self::Split { .. } => f.write_str("two copies of this store wrote under one id; what both wrote is kept"),
+            Self::Restored => f.write_str("this store was made from a backup"),
+        }
+    }
+}
+
+/// That a store writes under a new replica id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewed {
+    /// The id under which it wrote before.
+    pub before: ReplicaId,
+    /// The id under which it writes since.
+    pub now: ReplicaId,
+    /// Why.
+    pub reason: Renewal,
+    /// When, in milliseconds since 1970. For people only.
+    pub at_ms: u64,
 }
 
 /// What a peer said is durable there.
@@ -199,6 +251,8 @@ pub struct Report {
     pub held: Vec<(SpaceId, u64, Known, Access)>,
     /// What changed in the spaces that were held before.
     pub changed: BTreeMap<SpaceId, Committed>,
+    /// Whether this store writes under a new replica id from now on.
+    pub renewed: Option<Renewed>,
 }
 
 /// What readers need of a space besides a snapshot.
@@ -221,21 +275,22 @@ struct Writer {
 pub struct Ledger {
     store: Arc<dyn Store>,
     key: DeviceKey,
-    me: Incarnation,
+    device: DeviceId,
+    replica: Mutex<ReplicaId>,
     writer: Mutex<Writer>,
     published: RwLock<BTreeMap<SpaceId, Published>>,
 }
 
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Ledger of {:?}", self.me)
+        write!(f, "Ledger of {:?}", self.device)
     }
 }
 
 impl Ledger {
     /// The first batch of a new store of `device`. `nonce` is drawn at random and makes its replica id.
     pub fn first_batch(device: DeviceId, nonce: u64) -> Batch {
-        let (key, meta) = (key::meta(), Meta { format: FORMAT, device, nonce, next_number: 1 });
+        let (key, meta) = (key::meta(), Meta { format: FORMAT, device, nonce, next_number: 1, renewals: 0 });
         let value = record::write(&key, &meta);
         Batch::from([(key, Some(value))])
     }
@@ -268,9 +323,9 @@ impl Ledger {
     pub fn open(store: Arc<dyn Store>, key: DeviceKey) -> Result<Self, LedgerError> {
         let (meta, shelves, names) = Self::load(&*store)?;
         Self::check(store.snapshot()?.get(&key::meta())?.as_deref(), key.device())?;
-        let me = Incarnation { device: meta.device, nonce: meta.nonce };
-        let writer = Writer { meta, shelves, names, stale: false };
-        let ledger = Self { store, key, me, writer: Mutex::new(writer), published: RwLock::default() };
+        let (device, replica) = (meta.device, Mutex::new(meta.incarnation().replica()));
+        let writer = Mutex::new(Writer { meta, shelves, names, stale: false });
+        let ledger = Self { store, key, device, replica, writer, published: RwLock::default() };
         ledger.publish(&ledger.lock(), None);
         Ok(ledger)
     }
@@ -305,12 +360,28 @@ impl Ledger {
 
     /// This device.
     pub fn device(&self) -> DeviceId {
-        self.me.device
+        self.device
     }
 
     /// The replica id under which this store writes.
     pub fn replica(&self) -> ReplicaId {
-        self.me.replica()
+        *self.replica.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_replica(&self, replica: ReplicaId) {
+        *self.replica.lock().unwrap_or_else(PoisonError::into_inner) = replica;
+    }
+
+    /// Every time that this store began to write under a new replica id, the first one first.
+    pub fn renewals(&self) -> Result<Vec<Renewed>, StoreError> {
+        let mut rows: Vec<RenewalRow> = Vec::new();
+        shelf::rows(&*self.store.snapshot()?, &key::renewals(), |_, row: RenewalRow| {
+            rows.push(row);
+            Ok(())
+        })?;
+        let after = rows.iter().skip(1).map(|row| row.before).chain([self.replica()]).collect::<Vec<_>>();
+        let renewed = |(RenewalRow { before, reason, at_ms }, now)| Renewed { before, now, reason, at_ms };
+        Ok(rows.into_iter().zip(after).map(renewed).collect())
     }
 
     /// The key of this device.
@@ -338,6 +409,7 @@ impl Ledger {
             LedgerError::Store(error) => error,
             other => StoreError::Damaged(other.to_string()),
         })?;
+        self.set_replica(meta.incarnation().replica());
         *writer = Writer { meta, shelves, names, stale: false };
         // All of it: a failed commit may have given out numbers that mean something else from now on.
         self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
@@ -345,10 +417,11 @@ impl Ledger {
         Ok(())
     }
 
-    /// Commits `work` in one durable batch. `now_ms` is wall time, for people.
+    /// Commits `work` in one durable batch. `now_ms` is wall time, for people; `nonce` is drawn at random, and makes a
+    /// new replica id should this commit have to begin one.
     ///
     /// On an error nothing of it counts as done: the store may hold it all or nothing, and the next commit finds out.
-    pub fn commit(&self, work: &[Work], now_ms: u64) -> Result<Report, StoreError> {
+    pub fn commit(&self, work: &[Work], now_ms: u64, nonce: u64) -> Result<Report, StoreError> {
         let mut writer = self.lock();
         if writer.stale {
             self.reload(&mut writer)?;
@@ -359,7 +432,7 @@ impl Ledger {
         {
             let Writer { meta, shelves, names, .. } = &mut *writer;
             self.store.commit(&mut |read: &dyn Read| {
-                let mut writing = Writing::new(read, &self.key, self.me, meta, shelves, names, now_ms);
+                let mut writing = Writing::new(read, &self.key, meta, shelves, names, Chance { now_ms, nonce });
                 // Received events first: what is written here in this commit then comes after them in the log, and
                 // may depend on any of them.
                 let received = |work: &&Work| matches!(work, Work::Receive { .. });
@@ -384,6 +457,9 @@ impl Ledger {
             })?;
         }
         writer.stale = false;
+        if let Some(renewed) = &report.renewed {
+            self.set_replica(renewed.now);
+        }
         self.publish(&writer, Some(&touched));
         Ok(report)
     }
@@ -434,7 +510,7 @@ impl Ledger {
     pub fn view(&self, space: SpaceId) -> Result<Option<View>, StoreError> {
         // First the snapshot, then the names: they may be newer than it, never older.
         let snapshot = self.store.snapshot()?;
-        Ok(self.published(space).map(|published| View::new(snapshot, published, self.me.device)))
+        Ok(self.published(space).map(|published| View::new(snapshot, published, self.device)))
     }
 
     /// Who may do what in a space.

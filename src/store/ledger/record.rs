@@ -7,9 +7,10 @@
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::causal::{Head, VersionVector};
+use super::Renewal;
+use crate::causal::{EventHash, HashPrefix, Head, ReplicaId, VersionVector};
 use crate::codec;
-use crate::model::{DeviceId, Genesis, PackedObject};
+use crate::model::{DeviceId, Genesis, Incarnation, PackedObject};
 use crate::store::StoreError;
 
 /// The version of everything that is stored.
@@ -25,6 +26,56 @@ pub(super) struct Meta {
     /// With the device it makes the replica id.
     pub(super) nonce: u64,
     pub(super) next_number: u32,
+    /// How often this store began a new incarnation.
+    pub(super) renewals: u64,
+}
+
+impl Meta {
+    /// As whom this store writes.
+    pub(super) fn incarnation(&self) -> Incarnation {
+        Incarnation { device: self.device, nonce: self.nonce }
+    }
+}
+
+/// Why this store began a new incarnation, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct RenewalRow {
+    /// The id under which it wrote before.
+    pub(super) before: ReplicaId,
+    pub(super) reason: Renewal,
+    /// In milliseconds since 1970. For people only.
+    pub(super) at_ms: u64,
+}
+
+/// Whose events these are: an incarnation's, or those of one of several histories that were written as it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Author {
+    pub(super) incarnation: Incarnation,
+    /// Of a branch: how many events of the incarnation come before its first, and the hash of that one.
+    pub(super) branch: Option<(u64, EventHash)>,
+}
+
+impl Author {
+    pub(super) fn replica(&self) -> ReplicaId {
+        match self.branch {
+            Some((_, first)) => self.incarnation.branch(first),
+            None => self.incarnation.replica(),
+        }
+    }
+}
+
+/// Where the events of a segment lie that are one replica's, and the beginnings of their hashes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct DotRow {
+    pub(super) arrival: u64,
+    pub(super) hashes: Vec<HashPrefix>,
+}
+
+/// How far a counter's run had counted when the history that it lies in was split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct EndedRow {
+    pub(super) at: u64,
+    pub(super) total: i64,
 }
 
 /// A space, and where its current revision is kept.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use super::key;
-use super::record::{self, HeadRow, SpaceRow, Totals};
-use crate::causal::{Known, ReplicaId};
+use super::record::{self, Author, HeadRow, SpaceRow, Totals};
+use crate::causal::{Branch, Known, ReplicaId};
 use crate::model::{Access, CollectionName, Grant, Incarnation, Roster, SpaceId};
 use crate::store::{Read, StoreError};
 
@@ -14,7 +14,7 @@ use crate::store::{Read, StoreError};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
     pub(super) replicas: Roster,
-    pub(super) incarnations: Vec<Incarnation>,
+    pub(super) authors: Vec<Author>,
     pub(super) collections: Vec<CollectionName>,
     collection_numbers: BTreeMap<CollectionName, u32>,
 }
@@ -28,8 +28,17 @@ impl Names {
         self.collections.get(usize::try_from(number).ok()?)
     }
 
+    pub(super) fn author(&self, replica: u32) -> Option<&Author> {
+        self.authors.get(usize::try_from(replica).ok()?)
+    }
+
     pub(super) fn incarnation(&self, replica: u32) -> Option<Incarnation> {
-        self.incarnations.get(usize::try_from(replica).ok()?).copied()
+        Some(self.author(replica)?.incarnation)
+    }
+
+    /// How many events its incarnation wrote before the first of this replica.
+    pub(super) fn offset(&self, replica: u32) -> u64 {
+        self.author(replica).and_then(|author| author.branch).map_or(0, |(after, _)| after)
     }
 
     pub(super) fn add_collection(&mut self, name: CollectionName) -> u32 {
@@ -39,10 +48,10 @@ impl Names {
         number
     }
 
-    pub(super) fn add_replica(&mut self, incarnation: Incarnation) -> u32 {
-        let number = self.replicas.number(incarnation.replica());
-        if usize::try_from(number).is_ok_and(|number| number == self.incarnations.len()) {
-            self.incarnations.push(incarnation);
+    pub(super) fn add_replica(&mut self, author: Author) -> u32 {
+        let number = self.replicas.number(author.replica());
+        if usize::try_from(number).is_ok_and(|number| number == self.authors.len()) {
+            self.authors.push(author);
         }
         number
     }
@@ -50,7 +59,7 @@ impl Names {
     /// Whether `newer` has no names that these lack. Names only grow; most commits add none, and then readers keep
     /// sharing the old copy.
     pub(super) fn are_all_of(&self, newer: &Self) -> bool {
-        self.incarnations.len() == newer.incarnations.len() && self.collections.len() == newer.collections.len()
+        self.authors.len() == newer.authors.len() && self.collections.len() == newer.collections.len()
     }
 
     /// Collections that users may see, by name.
@@ -103,8 +112,19 @@ impl Shelf {
         if let Some(value) = read.get(&totals)? {
             shelf.totals = record::read(&totals, &value)?;
         }
-        rows(read, &key::replicas(number), |_, incarnation: Incarnation| {
-            names.add_replica(incarnation);
+        rows(read, &key::replicas(number), |_, author: Author| {
+            names.add_replica(author);
+            Ok(())
+        })?;
+        let mut branches = Vec::new();
+        rows(read, &key::branches(number), |key, parent: u32| {
+            let author = key::number_at(key, 5).and_then(|number| names.author(number));
+            let (author, parent) = (author.copied(), names.replicas.replica(parent));
+            let (Some(Author { incarnation, branch: Some((after, first)) }), Some(parent)) = (author, parent) else {
+                return Err(damaged("a branch of nothing"));
+            };
+            let root = incarnation.replica();
+            branches.push((incarnation.branch(first), Branch { root, parent, after, first }));
             Ok(())
         })?;
         rows(read, &key::collections(number), |_, name: CollectionName| {
@@ -117,7 +137,8 @@ impl Shelf {
             heads.push((replica.ok_or_else(|| damaged("head of an unknown replica"))?, row.head, row.tip));
             Ok(())
         })?;
-        shelf.known = Known::from_heads(heads);
+        shelf.known = Known::of_branches(branches);
+        heads.into_iter().for_each(|(replica, head, tip)| shelf.known.set(replica, head, tip));
         if let Some(grants) = names.collection(&CollectionName::grants()) {
             let prefix = key::objects(number, grants);
             rows(read, &prefix, |key, row: record::ObjectRow| {

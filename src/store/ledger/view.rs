@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use serde_json::{Map, Value as Json};
 
 use super::key::{self, Index};
-use super::record::{self, FeedRow, HeadRow, ObjectRow, Totals};
+use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, VersionVector};
 use crate::model::{CollectionName, Conflict, DeviceId, Genesis, Object, ObjectKey, Role, Segment, SpaceId, about};
@@ -310,8 +310,8 @@ impl View {
             let mut result = Ok(());
             let (start, end) = (key::dot(number, replica, from), key::after_prefix(&key::dots(number, replica)));
             self.snapshot.scan(&start, &end, &mut |key, value| {
-                result = record::read(key, value).and_then(|arrival: u64| {
-                    arrivals.push((arrival, key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?));
+                result = record::read(key, value).and_then(|row: DotRow| {
+                    arrivals.push((row.arrival, key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?));
                     Ok(())
                 });
                 let full = arrivals.len() == AHEAD || result.is_err();
@@ -338,7 +338,9 @@ impl View {
             let value = self.snapshot.get(&key)?.ok_or_else(|| damaged("segment"))?;
             let body = record::unwrap(&key, &value)?;
             let name = names.replicas.replica(replica).ok_or_else(|| damaged("replica"))?;
+            // A segment that was signed before its author's history was split there begins in what it goes on from.
             let first = Segment::first_counter(body).ok_or_else(|| damaged("segment"))?;
+            let first = first.saturating_sub(names.offset(replica)).max(1);
             bytes += body.len();
             stretches.push(Stretch { bytes: body.into(), first: Dot::new(name, first), last: Dot::new(name, last) });
             if bytes >= bytes_max {

@@ -3,26 +3,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::{self, Index};
-use super::record::{self, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, SpaceRow};
+use super::place::Admitted;
+use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow};
 use super::shelf::{Names, Shelf};
-use super::{Done, Report, Work, WriteError, Written, first_grant, misbehaved};
-use crate::causal::{Admission, Dot, Inadmissible, Known, ReplicaId};
+use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
+use crate::causal::{Dot, ReplicaId};
 use crate::model::{
     CollectionName, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation, InvalidEdit, Mutation,
-    Object, ObjectKey, Operation, PackedEvent, PackedObject, Request, Role, Segment, SignedTicket, SpaceId, about,
+    Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment, SignedTicket, SpaceId,
+    about,
 };
-use crate::replica::{Introduction, PeerMisbehaved, Rejection, SessionId, Stretch, TicketRefusal};
+use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
 
 /// A segment of local events is closed at this size, so that no peer has to take more at once.
 const SEGMENT_BYTES: usize = 256 << 10;
 
+/// What a commit cannot know by itself.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chance {
+    /// Wall time, for people.
+    pub(super) now_ms: u64,
+    /// Drawn at random: what a new incarnation is made of, should one have to begin.
+    pub(super) nonce: u64,
+}
+
 /// An object that this commit read, and how it counted before.
-struct Held {
+pub(super) struct Held {
     before: Standing,
-    object: Object,
+    pub(super) object: Object,
     /// The number of the replica whose event changed it last; none if nothing did yet.
-    changed_by: Option<u32>,
+    pub(super) changed_by: Option<u32>,
 }
 
 /// How an object counts in totals, indexes and feed.
@@ -39,26 +50,28 @@ struct Standing {
 type ObjectName = (SpaceId, CollectionName, ObjectKey);
 
 pub(super) struct Writing<'a> {
-    read: &'a dyn Read,
+    pub(super) read: &'a dyn Read,
     key: &'a DeviceKey,
-    me: Incarnation,
+    pub(super) me: Incarnation,
     meta: &'a mut Meta,
-    shelves: &'a mut BTreeMap<SpaceId, Shelf>,
-    names: &'a mut BTreeMap<SpaceId, Names>,
-    now_ms: u64,
-    batch: Batch,
-    objects: BTreeMap<ObjectName, Held>,
+    pub(super) shelves: &'a mut BTreeMap<SpaceId, Shelf>,
+    pub(super) names: &'a mut BTreeMap<SpaceId, Names>,
+    chance: Chance,
+    pub(super) batch: Batch,
+    pub(super) objects: BTreeMap<ObjectName, Held>,
+    /// The spaces whose objects are joined anew from the log: what is stored of them does not count any more.
+    pub(super) rebuilt: BTreeSet<SpaceId>,
     /// Changed objects in the order of their latest change.
     order: BTreeMap<u64, ObjectName>,
     order_of: BTreeMap<ObjectName, u64>,
     next_order: u64,
     /// Replicas of which more is known than before.
-    advanced: BTreeMap<SpaceId, BTreeSet<ReplicaId>>,
+    pub(super) advanced: BTreeMap<SpaceId, BTreeSet<ReplicaId>>,
     /// Local events that wait to be signed together.
     local: BTreeMap<SpaceId, Vec<(Event, PackedEvent)>>,
-    report: Report,
+    pub(super) report: Report,
     fresh: BTreeSet<SpaceId>,
-    access_changed: BTreeSet<SpaceId>,
+    pub(super) access_changed: BTreeSet<SpaceId>,
 }
 
 fn damaged(error: impl std::fmt::Display) -> StoreError {
@@ -69,22 +82,22 @@ impl<'a> Writing<'a> {
     pub(super) fn new(
         read: &'a dyn Read,
         key: &'a DeviceKey,
-        me: Incarnation,
         meta: &'a mut Meta,
         shelves: &'a mut BTreeMap<SpaceId, Shelf>,
         names: &'a mut BTreeMap<SpaceId, Names>,
-        now_ms: u64,
+        chance: Chance,
     ) -> Self {
         Self {
             read,
             key,
-            me,
+            me: meta.incarnation(),
             meta,
             shelves,
             names,
-            now_ms,
+            chance,
             batch: Batch::new(),
             objects: BTreeMap::new(),
+            rebuilt: BTreeSet::new(),
             order: BTreeMap::new(),
             order_of: BTreeMap::new(),
             next_order: 0,
@@ -142,10 +155,34 @@ impl<'a> Writing<'a> {
                 self.put(key::setting(name), value);
                 Ok(Done::Done)
             }
+            Work::Renew(reason) => {
+                let holds = |space: &SpaceId| self.shelves.get(space).map_or(0, |s| s.known.counter(self.me.replica()));
+                // A peer may only have been quicker to tell of an event than the commit that holds it.
+                if !matches!(reason, Renewal::Behind { space, counter } if holds(space) >= *counter) {
+                    self.renew(*reason);
+                }
+                Ok(Done::Done)
+            }
         }
     }
 
-    fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, row: &T) {
+    /// Begins a new incarnation: whatever was written under the old one, nothing is from now on.
+    pub(super) fn renew(&mut self, reason: Renewal) {
+        // Nothing was written as the new one yet, so one is enough.
+        if self.report.renewed.is_some() {
+            return;
+        }
+        let before = self.me.replica();
+        self.meta.nonce = self.chance.nonce;
+        self.meta.renewals += 1;
+        self.me = self.meta.incarnation();
+        let (meta, at_ms) = (self.meta.clone(), self.chance.now_ms);
+        self.put(key::meta(), &meta);
+        self.put(key::renewal(meta.renewals), &RenewalRow { before, reason, at_ms });
+        self.report.renewed = Some(Renewed { before, now: self.me.replica(), reason, at_ms });
+    }
+
+    pub(super) fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, row: &T) {
         let value = record::write(&key, row);
         self.batch.insert(key, Some(value));
     }
@@ -192,7 +229,6 @@ impl<'a> Writing<'a> {
         let dot = Dot::new(me, head.map_or(0, |head| head.counter) + 1);
         let previous = head.map_or_else(Default::default, |head| head.hash);
         let depth = shelf.known.depth() + 1;
-        let dependencies = shelf.known.dependencies(me);
         let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
         for (index, Request { collection, key, operation }) in requests.iter().enumerate() {
             let name = (collection.clone(), key.clone());
@@ -209,12 +245,13 @@ impl<'a> Writing<'a> {
         let mutations: Vec<Mutation> = drafts.into_values().filter_map(Draft::finish).collect();
         let changed = mutations.len();
         if changed > 0 {
-            let (event, packed) = Event::write(dot, previous, depth, dependencies, mutations);
+            let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
+            let (event, packed) = Event::write(dot, previous, depth, &shelf.known, mutations);
             let (bytes, bytes_max) = (packed.bytes(), EVENT_BYTES_MAX);
             if bytes > bytes_max {
                 return Ok(Err(WriteError::TooLarge { bytes, bytes_max }));
             }
-            self.apply(space, self.me, &event)?;
+            self.apply(space, Author { incarnation: self.me, branch: None }, &event)?;
             // Before the event is added: one of the greatest length must not come on top of others, or the segment is
             // longer than any peer takes.
             let waiting = self.local.get(&space).into_iter().flatten();
@@ -232,7 +269,7 @@ impl<'a> Writing<'a> {
         let events = self.local.remove(&space).unwrap_or_default();
         let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
         if let Some(segment) = Segment::sign(space, shelf.row.revision, self.me, self.key, events) {
-            self.append(space, &segment);
+            self.append(space, &segment, &Renaming::default());
             self.report.changed.entry(space).or_default().local = true;
         }
         Ok(())
@@ -257,7 +294,7 @@ impl<'a> Writing<'a> {
         if redeemed || shelf.access.role(device) >= Some(ticket.role) {
             return Ok(Ok(introduction));
         }
-        if ticket.expires_ms <= self.now_ms {
+        if ticket.expires_ms <= self.chance.now_ms {
             return Ok(Err(TicketRefusal::Expired));
         }
         if shelf.access.redeemers(ticket.id).count() >= usize::try_from(ticket.uses).unwrap_or(usize::MAX) {
@@ -273,21 +310,14 @@ impl<'a> Writing<'a> {
     fn receive(&mut self, session: SessionId, space: SpaceId, segments: &[Segment]) -> Result<(), StoreError> {
         let mut refused: BTreeSet<ReplicaId> = BTreeSet::new();
         for segment in segments {
-            let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
             // What follows a refused segment of its author cannot fit; what others wrote may.
             if refused.contains(&segment.first().replica) {
                 continue;
             }
-            match admit_segment(shelf, segment) {
-                Ok(skip) => {
-                    let events = &segment.events()[skip..];
-                    if !events.is_empty() {
-                        for event in events {
-                            self.apply(space, segment.author(), event)?;
-                        }
-                        self.append(space, segment);
-                    }
-                    self.report.changed.entry(space).or_default().from.insert(session);
+            match self.take_in(space, segment)? {
+                Ok((last, known)) => {
+                    let changed = self.report.changed.entry(space).or_default();
+                    changed.taken.push(Taken { session, last, known });
                 }
                 Err(rejection) => {
                     self.report.changed.entry(space).or_default().rejected.push((session, rejection));
@@ -298,10 +328,49 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
+    /// Applies what is new of a segment, if all of it can be. Returns what its last event is called here, and whether
+    /// nothing was new.
+    fn take_in(&mut self, space: SpaceId, segment: &Segment) -> Result<Result<(Dot, bool), Rejection>, StoreError> {
+        let Some(histories) = self.histories(space) else { return Ok(Err(Rejection::Missing)) };
+        let Admitted { placed, events, last, own } = match histories.admit(segment)? {
+            Ok(admitted) => admitted,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let author = segment.author();
+        if let Some(split) = &placed.split {
+            self.split(space, author, split)?;
+        }
+        if events.is_empty() {
+            return Ok(Ok((last, true)));
+        }
+        if author == self.me {
+            // An event of this very store that is not here: it was put back to what it had been before.
+            self.renew(Renewal::Behind { space, counter: segment.last().counter });
+        }
+        for (event, renaming) in segment.events()[placed.known..].iter().zip(&events) {
+            let event = self.read_event(space, renaming, event)?;
+            let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(Rejection::Missing)) };
+            let author = Author::of(&shelf.known, author, event.dot.replica);
+            self.apply(space, author, &event)?;
+        }
+        self.append(space, segment, &own);
+        Ok(Ok((last, false)))
+    }
+
     // What both share.
 
     /// Joins an event to the objects that it touches, and knows it.
-    fn apply(&mut self, space: SpaceId, author: Incarnation, event: &Event) -> Result<(), StoreError> {
+    fn apply(&mut self, space: SpaceId, author: Author, event: &Event) -> Result<(), StoreError> {
+        self.join_objects(space, author, event)?;
+        if let Some(shelf) = self.shelves.get_mut(&space) {
+            let changed = shelf.known.advance(&event.proposal());
+            self.advanced.entry(space).or_default().extend(changed);
+        }
+        Ok(())
+    }
+
+    /// Joins an event to the objects that it touches.
+    pub(super) fn join_objects(&mut self, space: SpaceId, author: Author, event: &Event) -> Result<(), StoreError> {
         let replica = self.replica_number(space, author);
         for mutation in &event.mutations {
             let held = self.object(space, &mutation.collection, &mutation.key)?;
@@ -321,37 +390,35 @@ impl<'a> Writing<'a> {
             self.order.insert(self.next_order, name);
             self.next_order += 1;
         }
-        if let Some(shelf) = self.shelves.get_mut(&space) {
-            let changed = shelf.known.advance(&event.proposal());
-            self.advanced.entry(space).or_default().extend(changed);
-        }
+        self.remember_counts(space, event);
         Ok(())
     }
 
-    /// Puts a segment at the end of the log.
-    fn append(&mut self, space: SpaceId, segment: &Segment) {
-        let replica = self.replica_number(space, segment.author());
+    /// Puts a segment at the end of the log. `own` says what its author is called here.
+    fn append(&mut self, space: SpaceId, segment: &Segment, own: &Renaming) {
         let Some(shelf) = self.shelves.get_mut(&space) else { return };
         shelf.totals.arrival += 1;
         let (number, arrival) = (shelf.row.number, shelf.totals.arrival);
-        let (first, last) = (segment.first(), segment.last());
         let key = key::segment(number, arrival);
         let value = record::wrap(&key, segment.bytes());
         self.batch.insert(key, Some(value));
-        self.put(key::dot(number, replica, last.counter), &arrival);
+        self.put_dots(space, segment.events(), own, arrival);
+        let last = own.dot(segment.last());
+        let named = |event: &Event| own.dot(event.dot);
+        let first = segment.events().iter().map(named).find(|dot| dot.replica == last.replica).unwrap_or(last);
         let stretch = Stretch { bytes: segment.bytes().clone(), first, last };
         self.report.changed.entry(space).or_default().written.push(stretch);
     }
 
-    fn replica_number(&mut self, space: SpaceId, incarnation: Incarnation) -> u32 {
+    pub(super) fn replica_number(&mut self, space: SpaceId, author: Author) -> u32 {
         let names = self.names.entry(space).or_default();
-        let known = names.incarnations.len();
-        let replica = names.add_replica(incarnation);
-        if names.incarnations.len() > known
+        let known = names.authors.len();
+        let replica = names.add_replica(author);
+        if names.authors.len() > known
             && let Some(shelf) = self.shelves.get(&space)
         {
             let key = key::replica(shelf.row.number, replica);
-            self.put(key, &incarnation);
+            self.put(key, &author);
         }
         replica
     }
@@ -389,6 +456,7 @@ impl<'a> Writing<'a> {
             bytes: if object.is_empty() { 0 } else { value.len() as u64 },
             position: row.position,
         };
+        let object = if self.rebuilt.contains(&space) { Object::new() } else { object };
         Ok(Held { before, object, changed_by: None })
     }
 
@@ -415,7 +483,12 @@ impl<'a> Writing<'a> {
                 self.put(key::head(number, at), &HeadRow { head, tip });
             }
             self.put(key::totals(number), &totals);
-            self.report.changed.entry(space).or_default().advanced = heads;
+            let changed = self.report.changed.entry(space).or_default();
+            changed.advanced = heads;
+            if let (Some(split), Some(shelf)) = (&mut changed.split, self.shelves.get(&space)) {
+                // More may have come in the same commit.
+                split.clone_from(&shelf.known);
+            }
         }
         for space in std::mem::take(&mut self.access_changed) {
             let access = self.shelves.get(&space).map(|shelf| shelf.access.clone());
@@ -462,6 +535,15 @@ impl<'a> Writing<'a> {
             bytes: 0,
             position: before.position,
         };
+        if self.rebuilt.contains(&space) && before.exists {
+            // Most objects have nothing to do with what was split, and stay as they are, where they are in the feed.
+            let key = key::object(number, at, object_key.as_str());
+            let packed = PackedObject::pack(object, &mut names.replicas);
+            let row = record::write(&key, &ObjectRow { position: before.position, object: packed });
+            if self.read.get(&key)? == Some(row) {
+                return Ok(());
+            }
+        }
         let batch = &mut self.batch;
         // A change that nobody can see, such as one more edit that lost to a delete, has no place in the feed.
         if counts && (before.visible || after.visible) {
@@ -475,7 +557,7 @@ impl<'a> Writing<'a> {
                 key: object_key.as_str().to_owned(),
                 deleted: !after.visible,
                 replica: changed_by,
-                modified_ms: self.now_ms,
+                modified_ms: self.chance.now_ms,
             };
             let key = key::position(number, after.position);
             let value = record::write(&key, &feed);
@@ -514,37 +596,4 @@ impl<'a> Writing<'a> {
 fn grant_request(grant: &Grant) -> Request {
     let operation = Operation::Put(grant.to_fields());
     Request { collection: CollectionName::grants(), key: Grant::key(grant.device), operation }
-}
-
-/// How many events of a segment are known already, if the others can all be applied now.
-///
-/// A segment is applied whole or not at all: its author wrote it so, and every node that has it has it so.
-fn admit_segment(shelf: &Shelf, segment: &Segment) -> Result<usize, Rejection> {
-    let author = segment.author();
-    let mut skip = 0;
-    let mut trial: Option<Known> = None;
-    let last = segment.events().len() - 1;
-    for (at, event) in segment.events().iter().enumerate() {
-        let known = trial.as_ref().unwrap_or(&shelf.known);
-        match known.admit(&event.proposal()) {
-            Ok(Admission::Known) => {
-                skip += 1;
-                continue;
-            }
-            Ok(Admission::Next) => {}
-            Err(Inadmissible::Gap { .. } | Inadmissible::Dependency { .. }) => return Err(Rejection::Missing),
-            Err(Inadmissible::Fork { .. }) => return Err(Rejection::Forked),
-            Err(error) => return Err(Rejection::Misbehaved(PeerMisbehaved::Impossible(error.to_string()))),
-        }
-        shelf.access.permits(author.device, event).map_err(misbehaved)?;
-        // Its dependencies are here, so what it says that it observed must be too: only a forged event claims more.
-        if let Some(dot) = event.claims().find(|dot| !known.contains(*dot)) {
-            let what = format!("event {:?} observed {dot:?}, which it does not depend on", event.dot);
-            return Err(Rejection::Misbehaved(PeerMisbehaved::Impossible(what)));
-        }
-        if at < last {
-            trial.get_or_insert_with(|| shelf.known.clone()).advance(&event.proposal());
-        }
-    }
-    Ok(skip)
 }
