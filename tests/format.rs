@@ -73,9 +73,9 @@ fn history() -> Vec<Vec<Request>> {
 fn write_history(store: Arc<dyn Store>) -> (Ledger, SpaceId) {
     let ledger = Ledger::open(store, key(1)).expect("a fresh store");
     let space = genesis().space();
-    ledger.commit(&[Work::Create { genesis: genesis(), name: "home".into() }], 1_000).expect("memory does not fail");
+    ledger.commit(&[Work::Create { genesis: genesis(), name: "home".into() }], 1_000, 5).expect("memory does not fail");
     for (at, requests) in (2_000..).zip(history()) {
-        ledger.commit(&[Work::Write { space, requests }], at).expect("memory does not fail");
+        ledger.commit(&[Work::Write { space, requests }], at, 5).expect("memory does not fail");
     }
     (ledger, space)
 }

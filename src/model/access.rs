@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::identity::{IdSyntaxError, parse_hex};
-use super::{Content, DeviceId, DeviceKey, Entry, Event, Object, ObjectKey, Path, Slot, Value};
+use super::{Content, DeviceId, DeviceKey, Entry, Event, Object, ObjectKey, Path, Segment, Slot, Value};
 use crate::causal::Dot;
 use crate::codec;
 use crate::model::CollectionName;
@@ -216,6 +216,24 @@ impl Access {
         let granted = self.grants.get(&device).map(|grant| grant.role);
         let introduced = (self.introducer == Some(device) && granted.is_none()).then_some(Role::Owner);
         if device == self.creator { Some(Role::Owner) } else { granted.or(introduced) }
+    }
+
+    /// The role that `segment` shows `device` to have, though nothing that is here says so: an owner granted it in an
+    /// event that is not here yet.
+    ///
+    /// An owner whose store was put back to an older state has forgotten whom it invited since. Whoever was, and comes
+    /// back, shows the grant that the owner itself signed; otherwise neither could ever tell the other anything.
+    pub fn shown(&self, device: DeviceId, segment: &Segment) -> Option<Role> {
+        if self.role(segment.author().device) != Some(Role::Owner) {
+            return None;
+        }
+        let (collection, key) = (CollectionName::grants(), Grant::key(device));
+        let mut object = Object::new();
+        for event in segment.events() {
+            let of_device = event.mutations.iter().filter(|m| m.collection == collection && m.key == key);
+            of_device.for_each(|mutation| mutation.apply_to(&mut object, event.dot, event.depth));
+        }
+        Grant::from_object(key.as_str(), &object).map(|grant| grant.role)
     }
 
     /// Every device with a role.

@@ -37,14 +37,28 @@ pub(super) enum Waiter {
 
 pub(super) enum DiskJob {
     Commit(Work, Waiter),
-    Fetch { session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
+    Read(PeerRead),
+}
+
+/// What is read of a space for a peer.
+pub(super) struct PeerRead {
+    pub(super) session: SessionId,
+    pub(super) space: SpaceId,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    /// The log after this vector: about so many bytes.
+    Log(VersionVector, usize),
+    /// The segment in which this device was granted its role.
+    Credential,
 }
 
 /// The disk threads of one node.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     commits: Sender<(Work, Waiter)>,
-    fetches: Sender<(SessionId, SpaceId, VersionVector, usize)>,
+    reads: Sender<PeerRead>,
 }
 
 /// Milliseconds since 1970, for people.
@@ -61,7 +75,7 @@ impl Disk {
         landed: watch::Sender<u64>,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (commits, jobs) = channel();
-        let (fetches, reads) = channel();
+        let (reading, reads) = channel();
         let committer = {
             let (ledger, events) = (Arc::clone(ledger), events.clone());
             std::thread::Builder::new()
@@ -74,16 +88,14 @@ impl Disk {
                 .name("thence-read".to_owned())
                 .spawn(move || read_for_peers(&ledger, &events, &reads))?
         };
-        Ok((Self { commits, fetches }, vec![committer, reader]))
+        Ok((Self { commits, reads: reading }, vec![committer, reader]))
     }
 
     pub(super) fn send(&self, job: DiskJob) {
         // A thread that is gone has panicked; whoever waits sees its answer channel closed.
         let _ = match job {
             DiskJob::Commit(work, waiter) => self.commits.send((work, waiter)).map_err(drop),
-            DiskJob::Fetch { session, space, after, bytes_max } => {
-                self.fetches.send((session, space, after, bytes_max)).map_err(drop)
-            }
+            DiskJob::Read(read) => self.reads.send(read).map_err(drop),
         };
     }
 }
@@ -91,18 +103,22 @@ impl Disk {
 fn read_for_peers(
     ledger: &Ledger,
     events: &mpsc::UnboundedSender<Event>,
-    reads: &Receiver<(SessionId, SpaceId, VersionVector, usize)>,
+    reads: &Receiver<PeerRead>,
 ) {
-    while let Ok((session, space, after, bytes_max)) = reads.recv() {
-        let read = ledger.view(space).and_then(|view| match view {
-            Some(view) => view.log_after(&after, bytes_max).map(Some),
-            None => Ok(None),
-        });
-        let stretches = read.unwrap_or_else(|error| {
-            tracing::error!(%space, %error, "cannot read the log for a peer");
-            None
-        });
-        if events.send(Event::Fetched { session, space, stretches }).is_err() {
+    while let Ok(PeerRead { session, space, what }) = reads.recv() {
+        let failed = |error: StoreError| tracing::error!(%space, %error, "cannot read the log for a peer");
+        let view = ledger.view(space);
+        let event = match what {
+            What::Log(after, bytes_max) => {
+                let read = view.and_then(|view| view.map(|view| view.log_after(&after, bytes_max)).transpose());
+                Event::Fetched { session, space, stretches: read.map_err(failed).unwrap_or_default() }
+            }
+            What::Credential => {
+                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.credential()));
+                Event::Credential { session, space, segment: read.map_err(failed).unwrap_or_default() }
+            }
+        };
+        if events.send(event).is_err() {
             return;
         }
     }

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::dialing::{Known, Peers, Stage};
-use super::disk::{Disk, DiskJob, Waiter, wall_ms};
+use super::disk::{Disk, DiskJob, PeerRead, Waiter, What, wall_ms};
 use super::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use super::wire::Wire;
 use super::{JoinError, NodeError, Peer, SyncReport};
@@ -57,6 +57,8 @@ pub(super) enum Event {
     StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+    /// The segment in which this device was granted its role.
+    Credential { session: SessionId, space: SpaceId, segment: Option<Arc<[u8]>> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
     Frame { session: SessionId, channel: Channel, frame: Frame, taken: oneshot::Sender<()> },
     /// A connection ended.
@@ -254,7 +256,11 @@ impl Driver {
                     self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, Waiter::None));
                 }
                 Output::Fetch { session, space, after, bytes_max } => {
-                    self.disk.send(DiskJob::Fetch { session, space, after, bytes_max });
+                    let what = What::Log(after, bytes_max);
+                    self.disk.send(DiskJob::Read(PeerRead { session, space, what }));
+                }
+                Output::Credential { session, space } => {
+                    self.disk.send(DiskJob::Read(PeerRead { session, space, what: What::Credential }));
                 }
                 Output::Admit { session, device, ticket } => {
                     self.disk.send(DiskJob::Commit(Work::Admit { device, ticket }, Waiter::Admission(session)));
@@ -307,6 +313,9 @@ impl Driver {
             }
             Event::Fetched { session, space, stretches } => {
                 self.handle(Input::Fetched { session, space, stretches });
+            }
+            Event::Credential { session, space, segment } => {
+                self.handle(Input::Credential { session, space, segment });
             }
             Event::Frame { session, channel, frame, taken } => {
                 let Frame { kind, critical, body } = frame;

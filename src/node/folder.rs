@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `device.key` | the secret key, 64 hexadecimal digits; readable by its owner only |
 //! | `thence.redb` | the store |
+//! | `store.lease`, `store.closed` | tell whether the store is a copy or an older state: [`super::lease`] |
 //! | `reset.key` | lets peers notice at once that this node was restarted |
 //! | `node.lock` | held by a node for as long as it runs, and while it waits to start |
 //! | `store.lock` | held by whoever has the store open |
@@ -17,11 +18,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use rand::Rng;
 
+use super::lease::Lease;
 use crate::model::{DeviceId, DeviceKey};
 use crate::store::{Ledger, LedgerError, RedbStore, StoreError};
 
@@ -90,6 +93,8 @@ pub struct DataFolder {
 pub struct Claim {
     folder: DataFolder,
     key: DeviceKey,
+    /// Whether the store was opened under this claim.
+    opened: AtomicBool,
     _store_lock: File,
     _node_lock: Option<File>,
 }
@@ -195,7 +200,7 @@ impl DataFolder {
                 Err(TryLockError::Error(error)) => return Err(system(&self.path)(error)),
             }
         }
-        Ok(Claim { folder: self.clone(), key, _store_lock: store_lock, _node_lock: None })
+        Ok(Claim { folder: self.clone(), key, opened: AtomicBool::new(false), _store_lock: store_lock, _node_lock: None })
     }
 
     /// Claims the folder for a node, waiting up to `wait` for a short command to end.
@@ -208,7 +213,7 @@ impl DataFolder {
         let node_lock = node_lock.ok_or_else(|| FolderError::NodeRunning { path: self.path.clone() })?;
         let store_lock = self.lock_exclusively("store.lock", until)?;
         let store_lock = store_lock.ok_or_else(|| FolderError::Busy { path: self.path.clone() })?;
-        Ok(Claim { folder: self.clone(), key, _store_lock: store_lock, _node_lock: Some(node_lock) })
+        Ok(Claim { folder: self.clone(), key, opened: AtomicBool::new(false), _store_lock: store_lock, _node_lock: Some(node_lock) })
     }
 
     fn open_lock(&self, name: &str) -> Result<File, FolderError> {
@@ -255,6 +260,9 @@ impl Claim {
     pub(super) fn open_ledger(&self, cache_bytes: usize) -> Result<Ledger, FolderError> {
         let path = self.folder.store_path();
         let device = self.key.device();
+        let lease = self.lease();
+        let is_as_left = lease.opening();
+        self.opened.store(true, Ordering::Relaxed);
         let store = if path.exists() {
             // Looked at before it is opened for writing: a store that is not ours stays as it is, byte for byte.
             let meta = RedbStore::peek(&path, &Ledger::check_key()).map_err(LedgerError::from)?;
@@ -265,7 +273,25 @@ impl Claim {
             RedbStore::create(&path, cache_bytes, Ledger::first_batch(device, nonce))
         };
         let store = store.map_err(|error: StoreError| LedgerError::from(error))?;
-        Ok(Ledger::open(Arc::new(store), self.key.clone())?)
+        let ledger = Ledger::open(Arc::new(store), self.key.clone())?;
+        let is_node = self._node_lock.is_some();
+        let nonce = rand::rng().next_u64();
+        lease.take(&ledger, is_as_left, is_node, super::disk::wall_ms(), nonce).map_err(LedgerError::from)?;
+        Ok(ledger)
+    }
+
+    /// Says whether the store is the one that was written here last.
+    pub(super) fn lease(&self) -> Lease {
+        Lease::of(&self.folder.store_path())
+    }
+}
+
+impl Drop for Claim {
+    /// Whoever had the store open has closed it by now; the locks go after this.
+    fn drop(&mut self) {
+        if *self.opened.get_mut() {
+            self.lease().closed();
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod dialing;
 mod disk;
 mod driver;
 mod folder;
+mod lease;
 mod space;
 mod status;
 mod wire;

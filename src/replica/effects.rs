@@ -208,6 +208,15 @@ pub enum Input {
         /// What lies next in the log; none if the read failed.
         stretches: Option<Vec<Stretch>>,
     },
+    /// The answer to [`Output::Credential`].
+    Credential {
+        /// For whom.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
+        /// The segment, if there is one.
+        segment: Option<Arc<[u8]>>,
+    },
     /// Ask a peer for all that it knows by now; [`Replica::is_synced`](super::Replica::is_synced) waits for the answer.
     ///
     /// What a peer said last may be some time ago: it takes its time to say what it got from others.
@@ -264,6 +273,13 @@ pub enum Output {
         after: VersionVector,
         /// About how much to read; at least one segment.
         bytes_max: usize,
+    },
+    /// Look for the segment in which this device was granted its role, then report [`Input::Credential`].
+    Credential {
+        /// For whom.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
     },
     /// A peer shows a ticket: grant what it says if it is good, then report [`Input::Admitted`].
     Admit {

@@ -21,6 +21,8 @@ pub enum LinkState {
 
 #[derive(Debug, Default)]
 pub(super) struct Link {
+    /// Whether this device showed why it may see the space.
+    pub(super) shown: bool,
     /// Whether this side's Open was sent and not refused.
     pub(super) opened: bool,
     /// Digest and vector of that Open, if it held only the digest, so that the peer may need the knowledge too.
@@ -35,8 +37,8 @@ pub(super) struct Link {
     pub(super) sent: VersionVector,
     /// What this side said is durable here.
     pub(super) announced: VersionVector,
-    /// Replicas that must be acknowledged again, since the peer sent what was known already.
-    pub(super) owed: BTreeSet<ReplicaId>,
+    /// What must be acknowledged again, since the peer sent what was known already.
+    pub(super) owed: BTreeSet<Dot>,
     /// What was sent and is not acknowledged, with its size.
     in_flight: VecDeque<(Dot, usize)>,
     pub(super) in_flight_bytes: usize,
@@ -59,25 +61,27 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The peer said what it has: everything else counts as not sent.
-    pub(super) fn reset(&mut self, theirs: VersionVector) {
+    /// The peer said what it has: everything else counts as not sent. Of `diverged` it has another history.
+    pub(super) fn reset(&mut self, theirs: VersionVector, diverged: BTreeSet<ReplicaId>) {
         if self.in_flight.is_empty() || self.theirs.as_ref() != Some(&theirs) {
             self.stalls = 0;
         }
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.stall_at = None;
-        self.diverged.clear();
+        self.diverged = diverged;
         self.sent = theirs.clone();
         self.theirs = Some(theirs);
     }
 
-    /// The peer may lack anything of these replicas.
+    /// The peer may lack anything of these replicas, and did not take what is on its way.
     pub(super) fn distrust(&mut self, replicas: impl Iterator<Item = ReplicaId>) {
         for replica in replicas {
             self.theirs.iter_mut().for_each(|theirs| theirs.forget(replica));
             self.sent.forget(replica);
+            self.in_flight.retain(|(dot, _)| dot.replica != replica);
         }
+        self.in_flight_bytes = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
     }
 
     /// The peer has `dot`, and all below it.
@@ -103,14 +107,14 @@ impl Link {
 
     /// The peer refused, so nothing of what was believed about it counts any more.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let scheduled = self.scheduled;
-        *self = Self { refused: Some(refusal), scheduled, ..Self::default() };
+        let (scheduled, shown) = (self.scheduled, self.shown);
+        *self = Self { refused: Some(refusal), scheduled, shown, ..Self::default() };
     }
 
     /// Nothing that the peer said counts any more: it must say it anew.
     pub(super) fn unlearn(&mut self) {
-        let (scheduled, fetching) = (self.scheduled, self.fetching);
-        *self = Self { scheduled, fetching, opened: self.opened, awaiting: self.awaiting, ..Self::default() };
+        let Self { shown, scheduled, fetching, opened, awaiting, .. } = *self;
+        *self = Self { shown, scheduled, fetching, opened, awaiting, ..Self::default() };
     }
 
     /// Events up to `last` are on their way. That they are here need not be said any more.

@@ -52,6 +52,8 @@ pub enum Message {
     /// What came of this replica goes on from another history than the one that is here under the same id: send all of
     /// it, from its first event.
     Diverged(ReplicaId),
+    /// A segment in which an owner grants the sender its role, shown to a peer that refuses to see the sender.
+    Show(ByteBuf),
 }
 
 /// Who is speaking.
@@ -161,6 +163,7 @@ impl Message {
             Self::Probe(_) => 21,
             Self::Probed(_) => 22,
             Self::Diverged(_) => 23,
+            Self::Show(_) => 24,
         }
     }
 
@@ -179,6 +182,7 @@ impl Message {
             Self::Probe(nonce) => codec::encode(nonce),
             Self::Probed(probed) => codec::encode(probed),
             Self::Diverged(replica) => codec::encode(replica),
+            Self::Show(segment) => codec::encode(segment),
         }
     }
 
@@ -204,6 +208,7 @@ impl Message {
             21 => of("probe", body, Self::Probe),
             22 => of("probed", body, Self::Probed),
             23 => of("diverged", body, Self::Diverged),
+            24 => of("show", body, Self::Show),
             _ if critical => Err(InvalidMessage::Unknown { kind }),
             _ => Ok(None),
         }

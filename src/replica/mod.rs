@@ -36,7 +36,7 @@ pub use self::message::{
     Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
 use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
-use crate::model::{Access, DeviceId, Segment, SpaceId};
+use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
 
 #[derive(Debug)]
 struct Space {
@@ -71,8 +71,8 @@ impl Space {
     ///
     /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
     /// branch: which one is not looked up, so it may get some of it again. Where the peer's last event is not the one
-    /// that bears its name here, nothing that it has under that id is certain.
-    fn translate(&self, claims: &Claims) -> VersionVector {
+    /// that bears its name here, nothing that it has under that id is certain; these ids are returned too.
+    fn translate(&self, claims: &Claims) -> (VersionVector, BTreeSet<ReplicaId>) {
         let known = &self.known;
         let mut vector = VersionVector::new();
         let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
@@ -85,8 +85,8 @@ impl Space {
                 _ => vector.advance(self.translate_dot(claim.dot)),
             }
         }
-        uncertain.into_iter().flat_map(|root| known.family(root)).for_each(|id| vector.forget(id));
-        vector
+        uncertain.iter().flat_map(|root| known.family(*root)).for_each(|id| vector.forget(id));
+        (vector, uncertain)
     }
 
     fn translate_dot(&self, dot: Dot) -> Dot {
@@ -116,7 +116,16 @@ struct Session {
     awaiting: bool,
     /// Whether a ticket that the peer showed is being looked at.
     redeeming: bool,
+    /// The spaces in which the peer showed to have a role that nothing here says yet.
+    shown: BTreeMap<SpaceId, Role>,
     links: BTreeMap<SpaceId, Link>,
+}
+
+impl Session {
+    /// Whether the peer may see a space with this access.
+    fn may_see(&self, space: SpaceId, access: &Access) -> bool {
+        access.role(self.peer).is_some() || self.shown.contains_key(&space)
+    }
 }
 
 /// How a space stands with one peer, for people.
@@ -184,6 +193,12 @@ impl Replica {
             }
             Input::Committed { space, committed } => self.committed(space, committed),
             Input::CommitFailed => self.commit_failed(),
+            Input::Credential { session, space, segment } => {
+                if let Some(segment) = segment.filter(|_| self.sessions.contains_key(&session)) {
+                    let segment = ByteBuf::from(segment.to_vec());
+                    self.send(session, Channel::Space(space), Message::Show(segment));
+                }
+            }
             Input::Fetched { session, space, stretches } => self.fetched(session, space, stretches),
             Input::Redeem { session, ticket } => {
                 self.send(session, Channel::Control, Message::Redeem(ByteBuf::from(ticket)));
@@ -293,10 +308,9 @@ impl Replica {
     }
 
     fn connect(&mut self, session: SessionId, peer: DeviceId) {
-        let links = BTreeMap::new();
-        let opened = BTreeSet::new();
-        let fresh =
-            Session { peer, hello: None, offered: None, opened, probe: 0, awaiting: false, redeeming: false, links };
+        let (links, shown, opened) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+        let (probe, awaiting, redeeming) = (0, false, false);
+        let fresh = Session { peer, hello: None, offered: None, opened, probe, awaiting, redeeming, shown, links };
         self.sessions.insert(session, fresh);
         let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
         self.send(session, Channel::Control, Message::Hello(hello));
@@ -374,10 +388,14 @@ impl Replica {
             (Channel::Space(space), Message::Refuse(refusal)) => {
                 if let Some(link) = self.link(session, space) {
                     link.refuse(refusal);
+                    if refusal == Refusal::NotFound && !std::mem::replace(&mut link.shown, true) {
+                        self.outputs.push_back(Output::Credential { session, space });
+                    }
                     self.reschedule(session, space);
                 }
                 Ok(())
             }
+            (Channel::Space(space), Message::Show(segment)) => self.on_show(session, space, segment),
             _ => Err(PeerMisbehaved::Unexpected("message for this channel")),
         }
     }
@@ -430,7 +448,7 @@ impl Replica {
         // Where the peer refused, it is for the peer to open once it knows of the grant.
         let closed = |session: &Session| !session.links.contains_key(&space);
         let wanting: Vec<SessionId> = (self.sessions.iter())
-            .filter(|(_, session)| access.role(session.peer).is_some() && closed(session))
+            .filter(|(_, session)| session.may_see(space, access) && closed(session))
             .map(|(id, _)| *id)
             .collect();
         for session in wanting {
@@ -445,8 +463,8 @@ impl Replica {
         if state.opened.len() > spaces_max {
             return Err(PeerMisbehaved::TooMany { what: "spaces", limit: spaces_max });
         }
-        let peer = state.peer;
-        let held = self.spaces.get_mut(&space).filter(|held| held.access.role(peer).is_some());
+        let state = &*state;
+        let held = self.spaces.get_mut(&space).filter(|held| state.may_see(space, &held.access));
         let Some(held) = held else {
             // One answer for both: whether a space exists is not told to those who may not see it.
             self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
@@ -467,8 +485,8 @@ impl Replica {
         let said = self.link(session, space).and_then(|link| link.opened_with.clone());
         let said_same = said.as_ref().is_some_and(|(digest, _)| *digest == open.digest);
         let theirs = match (same, said, open.knowledge) {
-            (true, ..) => Some(vector.clone()),
-            (false, Some((_, said)), _) if said_same => Some(said),
+            (true, ..) => Some((vector.clone(), BTreeSet::new())),
+            (false, Some((_, said)), _) if said_same => Some((said, BTreeSet::new())),
             (false, _, None) => None,
             (false, _, Some(knowledge)) => match self.vector_of(session, space, knowledge)? {
                 Some(theirs) => Some(theirs),
@@ -479,7 +497,7 @@ impl Replica {
         let Some(link) = self.link(session, space) else { return Ok(()) };
         let tell = link.opened_with.is_some() && !said_same;
         match theirs {
-            Some(theirs) => link.reset(theirs),
+            Some((theirs, uncertain)) => link.reset(theirs, uncertain),
             None => {
                 link.theirs = None;
                 link.stall_at.get_or_insert(stall_at);
@@ -499,7 +517,7 @@ impl Replica {
         session: SessionId,
         space: SpaceId,
         knowledge: Knowledge,
-    ) -> Result<Option<VersionVector>, PeerMisbehaved> {
+    ) -> Result<Option<(VersionVector, BTreeSet<ReplicaId>)>, PeerMisbehaved> {
         let limit = self.limits.vector_len_max;
         if knowledge.ranges().any(|(_, claims)| claims.len() > limit) {
             return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
@@ -521,13 +539,13 @@ impl Replica {
     }
 
     fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
-        let Some(theirs) = self.vector_of(session, space, knowledge)? else { return Ok(()) };
+        let Some((theirs, uncertain)) = self.vector_of(session, space, knowledge)? else { return Ok(()) };
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
         if let Some(link) = state.links.get_mut(&space) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
-                link.reset(theirs);
+                link.reset(theirs, uncertain);
             }
             self.pump(session, space);
         }
@@ -556,7 +574,7 @@ impl Replica {
             {
                 // Somebody else was quicker, or the acknowledgement was lost.
                 link.acknowledged(last);
-                link.owed.insert(last.replica);
+                link.owed.insert(last);
                 continue;
             }
             if known.is_split(last.replica) || held.incoming.contains(last) {
@@ -638,6 +656,22 @@ impl Replica {
         }
     }
 
+    /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is told nothing.
+    fn on_show(&mut self, session: SessionId, space: SpaceId, segment: ByteBuf) -> Result<(), PeerMisbehaved> {
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
+            return Ok(());
+        };
+        if state.may_see(space, &held.access) {
+            return Ok(());
+        }
+        let segment = Segment::verify(space, held.revision, segment.into_vec().into())?;
+        if let Some(role) = held.access.shown(state.peer, &segment) {
+            state.shown.insert(space, role);
+            self.open(session, space, true);
+        }
+        Ok(())
+    }
+
     /// The peer holds another history under this id, or it did until it was told of both: it may lack anything of it.
     fn on_diverged(&mut self, session: SessionId, space: SpaceId, root: ReplicaId) {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
@@ -715,11 +749,16 @@ impl Replica {
             }
             self.reschedule(session, space);
         }
+        let (now, stall_ms) = (self.now, self.limits.stall_ms);
         for Taken { session, last, known } in &taken {
             if let Some(link) = self.link(*session, space) {
                 link.acknowledged(*last);
                 if *known {
-                    link.owed.insert(last.replica);
+                    link.owed.insert(*last);
+                }
+                if !link.diverged.is_empty() {
+                    // It sends all of the other history; that takes as long as it takes.
+                    link.reopen_at = Some(now + stall_ms);
                 }
             }
         }
@@ -864,7 +903,12 @@ impl Replica {
         let Some(link) = state.links.get_mut(&space) else { return };
         let owed = std::mem::take(&mut link.owed);
         let vector = &held.vector;
-        let again = owed.into_iter().map(|replica| Dot::new(replica, vector.counter(replica)));
+        // Where the peer knows another history under the same id, only what it sent itself means the same to it.
+        let is_certain = |dot: &Dot| !link.diverged.contains(&held.known.root(dot.replica));
+        let again = owed.into_iter().map(|dot| match is_certain(&dot) {
+            true => Dot::new(dot.replica, vector.counter(dot.replica)),
+            false => dot,
+        });
         let news = vector.missing_from(&link.announced).map(|(replica, _, last)| Dot::new(replica, last));
         let dots: BTreeSet<Dot> = again.chain(news).filter(|dot| dot.counter > 0).collect();
         if !dots.is_empty() {

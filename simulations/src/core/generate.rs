@@ -11,7 +11,7 @@ use crate::world::{Chance, DiskFault, Draws, Item, Millis, Scenario, Weather, Wh
 
 /// The kinds of faults that a seed draws from.
 pub const FAULTS: &[&str] =
-    &["loss", "duplicate", "reorder", "delay", "cut", "one-way", "drop", "crash", "disk", "slow-disk"];
+    &["loss", "duplicate", "reorder", "delay", "cut", "one-way", "drop", "crash", "disk", "slow-disk", "put-back", "copy"];
 
 /// What a caller wants of a generated scenario.
 #[derive(Clone, Debug, Default)]
@@ -40,10 +40,19 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     write(chance, spaces, &writers, quiet_at, &mut items);
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
+    let mut nodes = nodes;
+    let mut edges = edges;
     for fault in FAULTS {
         let allowed = shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|allowed| allowed == fault));
-        if swarm.yes(share) && allowed {
-            harm(chance, fault, nodes, &edges, quiet_at, &mut items);
+        if !swarm.yes(share) || !allowed {
+            continue;
+        }
+        match *fault {
+            "copy" => {
+                copy(chance, nodes, &mut edges, &writers, quiet_at, &mut items);
+                nodes += 1;
+            }
+            fault => harm(chance, fault, nodes, &edges, quiet_at, &mut items),
         }
     }
     items.sort_by_key(|item| item.at);
@@ -194,6 +203,35 @@ fn operation(draws: &mut Draws) -> Operation {
     }
 }
 
+/// Adds a node that becomes a copy of another one, and then does what that one might have done.
+fn copy(
+    chance: Chance,
+    nodes: usize,
+    edges: &mut Vec<(usize, usize)>,
+    writers: &Writers,
+    quiet_at: Millis,
+    items: &mut Vec<Item>,
+) {
+    let mut draws = chance.draws("copy", 0);
+    let &(node, _) = draws.pick(writers);
+    // It meets others than the one that it is a copy of, and mostly not all of them.
+    let others: Vec<usize> = (0..nodes).filter(|other| *other != node).collect();
+    let met: Vec<usize> = others.iter().copied().filter(|_| draws.yes(400)).collect();
+    let fallback = others.first().copied().filter(|_| met.is_empty());
+    edges.extend(met.into_iter().chain(fallback).map(|other| (nodes, other)));
+    let at = draws.within((50, quiet_at - 1));
+    items.push(Item { at, what: What::Copy { node, onto: nodes } });
+    items.push(Item { at, what: What::Restart { node: nodes } });
+    let spaces: Vec<usize> = writers.iter().filter(|(writer, _)| *writer == node).map(|(_, space)| *space).collect();
+    for number in 0..draws.within((1, 12)) {
+        let mut draws = chance.draws("write of a copy", number);
+        let at = draws.within((at, quiet_at - 1));
+        let (space, keys) = (*draws.pick(&spaces), 3);
+        let requests = vec![request(&mut draws, keys)];
+        items.push(Item { at, what: What::Write { node: nodes, space, requests } });
+    }
+}
+
 /// Adds one kind of fault to a scenario.
 fn harm(
     chance: Chance,
@@ -250,6 +288,12 @@ fn harm(
                 let down_ms = if draws.yes(500) { 20 } else { 1500 };
                 let restart = from_ms + draws.below(down_ms);
                 add(restart.min(quiet_at - 1), What::Restart { node });
+            }
+            "put-back" => {
+                let node = node(&mut draws);
+                add(from_ms, What::Save { node });
+                add(to_ms, What::PutBack { node });
+                add((to_ms + draws.below(200)).min(quiet_at - 1), What::Restart { node });
             }
             "disk" => {
                 let node = node(&mut draws);

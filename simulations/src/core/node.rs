@@ -1,12 +1,12 @@
 //! One node: a replica and a ledger, and what the world and the oracles keep of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use thence::causal::Dot;
+use thence::causal::EventHash;
 use thence::model::{DeviceId, DeviceKey, SpaceId};
 use thence::replica::{Input, Limits, Output, Replica, SessionId};
-use thence::store::{Ledger, LedgerError, Report, Store, StoreError, Work};
+use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
 
 use crate::oracles::{Follower, Shelf};
 use crate::world::{Chance, Disk, Millis};
@@ -58,7 +58,10 @@ pub(super) struct Node {
     /// How often the disk was used, to number its draws.
     pub(super) disk_uses: u64,
     pub(super) shelves: BTreeMap<SpaceId, Shelf>,
-    pub(super) acknowledged: BTreeMap<SpaceId, Dot>,
+    /// What users of this node were told is written, and no fault took away.
+    pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    /// The last image of its disk, and what the oracles knew of it.
+    pub(super) image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
 }
 
@@ -77,7 +80,8 @@ impl Node {
             process: None,
             disk_uses: 0,
             shelves: BTreeMap::new(),
-            acknowledged: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            image: None,
             followers: BTreeMap::new(),
         })
     }
@@ -92,6 +96,7 @@ impl Node {
         let store: Arc<dyn Store> = Arc::clone(&self.disk) as Arc<dyn Store>;
         let ledger = Ledger::open(store, self.key.clone())?;
         let mut replica = Replica::new("simulation", limits);
+        replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }

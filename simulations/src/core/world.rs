@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thence::causal::{Dot, VersionVector};
+use thence::causal::VersionVector;
 use thence::model::{Genesis, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId, Stretch};
-use thence::store::{Done, Ledger, LedgerError, Report, StoreError, View, Work};
+use thence::store::{Done, Ledger, LedgerError, Renewal, Report, StoreError, View, Work};
 
 use super::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
-    Broken, Deadline, Export, History, ObjectName, Shelf, Violation, check_alike, check_claim, check_dots,
-    check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
+    Broken, Deadline, Export, History, ObjectName, Shelf, Violation, check_acknowledged, check_alike, check_belief,
+    check_claims, check_dots, check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
 };
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Side, Trace, What};
 
@@ -296,10 +296,58 @@ impl World<'_> {
             What::Heal { from, to } => self.heal(*from, *to),
             What::Weather { from, to, weather } => self.network.set_weather(*from, *to, *weather),
             What::Drop { a, b } => self.end_sessions(*a, *b, (0, self.scenario.idle_ms)),
+            What::Save { node } => {
+                let node = &mut self.nodes[*node];
+                node.image = Some((node.disk.image(), node.shelves.clone()));
+            }
+            What::PutBack { node } => self.put_back(*node),
+            What::Copy { node, onto } => self.copy(*node, *onto),
             What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
             What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
         }
         Ok(())
+    }
+
+    /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
+    fn put_back(&mut self, number: usize) {
+        let Some((image, shelves)) = &self.nodes[number].image else { return };
+        let (image, shelves) = (image.fork(), shelves.clone());
+        self.crash(number);
+        let before = std::mem::replace(&mut self.nodes[number].shelves, shelves);
+        let node = &mut self.nodes[number];
+        node.disk.put_back(&image);
+        node.followers.clear();
+        self.history.copied.insert(node.key.device());
+        for (space, shelf) in before {
+            for event in shelf.events {
+                let has = |node: &Node| node.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event));
+                if !self.nodes.iter().any(has) {
+                    self.nodes.iter_mut().for_each(|node| _ = node.acknowledged.remove(&(space, event)));
+                }
+            }
+        }
+    }
+
+    /// A disk and its key are copied onto another node.
+    fn copy(&mut self, from: usize, onto: usize) {
+        self.crash(onto);
+        let (key, image) = (self.nodes[from].key.clone(), self.nodes[from].disk.image());
+        let shelves = self.nodes[from].shelves.clone();
+        let node = &mut self.nodes[onto];
+        node.disk.put_back(&image);
+        node.followers.clear();
+        node.shelves = shelves;
+        self.history.copied.insert(key.device());
+        self.nodes[onto].key = key;
+        for (number, (space, _)) in self.spaces.iter().enumerate() {
+            if self.nodes[onto].shelves.contains_key(space) {
+                let (members, owners) = &mut self.members[number];
+                members.insert(onto);
+                if owners.contains(&from) {
+                    owners.insert(onto);
+                }
+            }
+        }
     }
 
     fn heal(&mut self, from: usize, to: usize) {
@@ -369,8 +417,20 @@ impl World<'_> {
         (0..self.scenario.spaces).map(members).collect()
     }
 
+    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not.
     fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
-        let members = self.members.iter().map(|(members, _)| members.clone());
+        let is_copy = |node: &usize| {
+            self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
+        };
+        let members = self.members.iter().map(|(members, _)| {
+            let meets = |node: usize| {
+                self.scenario.edges.iter().any(|(a, b)| {
+                    let other = if *a == node { b } else { a };
+                    (*a == node || *b == node) && members.contains(other) && !is_copy(other)
+                })
+            };
+            members.iter().copied().filter(|node| !is_copy(node) || meets(*node)).collect()
+        });
         self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
     }
 
@@ -450,8 +510,7 @@ impl World<'_> {
         self.read_on(node, true)?;
         for (space, old) in &before {
             let now = self.nodes[node].shelves.get(space).cloned().unwrap_or_default();
-            let acknowledged = self.nodes[node].acknowledged.get(space).copied();
-            check_reopened(old, &now, acknowledged).at(node)?;
+            check_reopened(old, &now).at(node)?;
         }
         Ok(())
     }
@@ -568,7 +627,13 @@ impl World<'_> {
                     Channel::Space(space) => self.history.find(space, bytes),
                     Channel::Control => None,
                 };
-                let dots: Vec<_> = segments.iter().map(|bytes| found(bytes)).collect();
+                let names = |bytes: &[u8]| match (channel, found(bytes)) {
+                    (Channel::Space(space), Some(events)) => {
+                        events.iter().filter_map(|event| self.history.dot(space, *event)).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                let dots: Vec<_> = segments.iter().map(|bytes| names(bytes)).collect();
                 format!("{peer} -> {to} ({}) segments {dots:?}", session.0)
             }
             Ok(Some(Message::Hello(_) | Message::Redeem(_))) => format!("{peer} -> {to} ({}) kind {kind}", session.0),
@@ -579,7 +644,7 @@ impl World<'_> {
         let nothing = Shelf::default();
         for (space, believed) in process.replica.acknowledged(session) {
             let shelf = self.nodes[peer].shelves.get(&space).unwrap_or(&nothing);
-            check_claim(shelf, &believed, "what it believes of its peer").at(to)?;
+            check_belief(&self.history, space, self.nodes[peer].key.device(), shelf, &believed).at(to)?;
         }
         Ok(())
     }
@@ -619,8 +684,23 @@ impl World<'_> {
                 self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
                 Ok(())
             }
+            Output::Credential { session, space } => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let view = process.ledger.view(space);
+                let segment = match view.and_then(|view| view.map_or(Ok(None), |view| view.credential())) {
+                    Ok(segment) => segment,
+                    Err(StoreError::Io(_)) => None,
+                    Err(error) => return unexpected(node, error),
+                };
+                self.handle(node, Input::Credential { session, space, segment })
+            }
             Output::Admit { session, device, ticket } => {
                 self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });
+                Ok(())
+            }
+            Output::Behind { space, counter } => {
+                let work = Work::Renew(Renewal::Behind { space, counter });
+                self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }
             Output::Redeemed { session, answer } => {
@@ -682,16 +762,24 @@ impl World<'_> {
                 let in_flight = process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
                 check_in_flight(&self.scenario.limits, self.history.segment_bytes_max, in_flight).at(node)
             }
-            Message::Ack(dots) => check_dots(shelf, dots.iter().copied(), "an acknowledgement").at(node),
+            Message::Ack(dots) => {
+                check_dots(&self.history, space, shelf, dots.iter().copied(), "an acknowledgement").at(node)
+            }
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
-                .try_for_each(|(_, vector)| check_claim(shelf, vector, "an opening").at(node)),
-            Message::Know(know) => (know.knowledge.ranges())
-                .try_for_each(|(_, vector)| check_claim(shelf, vector, "knowledge told in full").at(node)),
+                .try_for_each(|(_, claims)| check_claims(shelf, claims, "an opening").at(node)),
+            Message::Know(knowledge) => (knowledge.ranges())
+                .try_for_each(|(_, claims)| check_claims(shelf, claims, "knowledge told in full").at(node)),
             _ => Ok(()),
         }
     }
 
     // The disk.
+
+    fn disk_draw(&mut self, node: usize, purpose: &'static str) -> u64 {
+        let Node { disk_uses, .. } = &mut self.nodes[node];
+        *disk_uses += 1;
+        self.chance.draw(purpose, (node as u64) << 32 | *disk_uses, 0)
+    }
 
     fn disk_delay(&mut self, node: usize) -> Millis {
         let Node { disk_ms, disk_uses, .. } = &mut self.nodes[node];
@@ -718,14 +806,14 @@ impl World<'_> {
     /// A commit reaches the disk. Nobody knows yet.
     fn land(&mut self, node: usize) -> Result<(), Failure> {
         let now = self.now;
+        let nonce = self.disk_draw(node, "nonce");
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
         let commit =
             process.commit.get_or_insert_with(|| Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
-        let outcome = process.ledger.commit(&work, now);
+        let outcome = process.ledger.commit(&work, now, nonce);
         let landed = outcome.is_ok();
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
-        let own = process.ledger.replica();
         match &outcome {
             Err(StoreError::Io(_)) => {}
             Err(error) => return unexpected(node, error),
@@ -741,14 +829,8 @@ impl World<'_> {
         }
         commit.outcome = Some(outcome);
         if landed {
-            let count = |node: &Node| -> u64 {
-                let counter = |shelf: &Shelf| shelf.vector.counter(own);
-                node.shelves.values().map(counter).sum()
-            };
-            let before = count(&self.nodes[node]);
-            self.read_on(node, false)?;
-            let written = count(&self.nodes[node]) - before;
-            if written < effective as u64 {
+            let written = self.read_on(node, false)?;
+            if written < effective {
                 return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
             }
         }
@@ -777,15 +859,22 @@ impl World<'_> {
     }
 
     fn reported(&mut self, node: usize, jobs: &[Job], report: Report) -> Result<(), Failure> {
-        let Report { done, held, changed } = report;
-        let own = self.nodes[node].process.as_ref().map(|process| process.ledger.replica());
+        let Report { done, held, changed, renewed } = report;
+        if let Some(renewed) = renewed {
+            self.trace.tell(self.now, || format!("{node} {renewed:?}"));
+            self.handle(node, Input::Writes { replica: renewed.now })?;
+        }
         for (job, done) in jobs.iter().zip(&done) {
-            if let (Work::Write { space, .. }, Done::Written(Ok(written)), Some(own)) = (&job.work, done, own)
+            if let (Work::Write { space, .. }, Done::Written(Ok(written))) = (&job.work, done)
                 && job.asked == Asked::User
                 && written.changed > 0
             {
-                let counter = self.nodes[node].shelves.get(space).map_or(0, |shelf| shelf.vector.counter(own));
-                self.nodes[node].acknowledged.insert(*space, Dot::new(own, counter));
+                // All that this device has written here up to now; another copy of it may have written some of it.
+                let device = self.nodes[node].key.device();
+                let log = self.nodes[node].shelves.get(space).map(|shelf| shelf.log.clone()).unwrap_or_default();
+                let own = log.into_iter().filter(|event| self.history.is_by(*space, *event, device));
+                let own: Vec<_> = own.map(|event| (*space, event)).collect();
+                self.nodes[node].acknowledged.extend(own);
             }
         }
         for (space, revision, known, access) in held {
@@ -805,25 +894,29 @@ impl World<'_> {
 
     /// Reads what a disk has beyond what the oracles have seen of it, and checks it: new events, the objects that they
     /// touch (or all), the feed.
-    fn read_on(&mut self, node: usize, all: bool) -> Result<(), Failure> {
-        let Some(process) = &self.nodes[node].process else { return Ok(()) };
-        let (owner, views) = (process.ledger.replica(), views(&process.ledger).at(node)?);
+    ///
+    /// Returns how many of the new events the node's own device wrote.
+    fn read_on(&mut self, node: usize, all: bool) -> Result<usize, Failure> {
+        let Some(process) = &self.nodes[node].process else { return Ok(0) };
+        let (owner, views) = (process.ledger.device(), views(&process.ledger).at(node)?);
+        let mut own = 0;
         for view in views {
             let space = view.id();
             let Node { shelves, followers, .. } = &mut self.nodes[node];
             let shelf = shelves.entry(space).or_default();
-            let mut touched = self.history.read_on(owner, shelf, &view).at(node)?;
-            if all {
-                touched = self.history.objects(space).cloned().collect();
+            let mut read = self.history.read_on(owner, shelf, &view).at(node)?;
+            own += read.own;
+            if all || read.renamed {
+                read.touched = self.history.objects(space).cloned().collect();
             }
-            for name in &touched {
+            for name in &read.touched {
                 let object = view.state(&name.0, &name.1).at(node)?;
-                check_object(&self.history, space, name, &shelf.vector, object.as_ref()).at(node)?;
+                check_object(&self.history, space, name, shelf, object.as_ref()).at(node)?;
             }
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
             followers.entry(space).or_default().follow(&view, limit).at(node)?.at(node)?;
         }
-        Ok(())
+        Ok(own)
     }
 
     // The end.
@@ -832,16 +925,22 @@ impl World<'_> {
         for (space, members) in self.members() {
             let mut exports: Vec<(usize, Export)> = Vec::new();
             let objects: Vec<ObjectName> = self.history.objects(space).cloned().collect();
+            let acknowledged = members.iter().flat_map(|node| &self.nodes[*node].acknowledged);
+            let acknowledged: BTreeSet<_> =
+                acknowledged.filter(|(of, _)| *of == space).map(|(_, event)| *event).collect();
             for node in members {
                 let Some(process) = &self.nodes[node].process else { return fail(node, "liveness", "it is down") };
                 let Some(view) = process.ledger.view(space).at(node)? else {
                     return fail(node, "liveness", "it never got the space");
                 };
                 exports.push((node, Export::read(&view).at(node)?.at(node)?));
-                let vector = view.vector().at(node)?;
+                let shelf = self.nodes[node].shelves.get(&space).cloned().unwrap_or_default();
                 for name in &objects {
                     let object = view.state(&name.0, &name.1).at(node)?;
-                    check_object(&self.history, space, name, &vector, object.as_ref()).at(node)?;
+                    check_object(&self.history, space, name, &shelf, object.as_ref()).at(node)?;
+                }
+                for event in &acknowledged {
+                    check_acknowledged(&self.history, space, &shelf, *event).at(node)?;
                 }
                 let follower = self.nodes[node].followers.entry(space).or_default();
                 while follower.follow(&view, 3).at(node)?.at(node)? {}
@@ -899,7 +998,8 @@ fn writes(report: &Report) -> impl Iterator<Item = &Done> + '_ {
 fn describe_report(node: usize, report: &Report) -> String {
     let changed = (report.changed.iter()).map(|(space, committed)| {
         let written: Vec<_> = committed.written.iter().map(|stretch| (stretch.first, stretch.last)).collect();
-        format!("{space:?} {written:?} rejected {:?}", committed.rejected)
+        let split = if committed.split.is_some() { " split" } else { "" };
+        format!("{space:?} {written:?} rejected {:?}{split}", committed.rejected)
     });
     format!("{node} commits {:?} {:?}", changed.collect::<Vec<_>>(), report.done)
 }

@@ -1,30 +1,38 @@
 //! Every event that was ever committed anywhere, and which of them lie on which disk.
+//!
+//! Events are known here by their hashes: a name may come to mean two of them, when a store is copied or put back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use thence::causal::{Dot, EventHash, ReplicaId, VersionVector};
-use thence::model::{CollectionName, Event, Mutation, ObjectKey, Segment, SpaceId};
-use thence::replica::Stretch;
+use thence::causal::{Dot, EventHash, VersionVector, Witness};
+use thence::model::{CollectionName, DeviceId, Event, Incarnation, ObjectKey, Segment, SpaceId};
 use thence::store::View;
 
-use super::{Broken, broken, causal_order, one_event};
+use super::{Broken, broken, causal_order, names, one_event};
 
 /// An object of one space.
 pub(crate) type ObjectName = (CollectionName, ObjectKey);
 
-/// A mutation with the name and the depth of its event.
-pub(super) type Placed = (Dot, u64, Mutation);
+/// An event as its author wrote it.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    pub(super) event: Event,
+    pub(super) author: Incarnation,
+    /// What its author knew when it wrote it.
+    pub(super) past: BTreeSet<EventHash>,
+}
 
 /// What all nodes together have written.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    segments: BTreeMap<SpaceId, BTreeMap<Arc<[u8]>, Stretch>>,
-    pub(super) hashes: BTreeMap<(SpaceId, Dot), EventHash>,
-    events: BTreeMap<(SpaceId, Dot), Event>,
-    pub(super) mutations: BTreeMap<(SpaceId, ObjectName), Vec<Placed>>,
-    /// What the author of each event knew when it wrote it.
-    pub(super) pasts: BTreeMap<(SpaceId, Dot), VersionVector>,
+    segments: BTreeMap<SpaceId, BTreeMap<Arc<[u8]>, Vec<EventHash>>>,
+    pub(super) events: BTreeMap<(SpaceId, EventHash), Told>,
+    /// The events that bear a name, as their author wrote it.
+    pub(super) named: BTreeMap<(SpaceId, Dot), BTreeSet<EventHash>>,
+    pub(super) touching: BTreeMap<(SpaceId, ObjectName), BTreeSet<EventHash>>,
+    /// The devices whose stores were copied or put back: only they may use a name twice.
+    pub(crate) copied: BTreeSet<DeviceId>,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -32,20 +40,63 @@ pub(crate) struct History {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shelf {
     /// The log's events in its order.
-    pub(crate) log: Vec<Dot>,
+    pub(crate) log: Vec<EventHash>,
+    /// The same as a set.
+    pub(crate) events: BTreeSet<EventHash>,
+    /// What they are called there.
+    pub(crate) names: BTreeMap<EventHash, Dot>,
     /// The same as a vector.
     pub(crate) vector: VersionVector,
+    /// Whether a name that an author used means several of them.
+    pub(crate) is_split: bool,
+}
+
+impl Shelf {
+    /// The event that a witness tells of.
+    pub(super) fn find(&self, witness: &Witness) -> Option<EventHash> {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&witness.hash);
+        let least = EventHash::from_bytes(bytes);
+        self.events.range(least..).next().filter(|hash| hash.prefix() == witness.hash).copied()
+    }
+
+    fn push(&mut self, hash: EventHash, name: Dot) {
+        self.log.push(hash);
+        self.events.insert(hash);
+        self.names.insert(hash, name);
+        self.vector.advance(name);
+    }
+}
+
+/// What was read on a disk.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// The objects that new events touch.
+    pub(crate) touched: BTreeSet<ObjectName>,
+    /// How many of these events the disk's own device wrote.
+    pub(crate) own: usize,
+    /// Whether events got other names.
+    pub(crate) renamed: bool,
 }
 
 impl History {
-    /// The first and last event of a segment; none if it was never on any disk.
-    pub(crate) fn find(&self, space: SpaceId, bytes: &[u8]) -> Option<(Dot, Dot)> {
-        let stretch = self.segments.get(&space)?.get(bytes)?;
-        Some((stretch.first, stretch.last))
+    /// The events of a segment; none if it was never on any disk.
+    pub(crate) fn find(&self, space: SpaceId, bytes: &[u8]) -> Option<&[EventHash]> {
+        self.segments.get(&space)?.get(bytes).map(Vec::as_slice)
     }
 
-    pub(super) fn depth(&self, space: SpaceId, dot: Dot) -> Option<u64> {
-        self.events.get(&(space, dot)).map(|event| event.depth)
+    /// What an event was called by its author.
+    pub(crate) fn dot(&self, space: SpaceId, hash: EventHash) -> Option<Dot> {
+        self.events.get(&(space, hash)).map(|told| told.event.dot)
+    }
+
+    pub(super) fn depth(&self, space: SpaceId, hash: EventHash) -> Option<u64> {
+        self.events.get(&(space, hash)).map(|told| told.event.depth)
+    }
+
+    /// Whether `device` wrote an event.
+    pub(crate) fn is_by(&self, space: SpaceId, hash: EventHash, device: DeviceId) -> bool {
+        self.events.get(&(space, hash)).is_some_and(|told| told.author.device == device)
     }
 
     pub(crate) fn event_count(&self) -> usize {
@@ -54,71 +105,78 @@ impl History {
 
     /// All objects of a space that any event touched.
     pub(crate) fn objects(&self, space: SpaceId) -> impl Iterator<Item = &ObjectName> + '_ {
-        self.mutations.keys().filter(move |(of, _)| *of == space).map(|(_, name)| name)
+        self.touching.keys().filter(move |(of, _)| *of == space).map(|(_, name)| name)
     }
 
     /// Reads what `view`, on the disk of `owner`, has beyond what `shelf` holds, and checks it on the way.
-    ///
-    /// Returns the objects that these events touch.
-    pub(crate) fn read_on(
-        &mut self,
-        owner: ReplicaId,
-        shelf: &mut Shelf,
-        view: &View,
-    ) -> Result<Vec<ObjectName>, Broken> {
+    pub(crate) fn read_on(&mut self, owner: DeviceId, shelf: &mut Shelf, view: &View) -> Result<Read, Broken> {
         let space = view.id();
-        let stretches = match view.log_after(&shelf.vector, usize::MAX) {
-            Ok(stretches) => stretches,
-            Err(error) => return broken("readable log", error.to_string()),
-        };
-        let mut touched = Vec::new();
+        let readable = |error: &dyn std::fmt::Display| Broken { invariant: "readable log", detail: error.to_string() };
+        let vector = view.vector().map_err(|error| readable(&error))?;
+        // Where names have changed, what was read before is not found by them.
+        let known = if vector.descends(&shelf.vector) { shelf.vector.clone() } else { VersionVector::new() };
+        let stretches = view.log_after(&known, usize::MAX).map_err(|error| readable(&error))?;
+        let mut read = Read::default();
         for stretch in stretches {
             if self.find(space, &stretch.bytes).is_none() {
-                self.learn(space, &stretch.bytes)?;
-                self.segments.entry(space).or_default().insert(Arc::clone(&stretch.bytes), stretch.clone());
+                self.learn(space, owner, shelf, &stretch.bytes)?;
             }
-            for counter in stretch.first.counter..=stretch.last.counter {
-                let dot = Dot::new(stretch.last.replica, counter);
-                let Some(event) = self.events.get(&(space, dot)) else {
-                    return broken("readable log", format!("the log says it has {dot:?}, but not where"));
-                };
-                causal_order::check_next(shelf, event)?;
-                if dot.replica == owner && !self.pasts.contains_key(&(space, dot)) {
-                    let past = causal_order::check_past(self, space, shelf, event)?;
-                    self.pasts.insert((space, dot), past);
+            for hash in self.find(space, &stretch.bytes).unwrap_or_default().to_vec() {
+                let Some(told) = self.events.get(&(space, hash)) else { continue };
+                if shelf.events.contains(&hash) {
+                    continue;
                 }
-                shelf.log.push(dot);
-                shelf.vector.advance(dot);
-                let names = event.mutations.iter().map(|mutation| (mutation.collection.clone(), mutation.key.clone()));
-                touched.extend(names);
+                causal_order::check_next(shelf, &told.event)?;
+                read.own += usize::from(told.author.device == owner);
+                let touched = told.event.mutations.iter().map(|m| (m.collection.clone(), m.key.clone()));
+                read.touched.extend(touched);
+                let name = told.event.dot;
+                shelf.push(hash, name);
+                let twins = self.named.get(&(space, name)).into_iter().flatten();
+                shelf.is_split |= twins.filter(|twin| shelf.events.contains(*twin)).count() > 1;
             }
         }
-        let vector = view.vector().map_err(|error| Broken { invariant: "readable log", detail: error.to_string() })?;
+        if shelf.is_split {
+            let names = names::names(self, space, &shelf.events);
+            read.renamed = names != shelf.names;
+            shelf.vector = names.values().copied().collect();
+            shelf.names = names;
+        }
         if vector != shelf.vector {
             let detail = format!("the vector is {vector:?}, the log holds {:?}", shelf.vector);
             return broken("vector and log in one batch", detail);
         }
-        touched.sort();
-        touched.dedup();
-        Ok(touched)
+        Ok(read)
     }
 
-    /// Takes in a segment that was not on any disk before.
-    fn learn(&mut self, space: SpaceId, bytes: &Arc<[u8]>) -> Result<(), Broken> {
+    /// Takes in a segment that was not on any disk before, and now is on that of `owner` after what `shelf` holds.
+    fn learn(&mut self, space: SpaceId, owner: DeviceId, shelf: &Shelf, bytes: &Arc<[u8]>) -> Result<(), Broken> {
         self.segment_bytes_max = self.segment_bytes_max.max(bytes.len());
         let segment = match Segment::verify(space, 1, Arc::clone(bytes)) {
             Ok(segment) => segment,
             Err(error) => return broken("readable log", format!("a stored segment does not verify: {error}")),
         };
+        let author = segment.author();
+        if author.device != owner {
+            return broken("commit before send", format!("{:?} is new, and not on its author's disk", segment.first()));
+        }
+        let mut past = shelf.events.clone();
         for event in segment.events() {
-            one_event::check(self, space, event)?;
-            self.hashes.insert((space, event.dot), event.hash);
+            one_event::check(self, space, author.device, event)?;
+            if !self.events.contains_key(&(space, event.hash)) {
+                causal_order::check_past(self, space, shelf, &past, event)?;
+                let told = Told { event: event.clone(), author, past: past.clone() };
+                self.events.insert((space, event.hash), told);
+            }
+            self.named.entry((space, event.dot)).or_default().insert(event.hash);
+            past.insert(event.hash);
             for mutation in &event.mutations {
                 let name = (space, (mutation.collection.clone(), mutation.key.clone()));
-                self.mutations.entry(name).or_default().push((event.dot, event.depth, mutation.clone()));
+                self.touching.entry(name).or_default().insert(event.hash);
             }
-            self.events.insert((space, event.dot), event.clone());
         }
+        let hashes = segment.events().iter().map(|event| event.hash).collect();
+        self.segments.entry(space).or_default().insert(Arc::clone(bytes), hashes);
         Ok(())
     }
 }

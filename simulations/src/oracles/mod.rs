@@ -12,17 +12,18 @@ mod feed;
 mod history;
 mod knowledge;
 mod liveness;
+mod names;
 mod one_event;
 
 use std::fmt;
 
 pub(crate) use self::bounds::{check_in_flight, check_openings, check_silence};
 pub(crate) use self::convergence::{Export, check_alike};
-pub(crate) use self::durability::{check_reopened, check_sent};
+pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent};
 pub(crate) use self::equation::check_object;
 pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
-pub(crate) use self::knowledge::{check_claim, check_dots};
+pub(crate) use self::knowledge::{check_belief, check_claims, check_dots};
 pub(crate) use self::liveness::Deadline;
 use crate::world::Millis;
 

@@ -4,7 +4,7 @@
 //! after a failure every call fails until the store is reopened.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use thence::store::{Batch, MemoryStore, Read, Snapshot, Store, StoreError};
 
@@ -26,7 +26,7 @@ struct State {
 /// One node's disk. It outlives the node's crashes.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    memory: MemoryStore,
+    memory: RwLock<Arc<MemoryStore>>,
     state: Mutex<State>,
 }
 
@@ -37,6 +37,20 @@ impl Disk {
 
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn memory(&self) -> Arc<MemoryStore> {
+        Arc::clone(&self.memory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is on it now.
+    pub(crate) fn image(&self) -> MemoryStore {
+        self.memory().fork()
+    }
+
+    /// Puts back what was on it, or on another disk.
+    pub(crate) fn put_back(&self, image: &MemoryStore) {
+        *self.memory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(image.fork());
     }
 
     /// Makes the next commit fail.
@@ -61,18 +75,18 @@ fn failed() -> StoreError {
 impl Store for Disk {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         self.check()?;
-        self.memory.snapshot()
+        self.memory().snapshot()
     }
 
     fn commit(&self, compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>) -> Result<(), StoreError> {
         self.check()?;
         match self.with(|state| state.next.take()) {
-            None => self.memory.commit(compute),
+            None => self.memory().commit(compute),
             Some(fault) => {
                 if fault == DiskFault::Landed {
-                    self.memory.commit(compute)?;
+                    self.memory().commit(compute)?;
                 } else {
-                    compute(&Borrowed(&*self.memory.snapshot()?)).map(drop)?;
+                    compute(&Borrowed(&*self.memory().snapshot()?)).map(drop)?;
                 }
                 self.with(|state| state.failed = true);
                 Err(failed())

@@ -88,6 +88,23 @@ pub enum What {
         /// The other.
         b: usize,
     },
+    /// A backup of a node's disk is made, whole: an image that nothing tells from the disk itself.
+    Save {
+        /// Whose.
+        node: usize,
+    },
+    /// A node's process ends, and its disk is put back to the last image that was made of it, if there is one.
+    PutBack {
+        /// Whose.
+        node: usize,
+    },
+    /// A node's disk and key are copied onto another node, which is that device too from then on.
+    Copy {
+        /// Whose.
+        node: usize,
+        /// Onto whom.
+        onto: usize,
+    },
     /// The next commit fails.
     DiskFails {
         /// Whose.
@@ -174,6 +191,9 @@ impl fmt::Display for What {
             Self::Heal { from, to } => write!(f, "heal {from} {to}"),
             Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
             Self::Drop { a, b } => write!(f, "drop {a} {b}"),
+            Self::Save { node } => write!(f, "save {node}"),
+            Self::PutBack { node } => write!(f, "put-back {node}"),
+            Self::Copy { node, onto } => write!(f, "copy {node} onto {onto}"),
             Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
             Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
             Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
@@ -258,6 +278,9 @@ impl<'a> Words<'a> {
             "heal" => What::Heal { from: self.value()?, to: self.value()? },
             "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
             "drop" => What::Drop { a: self.value()?, b: self.value()? },
+            "save" => What::Save { node: self.value()? },
+            "put-back" => What::PutBack { node: self.value()? },
+            "copy" => What::Copy { node: self.value()?, onto: self.named("onto")? },
             "disk-fails" => What::DiskFails {
                 node: self.value()?,
                 fault: match self.word()? {
@@ -352,9 +375,12 @@ impl Scenario {
             What::Write { node, .. }
             | What::Crash { node }
             | What::Restart { node }
+            | What::Save { node }
+            | What::PutBack { node }
             | What::DiskFails { node, .. }
             | What::DiskSpeed { node, .. } => vec![node],
             What::Redeem { node, from, .. } => vec![node, from],
+            What::Copy { node, onto } => vec![node, onto],
             What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
             What::Drop { a, b } => vec![a, b],
         };

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::causal::Head;
 use crate::codec;
 use crate::model::mutation::PackedObject;
 
@@ -145,7 +146,9 @@ fn mutation(whole: Option<Vec<Dot>>, edits: Vec<Edit>) -> Mutation {
 
 #[test]
 fn mutations_that_nobody_would_write_are_refused() {
-    let (a, b) = two_with(json!({"x": 1}));
+    let (mut a, mut b) = two_with(json!({"x": 1}));
+    b.increment("other", 1);
+    meet(&mut a, &mut b);
     let own = |counter| Dot::new(a.replica(), counter);
     let register = |name: &str| Slot::Register(path(name));
     let one = || Some(Content::Value(Value::Integer(1)));
@@ -183,6 +186,8 @@ fn mutations_that_nobody_would_write_are_refused() {
         ("its own future counted", mutation(None, vec![edit(counter(a.replica(), 2), &[], total(3, 5))])),
         ("its own future taken away", mutation(None, vec![edit(base(a.replica(), 1), &[], total(u64::MAX, 5))])),
         ("counted before it began", mutation(None, vec![edit(counter(b.replica(), 2), &[], total(1, 5))])),
+        ("more than it knows observed", mutation(Some(vec![Dot::new(b.replica(), 2)]), vec![])),
+        ("more than it knows counted", mutation(None, vec![edit(counter(b.replica(), 1), &[], total(2, 5))])),
         ("a run of no event", mutation(None, vec![edit(counter(b.replica(), 0), &[], total(0, 5))])),
     ];
     for (what, mutation) in refused {
@@ -198,13 +203,15 @@ fn what_an_author_must_have_known_is_told() {
     let told = b.unset("n").expect("an event");
     let claims: Vec<Dot> = told.event.claims().collect();
     assert_eq!(claims, [Dot::new(a.replica(), 2); 2], "the entry that it removes, and the count that it takes away");
-    // An event may claim to have observed what has not come yet, and only the claim shows it.
+    // An event that claims to have observed what has not come yet must say that it knows it, and then that is missing.
     let later = Dot::new(a.replica(), 77);
-    let removes = mutation(Some(vec![later]), vec![]);
-    let event = forged(&b, removes).expect("in form");
+    let mut liar = b.clone();
+    let head = *liar.known.head(a.replica()).expect("known");
+    liar.known.set(a.replica(), Head { counter: 77, ..head }, false);
+    let event = forged(&liar, mutation(Some(vec![later]), vec![])).expect("in form");
     a.hear(&told);
-    assert_eq!(a.known.admit(&event.proposal()), Ok(Admission::Next));
     assert_eq!(event.claims().collect::<Vec<_>>(), [later]);
+    assert_eq!(event.witnesses.iter().map(|witness| witness.dot).collect::<Vec<_>>(), [later]);
     assert!(!a.known.contains(later));
 }
 

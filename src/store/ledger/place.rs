@@ -262,13 +262,19 @@ impl Histories<'_> {
             if at < placed.known {
                 continue;
             }
-            if let Err(error) = self.shelf.access.permits(author.device, event) {
-                return Ok(Err(misbehaved(error)));
-            }
             // What it builds on must be here, and be what its author had; so must all that it says that it observed,
             // which it never exceeds. Only a forged event claims more than its dependencies bring with them.
-            for witness in event.dependencies.iter().chain(&event.witnesses) {
-                let Some(id) = self.find(*witness)? else { return Ok(Err(self.lacking(*witness))) };
+            for (at, witness) in event.dependencies.iter().chain(&event.witnesses).enumerate() {
+                let Some(id) = self.find(*witness)? else {
+                    let brought = at >= event.dependencies.len();
+                    return Ok(Err(match self.lacking(*witness) {
+                        Rejection::Missing if brought => Rejection::Misbehaved(PeerMisbehaved::Impossible(format!(
+                            "event {:?} knew {:?}, which it does not depend on",
+                            event.dot, witness.dot
+                        ))),
+                        rejection => rejection,
+                    }));
+                };
                 let at = self.name_in(id, *witness);
                 let id = placed.split.as_ref().map_or(id, |split| split.rename(at));
                 if id != witness.dot.replica {
@@ -289,6 +295,10 @@ impl Histories<'_> {
                 Err(error) => {
                     return Ok(Err(Rejection::Misbehaved(PeerMisbehaved::Impossible(error.to_string()))));
                 }
+            }
+            // Only now: what it builds on may be what grants it.
+            if let Err(error) = self.shelf.access.permits(author.device, event) {
+                return Ok(Err(misbehaved(error)));
             }
             if at + 1 < count {
                 trial.get_or_insert_with(|| self.shelf.known.clone()).advance(&proposal);

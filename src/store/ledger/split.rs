@@ -88,7 +88,7 @@ impl Writing<'_> {
         changed.written.clear();
         changed.taken.clear();
         if author.replica() == self.me.replica() {
-            self.renew(Renewal::Split { space });
+            self.renew(Renewal::Split { space })?;
         }
         Ok(())
     }

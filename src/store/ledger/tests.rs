@@ -1,5 +1,7 @@
 //! Stories about one ledger, and about two that hand each other their logs.
 
+mod copies;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -7,11 +9,12 @@ use serde_json::{Map, Value as Json, json};
 
 use super::*;
 use crate::causal::Dot;
-use crate::model::{CollectionName, ObjectKey, Operation, Role, SignedTicket, Ticket};
+use crate::model::{CollectionName, Incarnation, ObjectKey, Operation, Role, SignedTicket, Ticket};
 use crate::replica::{PeerMisbehaved, Rejection};
 use crate::store::MemoryStore;
 
 const SESSION: SessionId = SessionId(7);
+const NONCE: u64 = 99;
 
 fn device(n: u8) -> DeviceKey {
     DeviceKey::from_secret(&[n; 32])
@@ -57,7 +60,7 @@ fn write(ledger: &Ledger, space: SpaceId, requests: Vec<Request>) -> Result<Writ
 }
 
 fn commit(ledger: &Ledger, work: Work) -> Report {
-    ledger.commit(&[work], 1_000).expect("memory does not fail")
+    ledger.commit(&[work], 1_000, NONCE).expect("memory does not fail")
 }
 
 fn create(ledger: &Ledger, n: u8) -> SpaceId {
@@ -103,7 +106,7 @@ fn ticket(ledger: &Ledger, space: SpaceId, role: Role, uses: u32) -> SignedTicke
 
 fn admit(ledger: &Ledger, device: DeviceId, ticket: &SignedTicket, now_ms: u64) -> Result<Introduction, TicketRefusal> {
     let work = Work::Admit { device, ticket: ticket.to_bytes() };
-    match ledger.commit(&[work], now_ms).expect("memory does not fail").done.remove(0) {
+    match ledger.commit(&[work], now_ms, NONCE).expect("memory does not fail").done.remove(0) {
         Done::Admitted(answer) => answer,
         other => panic!("an admission is answered as one, not {other:?}"),
     }
@@ -170,7 +173,7 @@ fn writes_of_one_commit_share_a_segment_and_keep_their_order() {
     let ledger = ledger(1);
     let space = create(&ledger, 1);
     let work: Vec<Work> = (0..10).map(|n| Work::Write { space, requests: vec![put("n1", json!({"n": n}))] }).collect();
-    let report = ledger.commit(&work, 1_000).expect("memory does not fail");
+    let report = ledger.commit(&work, 1_000, NONCE).expect("memory does not fail");
     let committed = &report.changed[&space];
     assert!(committed.local);
     assert_eq!(committed.written.len(), 1);
@@ -348,7 +351,7 @@ fn no_segment_is_longer_than_peers_take() {
         Work::Write { space, requests: large },
         Work::Write { space, requests: vec![text(1)] },
     ];
-    let report = a.commit(&work, 1_000).expect("memory does not fail");
+    let report = a.commit(&work, 1_000, NONCE).expect("memory does not fail");
     assert!(report.done.iter().all(|done| matches!(done, Done::Written(Ok(_)))));
     assert_eq!(hand_over(&a, &b, space, 1 << 20), []);
     assert_eq!(shown(&b, space, "big"), Some(json!({"text": "x"})));
@@ -382,5 +385,5 @@ fn what_follows_a_refused_segment_of_another_author_is_taken() {
     let segments = vec![c_lacks(&from_a[1]), c_lacks(&from_b[0])];
     let told = commit(&c, Work::Receive { session: SESSION, space, segments }).changed.remove(&space).expect("told");
     assert_eq!(told.rejected, [(SESSION, Rejection::Missing)]);
-    assert!(told.from.contains(&SESSION), "what came after it was looked at");
+    assert!(told.taken.iter().any(|taken| taken.session == SESSION), "what came after it was looked at");
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
@@ -9,7 +10,9 @@ use super::key::{self, Index};
 use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, VersionVector};
-use crate::model::{CollectionName, Conflict, DeviceId, Genesis, Object, ObjectKey, Role, Segment, SpaceId, about};
+use crate::model::{
+    CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId, about,
+};
 use crate::replica::Stretch;
 use crate::store::{Snapshot, StoreError};
 
@@ -294,6 +297,25 @@ impl View {
                 Ok(Change { position, collection, key, kind, by })
             })
             .collect()
+    }
+
+    /// The segment in which an owner granted this device its role, as far as the log has it.
+    pub fn credential(&self) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let Some(object) = self.object(&CollectionName::grants(), &Grant::key(self.device))? else { return Ok(None) };
+        let Some(last) = object.entries().map(|(_, dot, entry)| (entry.depth, dot)).max().map(|(_, dot)| dot) else {
+            return Ok(None);
+        };
+        let number = self.number();
+        let replica = self.published.names.replicas.find(last.replica).ok_or_else(|| damaged("replica"))?;
+        let (from, to) = (key::dot(number, replica, last.counter), key::after_prefix(&key::dots(number, replica)));
+        let mut row = Ok(None);
+        self.snapshot.scan(&from, &to, &mut |key, value| {
+            row = record::read(key, value).map(|row: DotRow| Some(row.arrival));
+            ControlFlow::Break(())
+        })?;
+        let key = key::segment(number, row?.ok_or_else(|| damaged("dot"))?);
+        let value = self.snapshot.get(&key)?.ok_or_else(|| damaged("segment"))?;
+        Ok(Some(record::unwrap(&key, &value)?.into()))
     }
 
     /// What lies in the log and `after` does not cover, in log order: about `bytes_max`, at least one segment.

@@ -159,7 +159,7 @@ impl<'a> Writing<'a> {
                 let holds = |space: &SpaceId| self.shelves.get(space).map_or(0, |s| s.known.counter(self.me.replica()));
                 // A peer may only have been quicker to tell of an event than the commit that holds it.
                 if !matches!(reason, Renewal::Behind { space, counter } if holds(space) >= *counter) {
-                    self.renew(*reason);
+                    self.renew(*reason)?;
                 }
                 Ok(Done::Done)
             }
@@ -167,11 +167,14 @@ impl<'a> Writing<'a> {
     }
 
     /// Begins a new incarnation: whatever was written under the old one, nothing is from now on.
-    pub(super) fn renew(&mut self, reason: Renewal) {
+    pub(super) fn renew(&mut self, reason: Renewal) -> Result<(), StoreError> {
         // Nothing was written as the new one yet, so one is enough.
         if self.report.renewed.is_some() {
-            return;
+            return Ok(());
         }
+        // What this commit wrote so far it wrote as the old one.
+        let unsigned: Vec<SpaceId> = self.local.keys().copied().collect();
+        unsigned.into_iter().try_for_each(|space| self.sign(space))?;
         let before = self.me.replica();
         self.meta.nonce = self.chance.nonce;
         self.meta.renewals += 1;
@@ -180,6 +183,7 @@ impl<'a> Writing<'a> {
         self.put(key::meta(), &meta);
         self.put(key::renewal(meta.renewals), &RenewalRow { before, reason, at_ms });
         self.report.renewed = Some(Renewed { before, now: self.me.replica(), reason, at_ms });
+        Ok(())
     }
 
     pub(super) fn put<T: serde::Serialize>(&mut self, key: Vec<u8>, row: &T) {
@@ -345,7 +349,7 @@ impl<'a> Writing<'a> {
         }
         if author == self.me {
             // An event of this very store that is not here: it was put back to what it had been before.
-            self.renew(Renewal::Behind { space, counter: segment.last().counter });
+            self.renew(Renewal::Behind { space, counter: segment.last().counter })?;
         }
         for (event, renaming) in segment.events()[placed.known..].iter().zip(&events) {
             let event = self.read_event(space, renaming, event)?;
