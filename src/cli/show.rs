@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::command::{Answer, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow};
+use super::command::{
+    Answer, ClusterReport, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow,
+};
 use super::duration;
 use super::failure::{Code, Failure};
 
@@ -259,6 +261,13 @@ impl<W: Write> Show<W> {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
         }
+        if !report.cluster.is_empty() {
+            writeln!(self.to, "\ncluster")?;
+            let cells = |peer: &ClusterReport| {
+                [format!("  {}", peer.device), peer.state.clone(), peer.reason.clone().unwrap_or_default()]
+            };
+            self.table(report.cluster.iter().map(cells))?;
+        }
         #[expect(clippy::disallowed_methods, reason = "for people: how long ago something was")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for space in &report.spaces {
@@ -449,6 +458,7 @@ mod tests {
             replica: "cd".repeat(16),
             listening: None,
             storage_failure: None,
+            cluster: vec![],
             spaces: vec![space],
             complaints: vec!["something".to_owned(); complaints],
         }

@@ -4,13 +4,14 @@
 //! frames on their connections' tasks; everything comes back as an [`Event`]. Only a question for the status makes it
 //! read the store, a few rows per space.
 
+mod cluster;
 mod joins;
 mod peers;
 mod report;
 mod sessions;
 mod syncs;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,11 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Event {
     /// A commit is durable.
-    Committed { report: Report, admitted: Vec<(SessionId, Result<Introduction, TicketRefusal>)> },
+    Committed {
+        report: Report,
+        admitted: Vec<(SessionId, Result<Introduction, TicketRefusal>)>,
+        shared: Vec<(SessionId, SpaceId, Option<Introduction>)>,
+    },
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
     StorageFailed { message: String, stopped: bool },
     /// The store works again, and holds this.
@@ -91,6 +96,10 @@ pub(super) struct Driver {
     remember_at: Option<Instant>,
     syncs: Vec<Syncing>,
     joins: Vec<Joining>,
+    /// The devices that this node counts as cluster peers.
+    cluster: BTreeSet<DeviceId>,
+    /// The spaces that cluster peers introduced and that are not held yet, and by whom.
+    introduced: BTreeMap<SpaceId, (Introduction, DeviceId)>,
     storage_failure: Option<String>,
     stopping: Vec<oneshot::Sender<()>>,
 }
@@ -102,6 +111,7 @@ impl Driver {
         endpoint: Option<Endpoint>,
         events: mpsc::UnboundedSender<Event>,
         keep_connected: bool,
+        cluster: BTreeSet<DeviceId>,
     ) -> Self {
         let agent = format!("thence {}", env!("CARGO_PKG_VERSION"));
         Self {
@@ -119,6 +129,8 @@ impl Driver {
             remember_at: None,
             syncs: Vec::new(),
             joins: Vec::new(),
+            cluster,
+            introduced: BTreeMap::new(),
             storage_failure: None,
             stopping: Vec::new(),
         }
@@ -216,6 +228,10 @@ impl Driver {
                 Output::Admit { session, device, ticket } => {
                     self.disk.send(DiskJob::Commit(Work::Admit { device, ticket }, Waiter::Admission(session)));
                 }
+                Output::Share { session, space, device } => {
+                    self.disk.send(DiskJob::Commit(Work::Share { space, device }, Waiter::Sharing(session, space)));
+                }
+                Output::Join { introduction, introducer } => self.join_introduced(introduction, introducer),
                 Output::Redeemed { session, answer } => self.redeemed(session, answer),
                 Output::Close { session, reason } => self.turn_away(session, &reason),
             }
@@ -224,8 +240,9 @@ impl Driver {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Committed { report, admitted } => {
+            Event::Committed { report, admitted, shared } => {
                 for (space, revision, known, access) in report.held {
+                    self.introduced.remove(&space);
                     self.handle(Input::Held { space, revision, known, access });
                 }
                 for (space, committed) in report.changed {
@@ -236,6 +253,9 @@ impl Driver {
                         tracing::info!(peer = %session.device, %refusal, "refused a ticket");
                     }
                     self.handle(Input::Admitted { session, answer });
+                }
+                for (session, space, introduction) in shared {
+                    self.handle(Input::Shared { session, space, introduction });
                 }
                 self.welcome();
             }
@@ -250,7 +270,11 @@ impl Driver {
                 tracing::info!("storage works again");
                 self.storage_failure = None;
                 for (space, revision, known, access) in held {
+                    self.introduced.remove(&space);
                     self.handle(Input::Held { space, revision, known, access });
+                }
+                for (introduction, introducer) in std::mem::take(&mut self.introduced).into_values() {
+                    self.join_introduced(introduction, introducer);
                 }
             }
             Event::Fetched { session, space, stretches } => {
@@ -261,6 +285,7 @@ impl Driver {
                 self.handle(Input::Received { session, channel, kind, critical, body });
                 drop(taken);
                 self.greet(session);
+                self.relate(session);
             }
             Event::Closed { session, cause } => self.closed(session, &cause.to_string()),
             Event::Accepted(connection) => self.connected(connection, false),

@@ -56,8 +56,13 @@ impl Driver {
         for mut join in std::mem::take(&mut self.joins) {
             let (inviter, space) = (join.ticket.ticket().inviter, join.ticket.ticket().genesis.space());
             let session = self.session_of(inviter).filter(|(_, state)| state.greeted).map(|(id, _)| id);
+            // An answer does not say to which ticket it belongs: one at a time.
+            let redeeming = session.is_some_and(|id| self.sessions.get(&id).is_some_and(|state| state.redeeming));
             match (join.stage, session) {
-                (JoinStage::Reaching, Some(session)) => {
+                (JoinStage::Reaching, Some(session)) if !redeeming => {
+                    if let Some(state) = self.sessions.get_mut(&session) {
+                        state.redeeming = true;
+                    }
                     join.stage = JoinStage::Asked(session);
                     join.until = now + REACH_WITHIN;
                     let ticket = join.ticket.to_bytes();
@@ -105,6 +110,10 @@ impl Driver {
     }
 
     pub(super) fn redeemed(&mut self, session: SessionId, answer: Result<Introduction, TicketRefusal>) {
+        if let Some(state) = self.sessions.get_mut(&session) {
+            state.redeeming = false;
+        }
+        // Whoever asked may have stopped waiting.
         let Some(at) = self.joins.iter().position(|join| join.stage == JoinStage::Asked(session)) else { return };
         let expected = self.joins[at].ticket.ticket().genesis;
         match answer {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::Driver;
-use crate::model::DeviceId;
+use crate::model::{DeviceId, Role};
 use crate::node::dialing::Stage;
 use crate::node::status::{PeerState, PeerStatus, SpaceStatus, Status};
-use crate::replica::LinkState;
+use crate::replica::{LinkState, Relation};
 use crate::store::{Acknowledged, StoreError};
 
 impl Driver {
@@ -14,6 +14,7 @@ impl Driver {
     pub(super) fn status(&mut self) -> Result<Status, StoreError> {
         self.note_synced();
         let listening = self.endpoint.as_ref().and_then(|endpoint| endpoint.local_address().ok());
+        let relation = |device| self.session_of(device).and_then(|(_, session)| session.relation);
         let mut spaces = Vec::new();
         for space in self.ledger.spaces() {
             let Some(view) = self.ledger.view(space)? else { continue };
@@ -27,6 +28,16 @@ impl Driver {
                     let vector = Default::default();
                     rows.entry(device).or_insert(Acknowledged { space, device, vector, synced_ms: None });
                 }
+            }
+            let may_share =
+                access.as_ref().is_some_and(|access| access.role(self.ledger.device()) == Some(Role::Owner));
+            let unshared = |device: DeviceId| {
+                let member = access.as_ref().is_some_and(|access| access.role(device).is_some());
+                self.cluster.contains(&device) && !member && !may_share
+            };
+            for &device in &self.cluster {
+                let row = Acknowledged { space, device, vector: Default::default(), synced_ms: None };
+                rows.entry(device).or_insert(row);
             }
             let mut peers = Vec::new();
             for link in &links {
@@ -53,8 +64,19 @@ impl Driver {
                         let reason = "it holds other events under the same names: a store was copied or rolled back";
                         (PeerState::Forked, Some(reason.to_owned()))
                     }
+                    None if unshared(device) => {
+                        let reason = "only an owner can share this space with a cluster peer: ask one to invite this \
+                                      device as an owner";
+                        (PeerState::Unshared, Some(reason.to_owned()))
+                    }
                     None if misbehaved.is_some() => {
                         (PeerState::Misbehaved, misbehaved.map(|text| format!("it {text}")))
+                    }
+                    None if relation(device) == Some(Relation::Cluster) => {
+                        (PeerState::Syncing, Some("it is being shared".to_owned()))
+                    }
+                    None if relation(device) == Some(Relation::OneSidedHere) => {
+                        (PeerState::Refused, Some("it does not count this device as a cluster peer".to_owned()))
                     }
                     None if known.is_some_and(|known| matches!(known.stage, Stage::Connected(_))) => {
                         (PeerState::Refused, Some("it may not see this space".to_owned()))
@@ -81,6 +103,7 @@ impl Driver {
             replica: self.ledger.replica(),
             listening,
             storage_failure: self.storage_failure.clone(),
+            cluster: self.cluster_peers(),
             spaces,
         })
     }

@@ -10,7 +10,7 @@ use crate::model::DeviceId;
 use crate::node::dialing::Stage;
 use crate::node::disk::{DiskJob, Waiter, wall_ms};
 use crate::node::wire::Wire;
-use crate::replica::{Input, LinkState, PeerMisbehaved, SessionId};
+use crate::replica::{Input, LinkState, PeerMisbehaved, Relation, SessionId};
 use crate::store::{Acknowledged, Work};
 use crate::transport::{CloseReason, Connection};
 
@@ -26,6 +26,10 @@ pub(super) struct Session {
     pub(super) dialled: bool,
     pub(super) since: Instant,
     pub(super) greeted: bool,
+    /// What both are to each other, once the peer has said so.
+    pub(super) relation: Option<Relation>,
+    /// Whether a ticket was shown to the peer and its answer is still to come.
+    pub(super) redeeming: bool,
 }
 
 impl Driver {
@@ -70,9 +74,11 @@ impl Driver {
         tracing::debug!(peer = %device, address = %connection.remote_address(), dialled, "connected");
         let wire = Wire::start(session, connection, &self.events);
         let since = Instant::now();
-        self.sessions.insert(session, Session { device, wire, dialled, since, greeted: false });
+        let (greeted, relation, redeeming) = (false, None, false);
+        self.sessions.insert(session, Session { device, wire, dialled, since, greeted, relation, redeeming });
         self.peers.entry(device).stage = Stage::Connected(session);
-        self.handle(Input::Connected { session, peer: device });
+        let cluster = self.cluster.contains(&device);
+        self.handle(Input::Connected { session, peer: device, cluster });
     }
 
     /// Takes note of a hello.
