@@ -2,9 +2,17 @@
 
 mod house;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use house::{Device, PATIENCE, RunningNode, eventually, lasting_address, same, settle};
+use house::proxy::Proxy;
+use house::{
+    DONE, Device, Dice, PATIENCE, RunningNode, eventually, lasting_address, made_up_rows, parse_export, same, settle,
+    write_rows,
+};
 use serde_json::{Value, json};
 
 const SPACE: &str = "ledger";
@@ -31,7 +39,11 @@ impl Cluster {
     /// Starts one with these cluster peers.
     #[track_caller]
     fn start_with(&self, at: usize, peers: &[usize]) -> RunningNode {
-        let flags = self.flags(peers);
+        self.start_flags(at, &self.flags(peers))
+    }
+
+    #[track_caller]
+    fn start_flags(&self, at: usize, flags: &[String]) -> RunningNode {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.devices[at].start_node_at(self.addresses[at], &flags)
     }
@@ -245,4 +257,201 @@ fn a_cluster_has_more_spaces_than_an_ordinary_peer_gets_streams() {
     b.ok(&["put", "s199", "notes", "n1", "{}"]);
     b.ok(&["sync"]);
     assert!(a.sees("s199", "notes", "n1"));
+}
+
+// ------------------------------------------------------------------------------------------------- under kills and cuts
+
+/// Three nodes write so much each: 3 × 14 × (470 + 10) = 20,160 writes.
+const CHUNKS: usize = 14;
+const ROWS_PER_CHUNK: usize = 470;
+const SINGLES_PER_CHUNK: usize = 10;
+const KILLS: usize = 5;
+
+/// How long a writer repeats one write that fails because its node was killed.
+const RETRY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// One who writes at one node, and says which chunk it begins.
+struct Writer<'a> {
+    letter: &'static str,
+    device: &'a Device,
+    begun: Sender<usize>,
+}
+
+/// What a writer was promised.
+#[derive(Default)]
+struct Promised {
+    objects: BTreeMap<(String, String), Value>,
+    increments: i64,
+    increments_tried: i64,
+}
+
+impl Writer<'_> {
+    /// Repeats a command until it is acknowledged; how often it was tried.
+    fn until_acknowledged(&self, arguments: &[&str]) -> i64 {
+        let deadline = Instant::now() + RETRY_TIME_MAX;
+        for tries in 1.. {
+            let outcome = self.device.run(arguments);
+            if outcome.code == Some(DONE) {
+                return tries;
+            }
+            assert!(Instant::now() < deadline, "{}: never acknowledged: {outcome:?}", self.letter);
+        }
+        unreachable!("the deadline comes first")
+    }
+
+    fn write_all(self) -> Promised {
+        let letter = self.letter;
+        let file = self.device.beside("chunk.jsonl");
+        let path = file.to_str().expect("temporary paths are UTF-8").to_owned();
+        let mut promised = Promised::default();
+        for chunk in 0..CHUNKS {
+            let _ = self.begun.send(chunk);
+            let rows = made_up_rows(&format!("{letter}{chunk:02}-"), ROWS_PER_CHUNK);
+            write_rows(&file, &rows);
+            self.until_acknowledged(&["import", SPACE, "rows", &path, "--key", "id"]);
+            for row in rows {
+                let key = row["id"].as_str().expect("made up with an id").to_owned();
+                promised.objects.insert(("rows".to_owned(), key), row);
+            }
+            for single in 0..SINGLES_PER_CHUNK {
+                if single % 2 == 0 {
+                    let stamp = format!("{letter}{chunk:02}.{single:02}");
+                    let fields = json!({ "put": stamp });
+                    self.until_acknowledged(&["put", SPACE, "singles", &stamp, &fields.to_string()]);
+                    promised.objects.insert(("singles".to_owned(), stamp), fields);
+                } else {
+                    promised.increments_tried +=
+                        self.until_acknowledged(&["increment", SPACE, "shared", "object", "count", "1"]);
+                    promised.increments += 1;
+                }
+            }
+        }
+        promised
+    }
+}
+
+/// Kills the node at random moments while its writer writes, and starts it again.
+fn kill_now_and_then(
+    cluster: &Cluster,
+    at: usize,
+    peers: &[String],
+    node: RunningNode,
+    begun: &Receiver<usize>,
+    seed: u64,
+) -> RunningNode {
+    let (mut dice, mut node, mut left) = (Dice::new(seed), node, KILLS);
+    for chunk in begun {
+        // Every chunk may be the one; as many are left as must be.
+        if left > 0 && (dice.below(2) == 0 || CHUNKS - chunk <= left) {
+            // Not for anything to have happened: this is what makes the moment random.
+            thread::sleep(Duration::from_micros(dice.below(200_000)));
+            node.kill();
+            node = cluster.start_flags(at, peers);
+            left -= 1;
+        }
+    }
+    assert_eq!(left, 0, "all the kills happened");
+    node
+}
+
+/// Cuts everything between one node and the others twice, each time for some chunks of its writer's.
+fn cut_twice(lines: &[&Proxy], begun: &Receiver<usize>) {
+    let mut cuts = 0;
+    for chunk in begun {
+        match chunk {
+            2 | 8 => lines.iter().for_each(|line| line.cut()),
+            5 | 11 => {
+                lines.iter().for_each(|line| line.heal());
+                cuts += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(cuts, 2, "both cuts happened and ended");
+}
+
+/// Twenty thousand writes on A, B and C, while B is killed and C is cut off; perhaps a D comes in the middle.
+fn twenty_thousand_writes(names: &[&'static str]) {
+    let seed = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
+    eprintln!("the kills were drawn with the seed {seed}");
+
+    let cluster = Cluster::of(names);
+    let [a, b, c] = [0, 1, 2].map(|at| &cluster.devices[at]);
+    // All that passes between C and the others passes through these: one before each node.
+    let before: Vec<Proxy> = cluster.addresses.iter().map(|address| Proxy::before(*address)).collect();
+    let peer = |at: usize, address: SocketAddr| {
+        ["--cluster-peer".to_owned(), format!("{}@{address}", cluster.devices[at].id())]
+    };
+    let peers_of = |at: usize| -> Vec<String> {
+        let others = (0..names.len()).filter(|other| *other != at);
+        let far = |other: usize| at == 2 || other == 2;
+        others
+            .flat_map(|other| peer(other, if far(other) { before[other].address() } else { cluster.addresses[other] }))
+            .collect()
+    };
+    let start = |at: usize| cluster.start_flags(at, &peers_of(at));
+
+    a.ok(&["space", "create", SPACE]);
+    a.ok(&["put", SPACE, "shared", "object", "{}"]);
+    a.ok(&["increment", SPACE, "shared", "object", "count", "0"]);
+    let (node_a, node_b, node_c) = (start(0), start(1), start(2));
+    settle(&[b, c]);
+
+    let (half_way, newcomer_waits) = mpsc::channel();
+    let (begun_b, knife) = mpsc::channel();
+    let (begun_c, scissors) = mpsc::channel();
+    let mut all_promised = Vec::new();
+    let mut nodes = vec![node_a, node_c];
+    thread::scope(|scope| {
+        let writers = [("a", a, half_way), ("b", b, begun_b), ("c", c, begun_c)].map(|(letter, device, begun)| {
+            scope.spawn(move || Writer { letter, device, begun }.write_all())
+        });
+        let peers_b = peers_of(1);
+        let cluster = &cluster;
+        let killer = scope.spawn(move || kill_now_and_then(cluster, 1, &peers_b, node_b, &knife, seed));
+        let lines: Vec<&Proxy> = before.iter().collect();
+        let cutter = scope.spawn(move || cut_twice(&lines, &scissors));
+        for chunk in newcomer_waits {
+            if chunk == CHUNKS / 2 && names.len() == 4 {
+                nodes.push(start(3));
+            }
+        }
+        all_promised.extend(writers.map(|writer| writer.join().expect("everything was written")));
+        nodes.push(killer.join().expect("B's node runs"));
+        cutter.join().expect("C is back");
+    });
+
+    settle(&cluster.all());
+    let export = same(&cluster.all(), &["export", SPACE]);
+    let objects = parse_export(&export);
+    let mut expected: BTreeMap<(String, String), Value> = BTreeMap::new();
+    let (mut least, mut most) = (0, 0);
+    for promised in all_promised {
+        expected.extend(promised.objects);
+        least += promised.increments;
+        most += promised.increments_tried;
+    }
+    for (name, fields) in &expected {
+        assert_eq!(objects.get(name), Some(fields), "{name:?} was acknowledged");
+    }
+    assert_eq!(objects.len(), expected.len() + 1, "and nothing else is there");
+    let count = &objects[&("shared".to_owned(), "object".to_owned())]["count"];
+    let count = count.as_i64().expect("a counter shows as a number");
+    assert!((least..=most).contains(&count), "{least} increments were acknowledged, {most} tried, {count} counted");
+    assert_eq!(same(&cluster.all(), &["--json", "conflicts", SPACE]).trim(), "[]");
+
+    for node in nodes {
+        node.terminate();
+    }
+    assert_eq!(same(&cluster.all(), &["export", SPACE]), export, "and so it is on the disks");
+}
+
+#[test]
+fn twenty_thousand_writes_survive_five_kills_and_two_cuts() {
+    twenty_thousand_writes(&["A", "B", "C"]);
+}
+
+#[test]
+fn so_they_do_while_a_fourth_joins_on_an_empty_disk() {
+    twenty_thousand_writes(&["A", "B", "C", "D"]);
 }
