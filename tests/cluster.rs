@@ -403,9 +403,8 @@ fn twenty_thousand_writes(names: &[&'static str]) {
     let mut all_promised = Vec::new();
     let mut nodes = vec![node_a, node_c];
     thread::scope(|scope| {
-        let writers = [("a", a, half_way), ("b", b, begun_b), ("c", c, begun_c)].map(|(letter, device, begun)| {
-            scope.spawn(move || Writer { letter, device, begun }.write_all())
-        });
+        let writers = [("a", a, half_way), ("b", b, begun_b), ("c", c, begun_c)]
+            .map(|(letter, device, begun)| scope.spawn(move || Writer { letter, device, begun }.write_all()));
         let peers_b = peers_of(1);
         let cluster = &cluster;
         let killer = scope.spawn(move || kill_now_and_then(cluster, 1, &peers_b, node_b, &knife, seed));

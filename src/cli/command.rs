@@ -73,6 +73,8 @@ pub enum Command {
         /// The ticket.
         #[serde(with = "as_text")]
         ticket: SignedTicket,
+        /// Whether to say meanwhile how far it is: [`Answer::Progress`].
+        progress: bool,
     },
     /// Write a transaction. Answer: [`Answer::Written`].
     Write {
@@ -545,7 +547,7 @@ impl From<&Status> for StatusReport {
     }
 }
 
-/// How far a sync is.
+/// How far a sync or a join is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Events that others have and that are not here yet.
