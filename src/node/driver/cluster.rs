@@ -13,6 +13,10 @@ use crate::store::Work;
 
 /// How many spaces, besides the control channel, a cluster peer may have open at a time.
 const SPACES_MAX: u32 = 4096;
+const ONE_SIDED_HERE: &str =
+    "it does not count this device as a cluster peer; start that node with --cluster-peer for this one too";
+const ONE_SIDED_THERE: &str = "it counts this device as a cluster peer, and this one does not; start this node with \
+                               --cluster-peer for that one too, or that one without it";
 
 impl Driver {
     /// Holds a space that a cluster peer introduced.
@@ -37,10 +41,8 @@ impl Driver {
                 session.wire.connection().admit();
                 session.wire.connection().allow_streams(1 + SPACES_MAX);
             }
-            Some(Relation::OneSidedHere) => tracing::warn!(%peer, "an ordinary peer only: {}", one_sided_here()),
-            Some(Relation::OneSidedThere) => {
-                tracing::warn!(%peer, "an ordinary peer only: {}", one_sided_there(session));
-            }
+            Some(Relation::OneSidedHere) => tracing::warn!(%peer, "an ordinary peer only: {ONE_SIDED_HERE}"),
+            Some(Relation::OneSidedThere) => tracing::warn!(%peer, "an ordinary peer only: {ONE_SIDED_THERE}"),
             Some(Relation::Peers) | None => {}
         }
     }
@@ -50,7 +52,7 @@ impl Driver {
         let one_sided = |(_, session): (&SessionId, &Session)| {
             let relation = session.relation == Some(Relation::OneSidedThere);
             let (device, state) = (session.device, ClusterState::OneSided);
-            relation.then(|| ClusterPeer { device, state, reason: Some(one_sided_there(session)) })
+            relation.then(|| ClusterPeer { device, state, reason: Some(ONE_SIDED_THERE.to_owned()) })
         };
         let counted = self.cluster.iter().map(|device| self.cluster_peer(*device));
         let mut peers: Vec<ClusterPeer> = counted.chain(self.sessions.iter().filter_map(one_sided)).collect();
@@ -62,7 +64,7 @@ impl Driver {
         let session = self.session_of(device).map(|(_, session)| session);
         let (state, reason) = match session.and_then(|session| session.relation) {
             Some(Relation::Cluster) => (ClusterState::Mutual, None),
-            Some(_) => (ClusterState::OneSided, Some(one_sided_here())),
+            Some(_) => (ClusterState::OneSided, Some(ONE_SIDED_HERE.to_owned())),
             None => {
                 let known = self.peers.get(device);
                 let reason = known.and_then(|known| match known.stage {
@@ -74,16 +76,4 @@ impl Driver {
         };
         ClusterPeer { device, state, reason }
     }
-}
-
-fn one_sided_here() -> String {
-    "it does not count this device as a cluster peer; start it with --cluster-peer for this device too".to_owned()
-}
-
-fn one_sided_there(session: &Session) -> String {
-    let Session { device, .. } = session;
-    format!(
-        "it counts this device as a cluster peer, and not the other way round; start this node with --cluster-peer \
-         {device}@ADDR:PORT too, or that one without it"
-    )
 }
