@@ -561,7 +561,7 @@ impl World<'_> {
         }
         let peer = self.nodes[peer].device();
         self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
-        self.handle(node, Input::Connected { session, peer })
+        self.handle(node, Input::Connected { session, peer, cluster: false })
     }
 
     /// One node is done with a session; the other will find out.
@@ -703,6 +703,8 @@ impl World<'_> {
                 self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }
+            // No scenario has cluster peers yet.
+            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
                 let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };
