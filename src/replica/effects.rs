@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use super::message::{Channel, Introduction, InvalidMessage, Message, TicketRefusal};
-use crate::causal::{Dot, Head, Known, ReplicaId, VersionVector};
+use crate::causal::{Dot, Head, Known, ReplicaId, VersionVector, Witness};
 use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
 
 /// A moment: milliseconds since any fixed start. It never runs backwards.
@@ -66,7 +66,7 @@ pub struct Stretch {
     /// The first event.
     pub first: Dot,
     /// The last event.
-    pub last: Dot,
+    pub last: Witness,
 }
 
 /// What one commit made durable in one space.
@@ -94,7 +94,7 @@ pub struct Taken {
     /// Who sent it.
     pub session: SessionId,
     /// Its last event.
-    pub last: Dot,
+    pub last: Witness,
     /// Whether it was here already.
     pub known: bool,
 }

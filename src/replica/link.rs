@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::Millis;
 use super::message::Refusal;
-use crate::causal::{Dot, ReplicaId, VersionVector};
+use crate::causal::{Dot, ReplicaId, VersionVector, Witness};
 
 /// How far the exchange of a space with one peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub(super) struct Link {
     pub(super) refused: Option<Refusal>,
     /// The replicas under whose ids the peer holds another history than this side, and was asked for all of it.
     pub(super) diverged: BTreeSet<ReplicaId>,
+    /// The replicas of which the peer asked for all: of these, what it says that it has may be another history.
+    pub(super) distrusted: BTreeSet<ReplicaId>,
     /// What is durable at the peer, as far as it said.
     pub(super) theirs: Option<VersionVector>,
     /// That, and what was sent since.
@@ -38,9 +40,9 @@ pub(super) struct Link {
     /// What this side said is durable here.
     pub(super) announced: VersionVector,
     /// What must be acknowledged again, since the peer sent what was known already.
-    pub(super) owed: BTreeSet<Dot>,
+    pub(super) owed: BTreeSet<Witness>,
     /// What was sent and is not acknowledged, with its size.
-    in_flight: VecDeque<(Dot, usize)>,
+    in_flight: VecDeque<(Witness, usize)>,
     pub(super) in_flight_bytes: usize,
     /// The probe that the peer has not answered yet.
     pub(super) awaiting: Option<u64>,
@@ -79,7 +81,7 @@ impl Link {
         for replica in replicas {
             self.theirs.iter_mut().for_each(|theirs| theirs.forget(replica));
             self.sent.forget(replica);
-            self.in_flight.retain(|(dot, _)| dot.replica != replica);
+            self.in_flight.retain(|(last, _)| last.dot.replica != replica);
         }
         self.in_flight_bytes = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
     }
@@ -92,12 +94,17 @@ impl Link {
         }
     }
 
+    /// What the event of this hash is called here, if it is on its way.
+    pub(super) fn on_its_way(&self, witness: &Witness) -> Option<Dot> {
+        self.in_flight.iter().find(|(last, _)| last.hash == witness.hash).map(|(last, _)| last.dot)
+    }
+
     /// Forgets what the peer has acknowledged. Returns whether that was anything.
     pub(super) fn settle(&mut self) -> bool {
         let Some(theirs) = &self.theirs else { return false };
         let before = self.in_flight.len();
-        while let Some((dot, bytes)) = self.in_flight.front().copied()
-            && theirs.contains(dot)
+        while let Some((last, bytes)) = self.in_flight.front().copied()
+            && theirs.contains(last.dot)
         {
             self.in_flight.pop_front();
             self.in_flight_bytes -= bytes;
@@ -129,9 +136,9 @@ impl Link {
     }
 
     /// Events up to `last` are on their way. That they are here need not be said any more.
-    pub(super) fn send(&mut self, last: Dot, bytes: usize) {
-        self.announced.advance(last);
-        self.sent.advance(last);
+    pub(super) fn send(&mut self, last: Witness, bytes: usize) {
+        self.announced.advance(last.dot);
+        self.sent.advance(last.dot);
         self.in_flight.push_back((last, bytes));
         self.in_flight_bytes += bytes;
     }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use crate::causal::{Dot, Knowledge, ReplicaId};
+use crate::causal::{Knowledge, ReplicaId, Witness};
 use crate::codec::{self, DecodeError};
 use crate::model::{Genesis, SpaceId};
 
@@ -46,7 +46,7 @@ pub enum Message {
     /// Segments in an order that follows causality, each the bytes that its author signed.
     Segments(Vec<ByteBuf>),
     /// These are durable here, and everything below them.
-    Ack(Vec<Dot>),
+    Ack(Vec<Witness>),
     /// Asks for everything that the receiver has to say by now on this channel, and then for [`Message::Probed`].
     Probe(u64),
     /// The answer to [`Message::Probe`]: all that was known when it came has been said before this.

@@ -38,7 +38,7 @@ pub use self::link::LinkState;
 pub use self::message::{
     Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
-use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector};
+use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
 use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
 
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl Space {
     /// What a peer has, in the names that are used here.
     ///
     /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
-    /// branch: which one is not looked up, so it may get some of it again. Where the peer's last event is not the one
+    /// branch: unless that is the last of it, it is not looked up, and the peer may get some of it again. Where the peer's last event is not the one
     /// that bears its name here, nothing that it has under that id is certain; these ids are returned too.
     fn translate(&self, claims: &Claims) -> (VersionVector, BTreeSet<ReplicaId>) {
         let known = &self.known;
@@ -85,16 +85,23 @@ impl Space {
                 Some(head) if head.counter == claim.dot.counter && head.hash.prefix() != claim.hash => {
                     uncertain.insert(known.root(id));
                 }
-                _ => vector.advance(self.translate_dot(claim.dot)),
+                _ => self.translate_one(&claim).into_iter().for_each(|dot| vector.advance(dot)),
             }
         }
         uncertain.iter().flat_map(|root| known.family(*root)).for_each(|id| vector.forget(id));
         (vector, uncertain)
     }
 
-    fn translate_dot(&self, dot: Dot) -> Dot {
-        let ends = self.known.is_split(dot.replica).then(|| self.known.counter(dot.replica));
-        Dot { counter: ends.map_or(dot.counter, |end| end.min(dot.counter)), ..dot }
+    /// What a peer has that has this event and all before it.
+    fn translate_one(&self, claim: &Witness) -> Vec<Dot> {
+        let (known, named) = (&self.known, claim.dot.replica);
+        let end = known.counter(named);
+        if !known.is_split(named) || claim.dot.counter <= end {
+            return vec![claim.dot];
+        }
+        let is_it = |id: &ReplicaId| known.head(*id).is_some_and(|head| head.hash.prefix() == claim.hash);
+        let last = known.family(known.root(named)).find(is_it).unwrap_or(named);
+        known.lineage(last).map(|id| Dot::new(id, known.counter(id))).collect()
     }
 
     /// Replaces what is known, since some events have other names now.
@@ -198,9 +205,14 @@ impl Replica {
             Input::Committed { space, committed } => self.committed(space, committed),
             Input::CommitFailed => self.commit_failed(),
             Input::Credential { session, space, segment } => {
-                if let Some(segment) = segment.filter(|_| self.sessions.contains_key(&session)) {
-                    let segment = ByteBuf::from(segment.to_vec());
-                    self.send(session, Channel::Space(space), Message::Show(segment));
+                let Some(link) = self.link(session, space) else { return };
+                match segment {
+                    Some(segment) => {
+                        let segment = ByteBuf::from(segment.to_vec());
+                        self.send(session, Channel::Space(space), Message::Show(segment));
+                    }
+                    // Its grant has not come yet: to be looked for again when it has.
+                    None => link.shown = false,
                 }
             }
             Input::Fetched { session, space, stretches } => self.fetched(session, space, stretches),
@@ -446,9 +458,9 @@ impl Replica {
 
     /// Says what is known here, and so asks for everything else.
     fn open(&mut self, session: SessionId, space: SpaceId, answer: bool) {
-        let peer = self.sessions.get(&session).map(|state| state.peer);
         // Whatever asks for it, and however long ago: nobody hears of a space without a grant.
-        let granted = |held: &&mut Space| peer.is_some_and(|peer| held.access.role(peer).is_some());
+        let state = self.sessions.get(&session);
+        let granted = |held: &&mut Space| state.is_some_and(|state| state.may_see(space, &held.access));
         let Some(held) = self.spaces.get_mut(&space).filter(granted) else { return };
         let digest = held.digest();
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
@@ -490,7 +502,7 @@ impl Replica {
     fn close_where_not_granted(&mut self, space: SpaceId) {
         let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
         let served = |session: &Session| {
-            access.role(session.peer).is_none() && session.links.get(&space).is_some_and(|link| link.opened)
+            !session.may_see(space, access) && session.links.get(&space).is_some_and(|link| link.opened)
         };
         let unwelcome: Vec<SessionId> =
             (self.sessions.iter()).filter(|(_, session)| served(session)).map(|(id, _)| *id).collect();
@@ -621,7 +633,7 @@ impl Replica {
             {
                 // Somebody else was quicker, or the acknowledgement was lost.
                 link.acknowledged(last);
-                link.owed.insert(last);
+                link.owed.insert(Witness { dot: last, hash: head.hash.prefix() });
                 continue;
             }
             if known.is_split(last.replica) || held.incoming.contains(last) {
@@ -729,18 +741,27 @@ impl Replica {
     fn on_diverged(&mut self, session: SessionId, space: SpaceId, root: ReplicaId) {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
+        link.distrusted.insert(root);
         link.distrust(held.known.family(root));
         self.pump(session, space);
     }
 
-    fn on_ack(&mut self, session: SessionId, space: SpaceId, dots: Vec<Dot>) -> Result<(), PeerMisbehaved> {
+    fn on_ack(&mut self, session: SessionId, space: SpaceId, acks: Vec<Witness>) -> Result<(), PeerMisbehaved> {
         let limit = self.limits.vector_len_max;
         let (now, stall_ms) = (self.now, self.limits.stall_ms);
-        let Some(held) = self.spaces.get(&space) else { return Ok(()) };
-        let dots: Vec<Dot> = dots.into_iter().map(|dot| held.translate_dot(dot)).collect();
-        let Some(link) = self.link(session, space) else { return Ok(()) };
-        for dot in dots {
-            link.acknowledged(dot);
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
+            return Ok(());
+        };
+        let Some(link) = state.links.get_mut(&space) else { return Ok(()) };
+        for ack in acks {
+            // The hash says which event is meant, even where the peer calls it otherwise.
+            let is_certain = || !link.distrusted.contains(&held.known.root(ack.dot.replica));
+            let dots = match link.on_its_way(&ack) {
+                Some(dot) => vec![dot],
+                None if is_certain() => held.translate_one(&ack),
+                None => Vec::new(),
+            };
+            dots.into_iter().for_each(|dot| link.acknowledged(dot));
         }
         if link.theirs.as_ref().is_some_and(|theirs| theirs.len() > limit) {
             return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
@@ -806,7 +827,7 @@ impl Replica {
         let (now, stall_ms) = (self.now, self.limits.stall_ms);
         for Taken { session, last, known } in &taken {
             if let Some(link) = self.link(*session, space) {
-                link.acknowledged(*last);
+                link.acknowledged(last.dot);
                 if *known {
                     link.owed.insert(*last);
                 }
@@ -821,6 +842,7 @@ impl Replica {
             self.open_anew(space);
         }
         if access_changed {
+            self.show_anew(space);
             self.close_where_not_granted(space);
             self.open_where_granted(space);
             self.share_with_cluster(space);
@@ -847,6 +869,22 @@ impl Replica {
                 self.push(session, space, stretches);
             }
             self.pump(session, space);
+        }
+    }
+
+    /// Who may do what has changed: what a peer showed may be known here now, and this device may have something to show.
+    fn show_anew(&mut self, space: SpaceId) {
+        let Some(access) = self.spaces.get(&space).map(|held| &held.access) else { return };
+        for (session, state) in &mut self.sessions {
+            if access.role(state.peer).is_some() {
+                state.shown.remove(&space);
+            }
+            if let Some(link) = state.links.get_mut(&space)
+                && link.refused == Some(Refusal::NotFound)
+                && !std::mem::replace(&mut link.shown, true)
+            {
+                self.outputs.push_back(Output::Credential { session: *session, space });
+            }
         }
     }
 
@@ -914,7 +952,7 @@ impl Replica {
                 break;
             }
             // A gap means that the peer's view was reset while the log was read: what it lacks is read anew.
-            if link.sent.contains(last) || first.counter > link.sent.counter(first.replica) + 1 {
+            if link.sent.contains(last.dot) || first.counter > link.sent.counter(first.replica) + 1 {
                 continue;
             }
             link.send(last, bytes.len());
@@ -963,15 +1001,16 @@ impl Replica {
         let vector = &held.vector;
         // Where the peer knows another history under the same id, only what it sent itself means the same to it.
         let is_certain = |dot: &Dot| !link.diverged.contains(&held.known.root(dot.replica));
-        let again = owed.into_iter().map(|dot| match is_certain(&dot) {
-            true => Dot::new(dot.replica, vector.counter(dot.replica)),
-            false => dot,
+        let known = &held.known;
+        let again = owed.into_iter().filter_map(|witness| match is_certain(&witness.dot) {
+            true => known.witness(witness.dot.replica),
+            false => Some(witness),
         });
-        let news = vector.missing_from(&link.announced).map(|(replica, _, last)| Dot::new(replica, last));
-        let dots: BTreeSet<Dot> = again.chain(news).filter(|dot| dot.counter > 0).collect();
-        if !dots.is_empty() {
+        let news = vector.missing_from(&link.announced).filter_map(|(replica, ..)| known.witness(replica));
+        let acks: BTreeSet<Witness> = again.chain(news).collect();
+        if !acks.is_empty() {
             link.announced = vector.clone();
-            self.send(session, Channel::Space(space), Message::Ack(dots.into_iter().collect()));
+            self.send(session, Channel::Space(space), Message::Ack(acks.into_iter().collect()));
         }
     }
 

@@ -10,7 +10,7 @@ use thence::store::{Done, Ledger, LedgerError, Renewal, Report, StoreError, View
 use super::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
     Broken, Deadline, Export, History, ObjectName, Shelf, Violation, check_acknowledged, check_alike, check_belief,
-    check_claims, check_dots, check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
+    check_claims, check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
 };
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Side, Trace, What};
 
@@ -764,9 +764,7 @@ impl World<'_> {
                 let in_flight = process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
                 check_in_flight(&self.scenario.limits, self.history.segment_bytes_max, in_flight).at(node)
             }
-            Message::Ack(dots) => {
-                check_dots(&self.history, space, shelf, dots.iter().copied(), "an acknowledgement").at(node)
-            }
+            Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
                 .try_for_each(|(_, claims)| check_claims(shelf, claims, "an opening").at(node)),
             Message::Know(knowledge) => (knowledge.ranges())
@@ -999,7 +997,7 @@ fn writes(report: &Report) -> impl Iterator<Item = &Done> + '_ {
 
 fn describe_report(node: usize, report: &Report) -> String {
     let changed = (report.changed.iter()).map(|(space, committed)| {
-        let written: Vec<_> = committed.written.iter().map(|stretch| (stretch.first, stretch.last)).collect();
+        let written: Vec<_> = committed.written.iter().map(|stretch| (stretch.first, stretch.last.dot)).collect();
         let split = if committed.split.is_some() { " split" } else { "" };
         format!("{space:?} {written:?} rejected {:?}{split}", committed.rejected)
     });

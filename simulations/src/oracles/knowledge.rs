@@ -17,9 +17,9 @@ pub(crate) fn check_claims(shelf: &Shelf, claims: &Claims, where_said: &str) -> 
     }
 }
 
-/// Whether acknowledged dots are on a disk: by the name that they have there now, or by that which their author gave
+/// Whether dots are on a disk: by the name that they have there now, or by that which their author gave
 /// them, since a node may say a thing just before it learns that it is called otherwise.
-pub(crate) fn check_dots(
+fn check_dots(
     history: &History,
     space: SpaceId,
     shelf: &Shelf,

@@ -23,7 +23,7 @@ pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent
 pub(crate) use self::equation::check_object;
 pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
-pub(crate) use self::knowledge::{check_belief, check_claims, check_dots};
+pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
 use crate::world::Millis;
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::key::{self, Index};
 use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
-use crate::causal::{Dot, VersionVector};
+use crate::causal::{Dot, HashPrefix, VersionVector, Witness};
 use crate::model::{
     CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId, about,
 };
@@ -299,8 +299,12 @@ impl View {
             .collect()
     }
 
-    /// The segment in which an owner granted this device its role, as far as the log has it.
+    /// The segment in which an owner granted this device its role, as far as the log has it. Who created the space needs
+    /// none.
     pub fn credential(&self) -> Result<Option<Arc<[u8]>>, StoreError> {
+        if self.genesis().creator == self.device {
+            return Ok(None);
+        }
         let Some(object) = self.object(&CollectionName::grants(), &Grant::key(self.device))? else { return Ok(None) };
         let Some(last) = object.entries().map(|(_, dot, entry)| (entry.depth, dot)).max().map(|(_, dot)| dot) else {
             return Ok(None);
@@ -327,13 +331,14 @@ impl View {
         let vector = self.vector()?;
         // For each replica that `after` lacks something of, its next segments by arrival, the earliest first: the
         // merge of them all is the log without what is known already, read without touching that.
-        let next = |replica: u32, from: u64| -> Result<Vec<(u64, u64)>, StoreError> {
+        let next = |replica: u32, from: u64| -> Result<Vec<(u64, u64, HashPrefix)>, StoreError> {
             let mut arrivals = Vec::new();
             let mut result = Ok(());
             let (start, end) = (key::dot(number, replica, from), key::after_prefix(&key::dots(number, replica)));
             self.snapshot.scan(&start, &end, &mut |key, value| {
                 result = record::read(key, value).and_then(|row: DotRow| {
-                    arrivals.push((row.arrival, key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?));
+                    let hash = row.hashes.last().copied().ok_or_else(|| damaged("dot"))?;
+                    arrivals.push((row.arrival, key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?, hash));
                     Ok(())
                 });
                 let full = arrivals.len() == AHEAD || result.is_err();
@@ -343,19 +348,19 @@ impl View {
             arrivals.reverse();
             Ok(arrivals)
         };
-        let mut queues: BTreeMap<u32, Vec<(u64, u64)>> = BTreeMap::new();
+        let mut queues: BTreeMap<u32, Vec<(u64, u64, HashPrefix)>> = BTreeMap::new();
         let mut heap = BinaryHeap::new();
         for (replica, first, _) in vector.missing_from(after) {
             let replica = names.replicas.find(replica).ok_or_else(|| damaged("replica"))?;
             let mut arrivals = next(replica, first)?;
-            if let Some((arrival, last)) = arrivals.pop() {
-                heap.push(std::cmp::Reverse((arrival, replica, last)));
+            if let Some((arrival, last, hash)) = arrivals.pop() {
+                heap.push(std::cmp::Reverse((arrival, replica, last, hash)));
             }
             queues.insert(replica, arrivals);
         }
         let mut stretches = Vec::new();
         let mut bytes = 0;
-        while let Some(std::cmp::Reverse((arrival, replica, last))) = heap.pop() {
+        while let Some(std::cmp::Reverse((arrival, replica, last, hash))) = heap.pop() {
             let key = key::segment(number, arrival);
             let value = self.snapshot.get(&key)?.ok_or_else(|| damaged("segment"))?;
             let body = record::unwrap(&key, &value)?;
@@ -364,7 +369,8 @@ impl View {
             let first = Segment::first_counter(body).ok_or_else(|| damaged("segment"))?;
             let first = first.saturating_sub(names.offset(replica)).max(1);
             bytes += body.len();
-            stretches.push(Stretch { bytes: body.into(), first: Dot::new(name, first), last: Dot::new(name, last) });
+            let (first, end) = (Dot::new(name, first), Witness { dot: Dot::new(name, last), hash });
+            stretches.push(Stretch { bytes: body.into(), first, last: end });
             if bytes >= bytes_max {
                 break;
             }
@@ -372,8 +378,8 @@ impl View {
             if queue.is_empty() {
                 *queue = next(replica, last + 1)?;
             }
-            if let Some((arrival, last)) = queue.pop() {
-                heap.push(std::cmp::Reverse((arrival, replica, last)));
+            if let Some((arrival, last, hash)) = queue.pop() {
+                heap.push(std::cmp::Reverse((arrival, replica, last, hash)));
             }
         }
         Ok(stretches)

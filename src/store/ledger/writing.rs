@@ -7,7 +7,7 @@ use super::place::Admitted;
 use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow};
 use super::shelf::{Names, Shelf};
 use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
-use crate::causal::{Dot, ReplicaId};
+use crate::causal::{Dot, ReplicaId, Witness};
 use crate::model::{
     CollectionName, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation, InvalidEdit, Mutation,
     Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment, SignedTicket, SpaceId,
@@ -332,6 +332,7 @@ impl<'a> Writing<'a> {
             }
             match self.take_in(space, segment)? {
                 Ok((last, known)) => {
+                    let last = Witness { dot: last, hash: segment.hash().prefix() };
                     let changed = self.report.changed.entry(space).or_default();
                     changed.taken.push(Taken { session, last, known });
                 }
@@ -422,6 +423,7 @@ impl<'a> Writing<'a> {
         let last = own.dot(segment.last());
         let named = |event: &Event| own.dot(event.dot);
         let first = segment.events().iter().map(named).find(|dot| dot.replica == last.replica).unwrap_or(last);
+        let last = Witness { dot: last, hash: segment.hash().prefix() };
         let stretch = Stretch { bytes: segment.bytes().clone(), first, last };
         self.report.changed.entry(space).or_default().written.push(stretch);
     }
