@@ -57,15 +57,23 @@ impl fmt::Debug for Dot {
 }
 
 /// The hash of an event, chained over all earlier events of its replica: it names the whole history below it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventHash([u8; 32]);
 
 /// The first eight bytes of an [`EventHash`]: enough to notice that a dot was used twice, small enough to repeat.
 pub type HashPrefix = [u8; 8];
 
 impl EventHash {
-    /// What stands before the first event of every replica.
-    pub const START: Self = Self([0; 32]);
+    /// What stands before the first event of a replica. It bears the replica's id, so that no two replicas that write the
+    /// same ever share a hash.
+    pub const fn start(replica: ReplicaId) -> Self {
+        let (mut bytes, mut at) = ([0; 32], 0);
+        while at < replica.0.len() {
+            bytes[at] = replica.0[at];
+            at += 1;
+        }
+        Self(bytes)
+    }
 
     /// The hash with these bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {

@@ -53,7 +53,7 @@ pub struct Head {
 pub struct Proposal<'a> {
     /// Its name.
     pub dot: Dot,
-    /// The hash of its replica's event before it, or [`EventHash::START`].
+    /// The hash of its replica's event before it, or [`EventHash::start`].
     pub previous: EventHash,
     /// Its own hash.
     pub hash: EventHash,
@@ -294,7 +294,7 @@ impl Known {
             return Err(Inadmissible::Gap { dot, known });
         }
         let before = self.predecessor(dot.replica);
-        if self.is_split(dot.replica) || before.map_or(EventHash::START, |head| head.hash) != previous {
+        if self.is_split(dot.replica) || before.map_or_else(|| EventHash::start(self.root(dot.replica)), |head| head.hash) != previous {
             return Err(Inadmissible::Fork { dot: Dot::new(dot.replica, known) });
         }
         for dependency in dependencies {
@@ -469,7 +469,7 @@ mod tests {
     }
 
     fn event(dot: Dot, previous: u8, own: u8, depth: u64, dependencies: &[Witness]) -> Proposal<'_> {
-        let previous = if previous == 0 { EventHash::START } else { hash(previous) };
+        let previous = if previous == 0 { EventHash::start(dot.replica) } else { hash(previous) };
         Proposal { dot, previous, hash: hash(own), depth, dependencies }
     }
 

@@ -218,22 +218,25 @@ impl Access {
         if device == self.creator { Some(Role::Owner) } else { granted.or(introduced) }
     }
 
-    /// The role that `segment` shows `device` to have, though nothing that is here says so: an owner granted it in an
-    /// event that is not here yet.
+    /// The role that `segments` show `device` to have, though nothing that is here says so: an owner granted it in an
+    /// event that is not here yet. Each segment is of an owner that the one before it made one.
     ///
     /// An owner whose store was put back to an older state has forgotten whom it invited since. Whoever was, and comes
     /// back, shows the grant that the owner itself signed; otherwise neither could ever tell the other anything.
-    pub fn shown(&self, device: DeviceId, segment: &Segment) -> Option<Role> {
-        if self.role(segment.author().device) != Some(Role::Owner) {
-            return None;
+    pub fn shown(&self, device: DeviceId, segments: &[Segment]) -> Option<Role> {
+        let mut vouched: BTreeSet<DeviceId> = BTreeSet::new();
+        for (at, segment) in segments.iter().enumerate() {
+            let author = segment.author().device;
+            if self.role(author) != Some(Role::Owner) && !vouched.contains(&author) {
+                continue;
+            }
+            let Some(next) = segments.get(at + 1) else { return granted(device, segment) };
+            let next = next.author().device;
+            if granted(next, segment) == Some(Role::Owner) {
+                vouched.insert(next);
+            }
         }
-        let (collection, key) = (CollectionName::grants(), Grant::key(device));
-        let mut object = Object::new();
-        for event in segment.events() {
-            let of_device = event.mutations.iter().filter(|m| m.collection == collection && m.key == key);
-            of_device.for_each(|mutation| mutation.apply_to(&mut object, event.dot, event.depth));
-        }
-        Grant::from_object(key.as_str(), &object).map(|grant| grant.role)
+        None
     }
 
     /// Every device with a role.
@@ -256,6 +259,20 @@ impl Access {
         }
     }
 }
+
+/// The role that a segment grants a device.
+fn granted(device: DeviceId, segment: &Segment) -> Option<Role> {
+    let (collection, key) = (CollectionName::grants(), Grant::key(device));
+    let mut object = Object::new();
+    for event in segment.events() {
+        let of_device = event.mutations.iter().filter(|m| m.collection == collection && m.key == key);
+        of_device.for_each(|mutation| mutation.apply_to(&mut object, event.dot, event.depth));
+    }
+    Grant::from_object(key.as_str(), &object).map(|grant| grant.role)
+}
+
+/// The longest row of grants, each by an owner that the one before made one, that is shown or looked at.
+pub const CREDENTIALS_MAX: usize = 16;
 
 /// An invitation to a space, signed by one of its owners. Whoever holds the text can redeem it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

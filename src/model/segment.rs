@@ -81,7 +81,7 @@ impl PackedSegment {
     /// Checks all that must hold before anything is hashed or parsed, and returns the hash of the last event.
     fn checked(&self, bytes: &[u8]) -> Result<EventHash, InvalidSegment> {
         let count = u64::try_from(self.events.len()).unwrap_or(u64::MAX);
-        let from_the_start = self.previous == EventHash::START;
+        let from_the_start = self.previous == EventHash::start(self.author.replica());
         if count == 0 || self.first.checked_add(count).is_none() || self.first == 0 || from_the_start != (self.first == 1) {
             return Err(InvalidSegment::Counters);
         }

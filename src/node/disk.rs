@@ -52,7 +52,7 @@ pub(super) struct PeerRead {
 pub(super) enum What {
     /// The log after this vector: about so many bytes.
     Log(VersionVector, usize),
-    /// The segment in which this device was granted its role.
+    /// The segments in which this device was granted its role.
     Credential,
 }
 
@@ -116,8 +116,8 @@ fn read_for_peers(
                 Event::Fetched { session, space, stretches: read.map_err(failed).unwrap_or_default() }
             }
             What::Credential => {
-                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.credential()));
-                Event::Credential { session, space, segment: read.map_err(failed).unwrap_or_default() }
+                let read = view.and_then(|view| view.map_or_else(|| Ok(Vec::new()), |view| view.credentials()));
+                Event::Credential { session, space, segments: read.map_err(failed).unwrap_or_default() }
             }
         };
         if events.send(event).is_err() {

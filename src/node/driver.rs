@@ -56,8 +56,8 @@ pub(super) enum Event {
     StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
-    /// The segment in which this device was granted its role.
-    Credential { session: SessionId, space: SpaceId, segment: Option<Arc<[u8]>> },
+    /// The segments in which this device was granted its role.
+    Credential { session: SessionId, space: SpaceId, segments: Vec<Arc<[u8]>> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
     Frame { session: SessionId, channel: Channel, frame: Frame, taken: oneshot::Sender<()> },
     /// A connection ended.
@@ -296,8 +296,8 @@ impl Driver {
             Event::Fetched { session, space, stretches } => {
                 self.handle(Input::Fetched { session, space, stretches });
             }
-            Event::Credential { session, space, segment } => {
-                self.handle(Input::Credential { session, space, segment });
+            Event::Credential { session, space, segments } => {
+                self.handle(Input::Credential { session, space, segments });
             }
             Event::Frame { session, channel, frame, taken } => {
                 let Frame { kind, critical, body } = frame;

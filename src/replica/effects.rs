@@ -216,8 +216,8 @@ pub enum Input {
         session: SessionId,
         /// Of which space.
         space: SpaceId,
-        /// The segment, if there is one.
-        segment: Option<Arc<[u8]>>,
+        /// The segments, each by an owner that the one before it made one; none if there are none.
+        segments: Vec<Arc<[u8]>>,
     },
     /// Ask a peer for all that it knows by now; [`Replica::is_synced`](super::Replica::is_synced) waits for the answer.
     ///
@@ -285,7 +285,7 @@ pub enum Output {
         /// About how much to read; at least one segment.
         bytes_max: usize,
     },
-    /// Look for the segment in which this device was granted its role, then report [`Input::Credential`].
+    /// Look for the segments in which this device was granted its role, then report [`Input::Credential`].
     Credential {
         /// For whom.
         session: SessionId,

@@ -29,8 +29,10 @@ pub(super) struct Link {
     pub(super) opened_with: Option<([u8; 16], VersionVector)>,
     /// Why the peer refused.
     pub(super) refused: Option<Refusal>,
-    /// The replicas under whose ids the peer holds another history than this side, and was asked for all of it.
-    pub(super) diverged: BTreeSet<ReplicaId>,
+    /// The replicas under whose ids the peer holds another history than this side, as it said itself.
+    pub(super) uncertain: BTreeSet<ReplicaId>,
+    /// The replicas of which the peer was asked for all, since what came does not fit.
+    pub(super) asked: BTreeSet<ReplicaId>,
     /// The replicas of which the peer asked for all: of these, what it says that it has may be another history.
     pub(super) distrusted: BTreeSet<ReplicaId>,
     /// What is durable at the peer, as far as it said.
@@ -63,15 +65,15 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// The peer said what it has: everything else counts as not sent. Of `diverged` it has another history.
-    pub(super) fn reset(&mut self, theirs: VersionVector, diverged: BTreeSet<ReplicaId>) {
+    /// The peer said what it has: everything else counts as not sent. Of `uncertain` it has another history.
+    pub(super) fn reset(&mut self, theirs: VersionVector, uncertain: BTreeSet<ReplicaId>) {
         if self.in_flight.is_empty() || self.theirs.as_ref() != Some(&theirs) {
             self.stalls = 0;
         }
         self.in_flight.clear();
         self.in_flight_bytes = 0;
         self.stall_at = None;
-        self.diverged = diverged;
+        self.uncertain = uncertain;
         self.sent = theirs.clone();
         self.theirs = Some(theirs);
     }

@@ -56,8 +56,9 @@ pub enum Message {
     /// What came of this replica goes on from another history than the one that is here under the same id: send all of
     /// it, from its first event.
     Diverged(ReplicaId),
-    /// A segment in which an owner grants the sender its role, shown to a peer that refuses to see the sender.
-    Show(ByteBuf),
+    /// Shown to a peer that refuses to see the sender: a segment in which an owner grants the sender its role, and before
+    /// it those in which that owner was made one, the first by whoever created the space.
+    Show(Vec<ByteBuf>),
 }
 
 /// Who is speaking.
@@ -190,7 +191,7 @@ impl Message {
             Self::Probe(nonce) => codec::encode(nonce),
             Self::Probed(probed) => codec::encode(probed),
             Self::Diverged(replica) => codec::encode(replica),
-            Self::Show(segment) => codec::encode(segment),
+            Self::Show(segments) => codec::encode(segments),
         }
     }
 

@@ -39,7 +39,7 @@ pub use self::message::{
     Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
 use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
-use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
+use crate::model::{Access, CREDENTIALS_MAX, DeviceId, Role, Segment, SpaceId};
 
 #[derive(Debug)]
 struct Space {
@@ -75,16 +75,16 @@ impl Space {
     /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
     /// branch: unless that is the last of it, it is not looked up, and the peer may get some of it again. Where the peer's last event is not the one
     /// that bears its name here, nothing that it has under that id is certain; these ids are returned too.
-    fn translate(&self, claims: &Claims) -> (VersionVector, BTreeSet<ReplicaId>) {
+    fn translate(&self, claims: &Claims, distrusted: &BTreeSet<ReplicaId>) -> (VersionVector, BTreeSet<ReplicaId>) {
         let known = &self.known;
         let mut vector = VersionVector::new();
         let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
         for claim in claims.iter() {
             let id = claim.dot.replica;
-            match known.head(id) {
-                Some(head) if head.counter == claim.dot.counter && head.hash.prefix() != claim.hash => {
-                    uncertain.insert(known.root(id));
-                }
+            let is_it = known.head(id).map(|head| (head.counter == claim.dot.counter, head.hash.prefix() == claim.hash));
+            match is_it {
+                Some((true, false)) => _ = uncertain.insert(known.root(id)),
+                Some((false, _)) if distrusted.contains(&known.root(id)) => _ = uncertain.insert(known.root(id)),
                 _ => self.translate_one(&claim).into_iter().for_each(|dot| vector.advance(dot)),
             }
         }
@@ -204,15 +204,14 @@ impl Replica {
             }
             Input::Committed { space, committed } => self.committed(space, committed),
             Input::CommitFailed => self.commit_failed(),
-            Input::Credential { session, space, segment } => {
+            Input::Credential { session, space, segments } => {
                 let Some(link) = self.link(session, space) else { return };
-                match segment {
-                    Some(segment) => {
-                        let segment = ByteBuf::from(segment.to_vec());
-                        self.send(session, Channel::Space(space), Message::Show(segment));
-                    }
+                if segments.is_empty() {
                     // Its grant has not come yet: to be looked for again when it has.
-                    None => link.shown = false,
+                    link.shown = false;
+                } else {
+                    let segments = segments.iter().map(|segment| ByteBuf::from(segment.to_vec())).collect();
+                    self.send(session, Channel::Space(space), Message::Show(segments));
                 }
             }
             Input::Fetched { session, space, stretches } => self.fetched(session, space, stretches),
@@ -434,7 +433,7 @@ impl Replica {
                 }
                 Ok(())
             }
-            (Channel::Space(space), Message::Show(segment)) => self.on_show(session, space, segment),
+            (Channel::Space(space), Message::Show(segments)) => self.on_show(session, space, segments),
             _ => Err(PeerMisbehaved::Unexpected("message for this channel")),
         }
     }
@@ -474,6 +473,7 @@ impl Replica {
         link.opened_with = (!eager).then(|| (digest, announced.clone()));
         link.announced = announced;
         link.owed.clear();
+        link.asked.clear();
         link.reopen_at = None;
         if link.theirs.is_none() {
             // The answer may get lost where the transport does, and nothing else would ever ask for it again.
@@ -594,7 +594,9 @@ impl Replica {
             self.renewals += 1;
             self.outputs.push_back(Output::Behind { space, counter: claim.dot.counter });
         }
-        Ok(Some(held.translate(claims)))
+        let link = self.sessions.get(&session).and_then(|state| state.links.get(&space));
+        let nobody = BTreeSet::new();
+        Ok(Some(held.translate(claims, link.map_or(&nobody, |link| &link.distrusted))))
     }
 
     fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
@@ -722,15 +724,25 @@ impl Replica {
     }
 
     /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is told nothing.
-    fn on_show(&mut self, session: SessionId, space: SpaceId, segment: ByteBuf) -> Result<(), PeerMisbehaved> {
+    fn on_show(
+        &mut self,
+        session: SessionId,
+        space: SpaceId,
+        segments: Vec<ByteBuf>,
+    ) -> Result<(), PeerMisbehaved> {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
             return Ok(());
         };
         if state.may_see(space, &held.access) {
             return Ok(());
         }
-        let segment = Segment::verify(space, held.revision, segment.into_vec().into())?;
-        if let Some(role) = held.access.shown(state.peer, &segment) {
+        let (what, limit) = ("grants", CREDENTIALS_MAX);
+        if segments.len() > limit {
+            return Err(PeerMisbehaved::TooMany { what, limit });
+        }
+        let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
+        let segments: Vec<Segment> = segments.into_iter().map(verify).collect::<Result<_, _>>()?;
+        if let Some(role) = held.access.shown(state.peer, &segments) {
             state.shown.insert(space, role);
             self.open(session, space, true);
         }
@@ -809,15 +821,16 @@ impl Replica {
                     let reopen_at = self.now + self.limits.stall_ms;
                     if let Some(link) = self.link(session, space) {
                         // Asked for once; should that not help, both say anew what they have.
-                        link.reopen_at.get_or_insert(reopen_at);
-                        if link.diverged.insert(replica) {
+                        link.reopen_at = Some(reopen_at);
+                        if link.asked.insert(replica) {
                             self.send(session, Channel::Space(space), Message::Diverged(replica));
                         }
                     }
                 }
                 Rejection::Missing => {
                     let at = self.now + self.limits.ack_ms;
-                    if let Some(link) = self.link(session, space) {
+                    // What follows a history that was asked for whole comes again with that.
+                    if let Some(link) = self.link(session, space).filter(|link| link.asked.is_empty()) {
                         link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));
                     }
                 }
@@ -831,7 +844,7 @@ impl Replica {
                 if *known {
                     link.owed.insert(*last);
                 }
-                if !link.diverged.is_empty() {
+                if !link.asked.is_empty() {
                     // It sends all of the other history; that takes as long as it takes.
                     link.reopen_at = Some(now + stall_ms);
                 }
@@ -1000,7 +1013,10 @@ impl Replica {
         let owed = std::mem::take(&mut link.owed);
         let vector = &held.vector;
         // Where the peer knows another history under the same id, only what it sent itself means the same to it.
-        let is_certain = |dot: &Dot| !link.diverged.contains(&held.known.root(dot.replica));
+        let is_certain = |dot: &Dot| {
+            let root = held.known.root(dot.replica);
+            !link.uncertain.contains(&root) && !link.asked.contains(&root)
+        };
         let known = &held.known;
         let again = owed.into_iter().filter_map(|witness| match is_certain(&witness.dot) {
             true => known.witness(witness.dot.replica),

@@ -318,6 +318,16 @@ impl World<'_> {
         node.disk.put_back(&image);
         node.followers.clear();
         self.history.copied.insert(node.key.device());
+        // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
+        for (at, item) in self.scenario.items.iter().enumerate() {
+            if let What::Redeem { node, from, .. } = item.what
+                && (node == number || from == number)
+                && item.at <= self.now
+            {
+                self.answered.remove(&at);
+                self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
+            }
+        }
         for (space, shelf) in before {
             for event in shelf.events {
                 let has = |node: &Node| node.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event));
@@ -687,12 +697,12 @@ impl World<'_> {
             Output::Credential { session, space } => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                let segment = match view.and_then(|view| view.map_or(Ok(None), |view| view.credential())) {
-                    Ok(segment) => segment,
-                    Err(StoreError::Io(_)) => None,
+                let segments = match view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials())) {
+                    Ok(segments) => segments,
+                    Err(StoreError::Io(_)) => Vec::new(),
                     Err(error) => return unexpected(node, error),
                 };
-                self.handle(node, Input::Credential { session, space, segment })
+                self.handle(node, Input::Credential { session, space, segments })
             }
             Output::Admit { session, device, ticket } => {
                 self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });

@@ -11,7 +11,7 @@ use super::{History, Verdict, broken};
 
 /// Whether `event` may stand next in a log.
 pub(super) fn check_next(shelf: &Shelf, event: &Event) -> Verdict {
-    if event.previous != EventHash::START && !shelf.events.contains(&event.previous) {
+    if event.previous != EventHash::start(event.dot.replica) && !shelf.events.contains(&event.previous) {
         return broken("causal order", format!("{:?} stands before the one that it follows", event.dot));
     }
     match event.dependencies.iter().find(|dependency| shelf.find(dependency).is_none()) {
@@ -37,7 +37,7 @@ pub(super) fn check_past(
     let past_of = |of: EventHash| history.events.get(&(space, of)).map_or(&nothing, |told| &told.past);
     let dependencies: Vec<EventHash> =
         event.dependencies.iter().filter_map(|dependency| shelf.find(dependency)).collect();
-    let direct = || dependencies.iter().copied().chain((event.previous != EventHash::START).then_some(event.previous));
+    let direct = || dependencies.iter().copied().chain((event.previous != EventHash::start(dot.replica)).then_some(event.previous));
     let mut said: BTreeSet<EventHash> = BTreeSet::new();
     for dependency in direct() {
         said.extend(past_of(dependency));

@@ -152,7 +152,7 @@ impl<'a> Reading<'a> {
         let mut chain = vec![last];
         while let Some(hash) = chain.last().copied().filter(|hash| *hash != first) {
             match self.history.events.get(&(self.space, hash)) {
-                Some(told) if told.event.previous != EventHash::START => chain.push(told.event.previous),
+                Some(told) if told.event.previous != EventHash::start(told.event.dot.replica) => chain.push(told.event.previous),
                 _ => break,
             }
         }

@@ -184,7 +184,7 @@ impl Histories<'_> {
         // What it goes on from. Usually that is the last event of its author.
         let head = known.head(root);
         let is_next = !known.is_split(root)
-            && head.map_or((0, Default::default()), |head| (head.counter, head.hash))
+            && head.map_or((0, EventHash::start(root)), |head| (head.counter, head.hash))
                 == (first.dot.counter - 1, first.previous);
         if is_next {
             return Ok(Ok(Placed { last: root, known: 0, split: None }));

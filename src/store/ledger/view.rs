@@ -11,7 +11,7 @@ use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, HashPrefix, VersionVector, Witness};
 use crate::model::{
-    CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId, about,
+    CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId, about,
 };
 use crate::replica::Stretch;
 use crate::store::{Snapshot, StoreError};
@@ -299,18 +299,26 @@ impl View {
             .collect()
     }
 
-    /// The segment in which an owner granted this device its role, as far as the log has it. Who created the space needs
-    /// none.
-    pub fn credential(&self) -> Result<Option<Arc<[u8]>>, StoreError> {
-        if self.genesis().creator == self.device {
-            return Ok(None);
+    /// The segments that show how this device got its role, as far as the log has them: the last one grants it, and each
+    /// is of an owner that the one before it made one. Who created the space needs none.
+    pub fn credentials(&self) -> Result<Vec<Arc<[u8]>>, StoreError> {
+        let mut segments = Vec::new();
+        let mut device = self.device;
+        while device != self.genesis().creator && segments.len() < CREDENTIALS_MAX {
+            let Some((segment, owner)) = self.grant_of(device)? else { break };
+            segments.push(segment);
+            device = owner;
         }
-        let Some(object) = self.object(&CollectionName::grants(), &Grant::key(self.device))? else { return Ok(None) };
-        let Some(last) = object.entries().map(|(_, dot, entry)| (entry.depth, dot)).max().map(|(_, dot)| dot) else {
-            return Ok(None);
-        };
-        let number = self.number();
-        let replica = self.published.names.replicas.find(last.replica).ok_or_else(|| damaged("replica"))?;
+        segments.reverse();
+        Ok(segments)
+    }
+
+    /// The segment in which `device` was granted its role last, and who did.
+    fn grant_of(&self, device: DeviceId) -> Result<Option<(Arc<[u8]>, DeviceId)>, StoreError> {
+        let Some(object) = self.object(&CollectionName::grants(), &Grant::key(device))? else { return Ok(None) };
+        let Some((_, last)) = object.entries().map(|(_, dot, entry)| (entry.depth, dot)).max() else { return Ok(None) };
+        let (number, names) = (self.number(), &self.published.names);
+        let replica = names.replicas.find(last.replica).ok_or_else(|| damaged("replica"))?;
         let (from, to) = (key::dot(number, replica, last.counter), key::after_prefix(&key::dots(number, replica)));
         let mut row = Ok(None);
         self.snapshot.scan(&from, &to, &mut |key, value| {
@@ -319,7 +327,8 @@ impl View {
         })?;
         let key = key::segment(number, row?.ok_or_else(|| damaged("dot"))?);
         let value = self.snapshot.get(&key)?.ok_or_else(|| damaged("segment"))?;
-        Ok(Some(record::unwrap(&key, &value)?.into()))
+        let owner = names.incarnation(replica).ok_or_else(|| damaged("replica"))?.device;
+        Ok(Some((record::unwrap(&key, &value)?.into(), owner)))
     }
 
     /// What lies in the log and `after` does not cover, in log order: about `bytes_max`, at least one segment.

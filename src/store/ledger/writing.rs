@@ -7,7 +7,7 @@ use super::place::Admitted;
 use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow};
 use super::shelf::{Names, Shelf};
 use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
-use crate::causal::{Dot, ReplicaId, Witness};
+use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
     CollectionName, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation, InvalidEdit, Mutation,
     Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment, SignedTicket, SpaceId,
@@ -232,7 +232,7 @@ impl<'a> Writing<'a> {
         let me = self.me.replica();
         let head = shelf.known.head(me).copied();
         let dot = Dot::new(me, head.map_or(0, |head| head.counter) + 1);
-        let previous = head.map_or_else(Default::default, |head| head.hash);
+        let previous = head.map_or(EventHash::start(me), |head| head.hash);
         let depth = shelf.known.depth() + 1;
         let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
         for (index, Request { collection, key, operation }) in requests.iter().enumerate() {
