@@ -956,7 +956,8 @@ impl Replica {
     /// Sends stretches of the log that the peer lacks, in frames.
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
         let limits = self.limits;
-        let Some(link) = self.link(session, space).filter(|link| !link.is_closed()) else { return };
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
+        let Some(link) = state.links.get_mut(&space).filter(|link| !link.is_closed()) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
@@ -964,8 +965,10 @@ impl Replica {
                 // One commit may hold more than the window: the rest is read from the log as the peer acknowledges.
                 break;
             }
-            // A gap means that the peer's view was reset while the log was read: what it lacks is read anew.
-            if link.sent.contains(last.dot) || first.counter > link.sent.counter(first.replica) + 1 {
+            // A gap means that the peer's view was reset while the log was read: what it lacks is read anew. So is what is
+            // not known here by this name, not yet or not any more.
+            let follows = first.counter <= link.sent.counter(first.replica) + 1;
+            if !held.vector.contains(last.dot) || link.sent.contains(last.dot) || !follows {
                 continue;
             }
             link.send(last, bytes.len());
@@ -1018,10 +1021,8 @@ impl Replica {
             !link.uncertain.contains(&root) && !link.asked.contains(&root)
         };
         let known = &held.known;
-        let again = owed.into_iter().filter_map(|witness| match is_certain(&witness.dot) {
-            true => known.witness(witness.dot.replica),
-            false => Some(witness),
-        });
+        let all = owed.iter().filter(|owed| is_certain(&owed.dot)).filter_map(|owed| known.witness(owed.dot.replica));
+        let again = all.chain(owed.iter().copied());
         let news = vector.missing_from(&link.announced).filter_map(|(replica, ..)| known.witness(replica));
         let acks: BTreeSet<Witness> = again.chain(news).collect();
         if !acks.is_empty() {
