@@ -421,7 +421,7 @@ impl Replica {
     fn close_where_not_granted(&mut self, space: SpaceId) {
         let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
         let served = |session: &Session| {
-            access.role(session.peer).is_none() && session.links.get(&space).is_some_and(|link| link.opened)
+            access.role(session.peer).is_none() && session.links.get(&space).is_some_and(|link| !link.is_closed())
         };
         let unwelcome: Vec<SessionId> =
             (self.sessions.iter()).filter(|(_, session)| served(session)).map(|(id, _)| *id).collect();
@@ -514,7 +514,7 @@ impl Replica {
         let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
         let forked = self.spaces.get_mut(&space).is_some_and(forked);
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        if let Some(link) = state.links.get_mut(&space).filter(|link| !link.is_closed()) {
+        if let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
@@ -692,7 +692,7 @@ impl Replica {
         for session in sessions {
             let (now, limits) = (self.now, self.limits);
             let Some(link) = self.link(session, space) else { continue };
-            if link.theirs.is_none() || link.is_closed() {
+            if link.theirs.is_none() || !link.opened {
                 continue;
             }
             let ack_at = if from.contains(&session) { now } else { now + limits.ack_ms };
@@ -756,7 +756,7 @@ impl Replica {
     /// Sends stretches of the log that the peer lacks, in frames.
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
         let limits = self.limits;
-        let Some(link) = self.link(session, space).filter(|link| !link.is_closed()) else { return };
+        let Some(link) = self.link(session, space).filter(|link| link.opened) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
