@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde_bytes::ByteBuf;
 use serde_json::{Map, json};
 use thence::causal::{Knowledge, VersionVector};
-use thence::model::{CollectionName, DeviceKey, Genesis, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{
+    Access, CollectionName, DeviceKey, Genesis, Operation, Request, Role, SignedTicket, SpaceId, Ticket,
+};
 use thence::replica::{
-    Channel, Committed, Input, Introduction, Know, Limits, Message, Open, Output, PeerMisbehaved, Refusal, Relation,
-    Replica, SessionId,
+    Channel, Committed, Input, Introduction, Know, Limits, Message, Open, Output, PeerMisbehaved, Refusal, Rejection,
+    Relation, Replica, SessionId,
 };
 use thence::store::{Done, Ledger, MemoryStore, Store, Work};
 
@@ -341,51 +343,66 @@ fn segments_of_a_space_that_was_never_opened_end_the_session() {
 
 // ------------------------------------------------------------------------------------------------------------- serving
 
+/// The owner's node learns that this is who may do what now.
+fn access_changes(world: &mut World, access: &Access) -> Vec<(usize, usize, Message)> {
+    let committed = Committed { access: Some(access.clone()), ..Committed::default() };
+    world.handle(OWNER, Input::Committed { space: space(), committed });
+    world.settle()
+}
+
 #[test]
 fn whose_grant_is_gone_is_served_no_longer_and_not_accused() {
-    let mut world = World::new();
-    world.admit(THIRD, Role::Writer);
-    world.connect(OWNER, THIRD, PEERS);
-    world.write(OWNER, "before");
-    world.settle();
-    assert!(world.sees(THIRD, "before"));
+    // A dishonest one may have made itself look as if it wanted nothing.
+    for refuses_before in [false, true] {
+        let mut world = World::new();
+        world.admit(THIRD, Role::Writer);
+        world.connect(OWNER, THIRD, PEERS);
+        world.write(OWNER, "before");
+        world.settle();
+        assert!(world.sees(THIRD, "before"));
 
-    let granted = (*world.devices[OWNER].ledger.access(space()).expect("held")).clone();
-    let mut gone = granted.clone();
-    gone.set(world.devices[THIRD].key.device(), None);
-    let changed = |access| Input::Committed { space: space(), committed: Committed { access, ..Committed::default() } };
-    world.handle(OWNER, changed(Some(gone)));
-    let said = world.settle();
-    assert!(said.contains(&(OWNER, THIRD, Message::Refuse(Refusal::NotFound))), "{said:?}");
-
-    // It cannot have known when it sent what was under way.
-    world.write(THIRD, "late");
-    let late = world.segments_of(THIRD);
-    world.say(THIRD, OWNER, about(), Message::Segments(late));
-    // Whatever it says now, and whatever is written: it hears nothing of the space but that it may not see it.
-    world.write(OWNER, "after");
-    for message in [
-        Message::Know(Know { digest: [0; 16], knowledge: Knowledge::full(VersionVector::new()) }),
-        Message::Ack(world.knows(THIRD).iter().collect()),
-        Message::Probe(7),
-        open_with_nothing(),
-    ] {
-        world.queue.push_back((THIRD, OWNER, about(), message));
-        world.write(OWNER, "again");
-        for (from, _, message) in world.settle() {
-            assert!(from == THIRD || matches!(message, Message::Refuse(Refusal::NotFound)), "{message:?}");
+        let granted = (*world.devices[OWNER].ledger.access(space()).expect("held")).clone();
+        let mut gone = granted.clone();
+        gone.set(world.devices[THIRD].key.device(), None);
+        if refuses_before {
+            world.say(THIRD, OWNER, about(), Message::Refuse(Refusal::NotFound));
         }
-    }
-    world.handle(OWNER, Input::CommitFailed);
-    assert_eq!(world.settle(), []);
-    assert_eq!(world.turned_away, []);
-    assert!(!world.sees(OWNER, "late") && !world.sees(THIRD, "after"));
+        let said = access_changes(&mut world, &gone);
+        assert!(said.contains(&(OWNER, THIRD, Message::Refuse(Refusal::NotFound))), "{said:?}");
 
-    // Granted again, it is as if nothing had been.
-    world.handle(OWNER, changed(Some(granted)));
-    world.settle();
-    assert!(world.sees(OWNER, "late") && world.sees(THIRD, "after"));
-    assert_eq!(world.knows(OWNER), world.knows(THIRD));
+        // It cannot have known when it sent what was under way.
+        world.write(THIRD, "late");
+        let late = world.segments_of(THIRD);
+        world.say(THIRD, OWNER, about(), Message::Segments(late));
+        // Whatever it says now, and whatever is written: it hears nothing of the space but that it may not see it.
+        world.write(OWNER, "after");
+        for message in [
+            Message::Know(Know { digest: [0; 16], knowledge: Knowledge::full(VersionVector::new()) }),
+            Message::Ack(world.knows(THIRD).iter().collect()),
+            Message::Probe(7),
+            open_with_nothing(),
+        ] {
+            world.queue.push_back((THIRD, OWNER, about(), message));
+            let mut said = world.settle();
+            world.write(OWNER, "again");
+            said.extend(world.settle());
+            for (from, _, message) in said {
+                assert!(from == THIRD || matches!(message, Message::Refuse(Refusal::NotFound)), "{message:?}");
+            }
+        }
+        // Nor because something that came from it did not fit.
+        let rejected = vec![(session(OWNER, THIRD), Rejection::Missing)];
+        let committed = Committed { rejected, ..Committed::default() };
+        world.handle(OWNER, Input::Committed { space: space(), committed });
+        assert_eq!(world.settle(), []);
+        assert_eq!(world.turned_away, []);
+        assert!(!world.sees(OWNER, "late") && !world.sees(THIRD, "after"));
+
+        // Granted again, it is as if nothing had been.
+        access_changes(&mut world, &granted);
+        assert!(world.sees(OWNER, "late") && world.sees(THIRD, "after"));
+        assert_eq!(world.knows(OWNER), world.knows(THIRD));
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------------- cluster

@@ -502,7 +502,7 @@ impl Replica {
     fn close_where_not_granted(&mut self, space: SpaceId) {
         let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
         let served = |session: &Session| {
-            !session.may_see(space, access) && session.links.get(&space).is_some_and(|link| link.opened)
+            !session.may_see(space, access) && session.links.get(&space).is_some_and(|link| !link.is_closed())
         };
         let unwelcome: Vec<SessionId> =
             (self.sessions.iter()).filter(|(_, session)| served(session)).map(|(id, _)| *id).collect();
@@ -602,7 +602,7 @@ impl Replica {
     fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
         let Some((theirs, uncertain)) = self.vector_of(session, space, knowledge)? else { return Ok(()) };
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        if let Some(link) = state.links.get_mut(&space).filter(|link| !link.is_closed()) {
+        if let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
@@ -864,7 +864,7 @@ impl Replica {
         for session in sessions {
             let (now, limits) = (self.now, self.limits);
             let Some(link) = self.link(session, space) else { continue };
-            if link.theirs.is_none() || link.is_closed() {
+            if link.theirs.is_none() || !link.opened {
                 continue;
             }
             let ack_at = if from.contains(&session) { now } else { now + limits.ack_ms };
@@ -957,7 +957,7 @@ impl Replica {
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
         let limits = self.limits;
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
-        let Some(link) = state.links.get_mut(&space).filter(|link| !link.is_closed()) else { return };
+        let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
