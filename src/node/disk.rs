@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
+use super::intake::Room;
 use crate::causal::VersionVector;
 use crate::model::SpaceId;
 use crate::replica::{SessionId, TicketRefusal};
@@ -28,6 +29,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Waiter {
     /// Nobody.
     None,
+    /// Room for what peers send, which comes back with the answer.
+    Room(#[expect(dead_code, reason = "it is there to be dropped")] Room),
     /// A caller of the node.
     Caller(oneshot::Sender<Result<Done, StoreError>>),
     /// A peer that showed a ticket.
@@ -175,7 +178,7 @@ impl Committer {
                             let admitted = vec![(session, Err(TicketRefusal::Unavailable))];
                             let _ = self.events.send(Event::Committed { report: Report::default(), admitted });
                         }
-                        Waiter::None => {}
+                        Waiter::None | Waiter::Room(_) => {}
                     }
                 }
                 let _ = self.events.send(Event::StorageFailed { message, stopped: self.failed });

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 
 use super::dialing::{Known, Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter, wall_ms};
+use super::intake::{Intake, Room};
 use super::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use super::wire::Wire;
 use super::{JoinError, NodeError, Peer, SyncReport};
@@ -22,7 +23,7 @@ use crate::replica::{
     Channel, Input, Introduction, LinkState, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
 };
 use crate::store::{Acknowledged, Ledger, Report, StoreError, Work};
-use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, PeerAddress};
+use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, FrameReceiver, PeerAddress};
 
 /// A peer that has not answered a sync for so long is named as not reached.
 const REACH_WITHIN: Duration = Duration::from_secs(5);
@@ -39,6 +40,8 @@ const JOIN_WITHIN: Duration = Duration::from_secs(20);
 const EVENTS_PER_QUESTION: u32 = 4096;
 /// A connection without a hello is closed after so long.
 const GREET_WITHIN: Duration = Duration::from_secs(10);
+/// How many strangers, who may see no space, can be connected at a time: to redeem a ticket takes them moments.
+const STRANGERS_MAX: usize = 64;
 /// How long goodbyes may take. They are sent at once; a peer that does not get one notices by itself.
 const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
 /// How many addresses of one peer are kept.
@@ -57,12 +60,15 @@ pub(super) enum Event {
     StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
-    /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
-    Frame { session: SessionId, channel: Channel, frame: Frame, taken: oneshot::Sender<()> },
+    /// A frame came. The next one of this connection comes when `taken` is answered or dropped; `room` goes back when
+    /// what it asks for is committed.
+    Frame { session: SessionId, channel: Channel, frame: Frame, room: Room, taken: oneshot::Sender<()> },
+    /// A peer did something that the replica does not see.
+    Misbehaved { session: SessionId, reason: PeerMisbehaved },
     /// A connection ended.
     Closed { session: SessionId, cause: CloseCause },
-    /// A peer dialled this node.
-    Accepted(Connection),
+    /// A peer dialled this node, and has opened a stream.
+    Accepted(Connection, FrameReceiver),
     /// A dial ended.
     Dialed { device: DeviceId, result: Result<Connection, String> },
     /// A handle asks for something.
@@ -122,6 +128,7 @@ pub(super) struct Driver {
     ledger: Arc<Ledger>,
     disk: Disk,
     endpoint: Option<Endpoint>,
+    intake: Intake,
     replica: Replica,
     started: Instant,
     events: mpsc::UnboundedSender<Event>,
@@ -150,6 +157,7 @@ impl Driver {
             ledger,
             disk,
             endpoint,
+            intake: Intake::new(),
             replica: Replica::new(agent, crate::replica::Limits::default()),
             started: Instant::now(),
             events,
@@ -241,6 +249,11 @@ impl Driver {
 
     /// Gives the replica an input and does all that it wants done.
     fn handle(&mut self, input: Input) {
+        self.handle_in(input, None);
+    }
+
+    /// The same for a frame, for which there is room until what it brings is committed.
+    fn handle_in(&mut self, input: Input, mut room: Option<Room>) {
         self.replica.handle(self.now_ms(), input);
         while let Some(output) = self.replica.poll_output() {
             match output {
@@ -250,7 +263,8 @@ impl Driver {
                     }
                 }
                 Output::Store { session, space, segments } => {
-                    self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, Waiter::None));
+                    let waiter = room.take().map_or(Waiter::None, Waiter::Room);
+                    self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, waiter));
                 }
                 Output::Fetch { session, space, after, bytes_max } => {
                     self.disk.send(DiskJob::Fetch { session, space, after, bytes_max });
@@ -298,16 +312,17 @@ impl Driver {
             Event::Fetched { session, space, stretches } => {
                 self.handle(Input::Fetched { session, space, stretches });
             }
-            Event::Frame { session, channel, frame, taken } => {
+            Event::Frame { session, channel, frame, room, taken } => {
                 let Frame { kind, critical, body } = frame;
-                self.handle(Input::Received { session, channel, kind, critical, body });
+                self.handle_in(Input::Received { session, channel, kind, critical, body }, Some(room));
                 drop(taken);
                 self.greet(session);
             }
             Event::Closed { session, cause } => self.closed(session, &cause.to_string()),
-            Event::Accepted(connection) => self.connected(connection, false),
+            Event::Misbehaved { session, reason } => self.turn_away(session, &reason),
+            Event::Accepted(connection, first) => self.connected(connection, Some(first)),
             Event::Dialed { device, result } => match result {
-                Ok(connection) => self.connected(connection, true),
+                Ok(connection) => self.connected(connection, None),
                 Err(reason) => {
                     tracing::debug!(peer = %device, %reason, "cannot reach a peer");
                     // It may have been removed meanwhile.
@@ -356,8 +371,10 @@ impl Driver {
         });
     }
 
-    fn connected(&mut self, connection: Connection, dialled: bool) {
+    /// Takes a connection: one that was dialled here, or one whose dialer has opened the first stream.
+    fn connected(&mut self, connection: Connection, first: Option<FrameReceiver>) {
         let device = connection.peer();
+        let dialled = first.is_none();
         if connection.close_cause().is_some() {
             // Of several dials at once only one is kept; this one was given up before it got here.
             if let Some(known) = self.peers.get_mut(device)
@@ -373,9 +390,12 @@ impl Driver {
             return;
         }
         let old = self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| {
-            let at_once = session.dialled != dialled && session.since.elapsed() < DIALLED_AT_ONCE;
-            // Both sides must choose the same one: the one that the smaller device dialled.
-            (*id, at_once && session.dialled == (self.ledger.device() < device))
+            let at_once = session.since.elapsed() < DIALLED_AT_ONCE;
+            // Both sides must choose the same one. Of two in the same direction the dialer keeps the first, and then
+            // opens no stream on the other; of two in opposite ones both keep the one that the smaller device dialled.
+            let keep_old =
+                if session.dialled == dialled { dialled } else { session.dialled == (self.ledger.device() < device) };
+            (*id, at_once && keep_old)
         });
         let duplicate = || CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 4, "another connection is in use");
         if let Some((old, keep_old)) = old {
@@ -388,14 +408,33 @@ impl Driver {
             }
             self.end(old, "replaced by a newer connection");
         }
+        if !dialled && !self.is_member(device) {
+            self.make_room_for_a_stranger();
+        }
         let session = SessionId(self.next_session);
         self.next_session += 1;
         tracing::debug!(peer = %device, address = %connection.remote_address(), dialled, "connected");
-        let wire = Wire::start(session, connection, &self.events);
+        let wire = Wire::start(session, connection, first, &self.intake, &self.events);
         let since = Instant::now();
         self.sessions.insert(session, Session { device, wire, dialled, since, greeted: false });
         self.peers.entry(device).stage = Stage::Connected(session);
         self.handle(Input::Connected { session, peer: device });
+    }
+
+    /// Of too many strangers the one that has been here longest has to go, so that they never keep anybody out.
+    fn make_room_for_a_stranger(&mut self) {
+        let is_stranger = |session: &Session| !session.dialled && !self.is_member(session.device);
+        let strangers = self.sessions.iter().filter(|(_, session)| is_stranger(session)).map(|(id, _)| *id);
+        let strangers: Vec<SessionId> = strangers.collect();
+        if strangers.len() < STRANGERS_MAX {
+            return;
+        }
+        if let Some((session, state)) = strangers.first().and_then(|id| self.sessions.get_key_value(id)) {
+            state
+                .wire
+                .close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 7, "others wait, and you share no space"));
+            self.end(*session, "others wait, and it shares no space");
+        }
     }
 
     /// Takes note of a hello.

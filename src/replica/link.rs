@@ -56,8 +56,12 @@ pub(super) struct Link {
     pub(super) stall_at: Option<Millis>,
     /// How often it was opened anew without any progress.
     pub(super) stalls: u32,
+    /// Whether it waits for room in the session's window.
+    pub(super) waiting: bool,
     /// What the replica's timers hold for this link.
     pub(super) scheduled: Option<Millis>,
+    /// What the session's sum holds for this link; see [`Link::claim`].
+    pub(super) claimed: usize,
 }
 
 impl Link {
@@ -96,8 +100,8 @@ impl Link {
 
     /// The peer refused, so nothing of what was believed about it counts any more.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let scheduled = self.scheduled;
-        *self = Self { refused: Some(refusal), scheduled, ..Self::default() };
+        let Self { waiting, scheduled, claimed, .. } = *self;
+        *self = Self { refused: Some(refusal), waiting, scheduled, claimed, ..Self::default() };
     }
 
     /// Events up to `last` are on their way. That they are here need not be said any more.
@@ -106,6 +110,13 @@ impl Link {
         self.sent.advance(last);
         self.in_flight.push_back((last, bytes));
         self.in_flight_bytes += bytes;
+    }
+
+    /// How much of the session's window it takes: what is on its way, and what is being read to be sent. A peer with
+    /// another history acknowledges nothing, and must not hold up the other spaces by that.
+    pub(super) fn claim(&self, fetch_bytes_max: usize) -> usize {
+        let fetching = if self.fetching { fetch_bytes_max } else { 0 };
+        if self.forked { fetching } else { self.in_flight_bytes + fetching }
     }
 
     pub(super) fn is_idle(&self) -> bool {
