@@ -57,6 +57,17 @@ impl FrameSender {
         self.flush().await
     }
 
+    /// Sends bytes that need not be frames. For tests of what happens then.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[doc(hidden)]
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.flush().await?;
+        self.buffer.extend_from_slice(bytes);
+        self.flush().await
+    }
+
     /// Ends the stream: the receiver gets `None` after the last frame. Does not wait for it.
     ///
     /// # Errors
