@@ -199,6 +199,32 @@ fn what_breaks_the_rules_is_refused_with_a_reason_that_all_can_see() {
     memory.assert_bounded();
 }
 
+#[test]
+fn what_decodes_to_much_more_than_it_is_costs_no_more_than_once() {
+    let stage = Stage::new();
+    let mallory = stage.member();
+    let memory = stage.watch("frames that decode to many times their length");
+    let about = Channel::Space(stage.space);
+    let count = 4_u32 << 20;
+    let list = |element: &[u8]| {
+        let length = count / u32::try_from(element.len()).expect("a short one");
+        [&[252][..], &length.to_le_bytes(), &element.repeat(length as usize)].concat()
+    };
+    // Nobody signs segments of nothing, or knows so many ranges.
+    let empty = critical(18, list(&[0]));
+    let ranges = critical(17, [&[7; 16][..], &list(&[0, 0, 0])].concat());
+    for (frame, words) in [(empty, "malformed segment"), (ranges, "key ranges overlap")] {
+        let peer = mallory.greet();
+        mallory.run(async {
+            let mut stream = stream(&peer.connection, about).await;
+            let _ = stream.send(&frame).await;
+        });
+        stage.assert_turned_away(&mallory, &peer, words);
+    }
+    stage.assert_undisturbed("after_what_was_blown_up");
+    memory.assert_bounded();
+}
+
 /// All segments of the space, as the node sends them to a member.
 fn segments(attacker: &Attacker, peer: &Greeted, space: SpaceId) -> Vec<Vec<u8>> {
     attacker.run(async {
