@@ -61,9 +61,12 @@ fn a_node_with_two_addresses_is_connected_once() {
     a.ok(&["space", "create", "atlas"]);
     let node_a = a.start_node(&[]);
     a.share("atlas", "writer", &b);
-    let detour = Proxy::before(node_a.address());
+    // Two ways of the same length, and no other: both dials succeed at the same moment.
+    b.ok(&["peer", "remove", a.id()]);
+    let ways = [(); 2].map(|()| Proxy::before(node_a.address()));
+    ways.iter().for_each(|way| way.delay(Duration::from_millis(20)));
+    let peers = ways.each_ref().map(|way| node_a.peer_at(way.address()));
     for round in 0..10 {
-        let peers = [node_a.peer(), node_a.peer_at(detour.address())];
         let node_b = b.start_node(&["--peer", &peers[0], "--peer", &peers[1]]);
         b.ok(&["put", "atlas", "rounds", &round.to_string(), "{}"]);
         b.ok(&["sync"]);
@@ -179,7 +182,9 @@ fn what_a_session_has_not_acknowledged_is_bounded_over_all_spaces() {
         ..Limits::default()
     };
     let mut slow = Slow::new(40, limits);
-    let window = limits.session_window_bytes_max + limits.frame_bytes_max;
+    // Each read of the log may bring one segment, of one object here, more than was asked for.
+    let reads = limits.session_window_bytes_max / limits.frame_bytes_max + 1;
+    let window = limits.session_window_bytes_max + reads * 1_300;
     assert!(slow.in_flight >= limits.session_window_bytes_max, "the window is used: {}", slow.in_flight);
     // It acknowledges one space at a time, whichever has something; every one gets its turn.
     let mut rounds = 0;
@@ -188,7 +193,7 @@ fn what_a_session_has_not_acknowledged_is_bounded_over_all_spaces() {
         rounds += 1;
         assert!(rounds < 10_000, "it comes to an end");
     }
-    assert!(slow.in_flight_max <= window + 2_000, "{} bytes were on their way at once", slow.in_flight_max);
+    assert!(slow.in_flight_max <= window, "{} bytes were on their way at once", slow.in_flight_max);
     assert_eq!(slow.in_flight, 0);
     for space in slow.spaces.clone() {
         let links = slow.replica.links(space);

@@ -10,6 +10,7 @@ use thence::transport::{
     CloseCause, Connection, Endpoint, Frame, FrameReceiver, FrameSender, PeerAddress, TransportConfig,
 };
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
 
 use super::house::{Device, PATIENCE, RunningNode};
 
@@ -79,7 +80,7 @@ impl Attacker {
             let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned() };
             control.send(&frame(&Message::Hello(hello))).await.expect("connected");
             control.send(&frame(&Message::Offered(0))).await.expect("connected");
-            Greeted { connection, control }
+            Greeted { connection, control, hearing: None }
         })
     }
 }
@@ -88,21 +89,24 @@ impl Attacker {
 pub struct Greeted {
     pub connection: Connection,
     pub control: FrameSender,
+    hearing: Option<mpsc::UnboundedReceiver<(Channel, Message)>>,
 }
 
 impl Greeted {
-    /// What the node says, until it closes or a message of interest comes.
-    pub async fn hear<T>(&self, mut interest: impl FnMut(Channel, Message) -> Option<T>) -> Result<T, CloseCause> {
-        let (heard, mut hearing) = tokio::sync::mpsc::unbounded_channel();
+    /// What the node says, until it closes or a message of interest comes. Before the first call nothing is read.
+    pub async fn hear<T>(&mut self, mut interest: impl FnMut(Channel, Message) -> Option<T>) -> Result<T, CloseCause> {
         let connection = self.connection.clone();
-        let listening = tokio::spawn(async move {
-            while let Ok(stream) = connection.accept().await {
-                tokio::spawn(listen(stream, heard.clone()));
-            }
+        let hearing = self.hearing.get_or_insert_with(|| {
+            let (heard, hearing) = mpsc::unbounded_channel();
+            tokio::spawn(async move {
+                while let Ok(stream) = connection.accept().await {
+                    tokio::spawn(listen(stream, heard.clone()));
+                }
+            });
+            hearing
         });
         while let Some((channel, message)) = hearing.recv().await {
             if let Some(found) = interest(channel, message) {
-                listening.abort();
                 return Ok(found);
             }
         }
@@ -118,7 +122,7 @@ impl Greeted {
     }
 }
 
-async fn listen(mut stream: FrameReceiver, heard: tokio::sync::mpsc::UnboundedSender<(Channel, Message)>) {
+async fn listen(mut stream: FrameReceiver, heard: mpsc::UnboundedSender<(Channel, Message)>) {
     let mut about = Channel::Control;
     while let Ok(Some(frame)) = stream.receive().await {
         if frame.kind == STREAM_HEAD {

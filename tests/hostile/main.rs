@@ -226,7 +226,7 @@ fn what_decodes_to_much_more_than_it_is_costs_no_more_than_once() {
 }
 
 /// All segments of the space, as the node sends them to a member.
-fn segments(attacker: &Attacker, peer: &Greeted, space: SpaceId) -> Vec<Vec<u8>> {
+fn segments(attacker: &Attacker, peer: &mut Greeted, space: SpaceId) -> Vec<Vec<u8>> {
     attacker.run(async {
         let mut stream = stream(&peer.connection, Channel::Space(space)).await;
         stream.send(&frame(&open_with_nothing())).await.expect("connected");
@@ -244,7 +244,7 @@ fn events_that_nobody_may_write_are_refused_with_a_reason() {
     let mallory = stage.member();
     let memory = stage.watch("forged events");
     let about = Channel::Space(stage.space);
-    let honest = segments(&mallory, &mallory.greet(), stage.space);
+    let honest = segments(&mallory, &mut mallory.greet(), stage.space);
 
     let mut altered = honest[0].clone();
     *altered.last_mut().expect("a signature") ^= 1;
@@ -291,7 +291,7 @@ fn a_stranger_learns_nothing_and_changes_nothing() {
     let unknown = SpaceId::from_bytes([5; 16]);
 
     // A space that it may not see is answered exactly as one that is not there.
-    let peer = stranger.greet();
+    let mut peer = stranger.greet();
     for space in [stage.space, unknown] {
         stranger.run(async {
             let mut stream = stream(&peer.connection, Channel::Space(space)).await;
@@ -493,7 +493,7 @@ fn a_peer_that_never_acknowledges_is_sent_no_more_than_a_window() {
     write_rows(&file, &made_up_rows("r", 60_000));
     stage.a.import(SPACE, "rows", &file, "id");
     let memory = stage.watch("a peer that never acknowledges");
-    let peer = mallory.greet();
+    let mut peer = mallory.greet();
     let limits = Limits::default();
     let mut received = 0;
     mallory.run(async {
@@ -554,6 +554,26 @@ fn a_peer_that_never_acknowledges_is_turned_away_in_the_end() {
     };
     assert_eq!(closed, PeerMisbehaved::NeverAcknowledges);
     assert_eq!(sent, 1, "what was not acknowledged is not sent again unasked");
+}
+
+/// Whoever dials a node at two addresses keeps one of the connections, and says nothing on the other.
+#[test]
+fn a_connection_that_its_dialer_does_not_use_takes_nobodys_place() {
+    let stage = Stage::new();
+    let mallory = stage.member();
+    let mut peer = mallory.greet();
+    for nonce in 1..10 {
+        let _unused = mallory.run(mallory.connect());
+        mallory.run(async {
+            peer.control.send(&frame(&Message::Probe(nonce))).await.expect("connected");
+            let answered = |_, message| match message {
+                Message::Probed(probed) => (probed.nonce == nonce).then_some(()),
+                _ => None,
+            };
+            peer.hear(answered).await.expect("the connection that is used is the one that stays");
+        });
+    }
+    stage.assert_undisturbed("with_unused_connections");
 }
 
 #[test]

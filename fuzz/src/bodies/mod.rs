@@ -8,8 +8,8 @@ mod store;
 pub mod world;
 
 pub use decoders::{address, config, frame, message, name, segment, ticket, value};
-pub use session::{Step, session, steps};
-pub use store::{Change, changes, store};
+pub use session::session;
+pub use store::store;
 
 /// A target by name.
 pub fn named(name: &str) -> Option<fn(&[u8])> {

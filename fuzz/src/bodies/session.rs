@@ -11,7 +11,7 @@ use super::world::{OWNER, PEER, REVISION, STRANGER, key, ledger, node_store, ope
 
 /// Something that happens to the node.
 #[derive(Clone, Debug)]
-pub enum Step<'a> {
+enum Step<'a> {
     /// A frame comes from one of the two peers.
     Frame { stranger: bool, channel: u8, kind: u8, critical: bool, body: &'a [u8] },
     /// The peer sends a segment, signed as its own whatever it holds.
@@ -31,7 +31,7 @@ pub enum Step<'a> {
 }
 
 /// Reads steps: each is a byte that says which, and what belongs to it.
-pub fn steps(mut data: &[u8]) -> Vec<Step<'_>> {
+fn steps(mut data: &[u8]) -> Vec<Step<'_>> {
     const STEPS_MAX: usize = 64;
     fn take<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
         let (taken, rest) = data.split_at(count.min(data.len()));

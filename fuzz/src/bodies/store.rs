@@ -13,7 +13,7 @@ const CHECK_BYTES: usize = 9;
 
 /// One change of a row.
 #[derive(Clone, Debug)]
-pub struct Change<'a> {
+struct Change<'a> {
     row: u8,
     kind: u8,
     at: u16,
@@ -21,7 +21,7 @@ pub struct Change<'a> {
 }
 
 /// Reads changes: row, kind, place, length, and so many bytes each.
-pub fn changes(mut data: &[u8]) -> Vec<Change<'_>> {
+fn changes(mut data: &[u8]) -> Vec<Change<'_>> {
     let mut changes = Vec::new();
     while let [row, kind, low, high, length, rest @ ..] = data {
         let (bytes, rest) = rest.split_at(usize::from(*length).min(rest.len()));
