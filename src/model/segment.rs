@@ -174,6 +174,17 @@ impl Segment {
         packed.unpack(bytes)
     }
 
+    /// The same events as if `key`'s device had written and signed them, whatever they are; none if `bytes` are not even
+    /// laid out as a segment. For tests of what happens then: whoever has a key can make such bytes.
+    #[doc(hidden)]
+    pub fn resign(space: SpaceId, revision: u64, key: &DeviceKey, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut packed: PackedSegment = codec::decode("segment", bytes).ok()?;
+        packed.author.device = key.device();
+        let last = packed.events.iter().fold(packed.previous, |previous, event| event.hash(previous));
+        packed.signature = key.sign(&packed.message(space, revision, last));
+        Some(codec::encode(&packed))
+    }
+
     /// The counter of the first event, read from the front of bytes that were verified when they were stored.
     pub(crate) fn first_counter(bytes: &[u8]) -> Option<u64> {
         codec::decode_front::<(Incarnation, u64)>(bytes).map(|(_, first)| first)

@@ -13,6 +13,7 @@ use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
+use super::intake::Room;
 use crate::causal::VersionVector;
 use crate::model::SpaceId;
 use crate::replica::{SessionId, TicketRefusal};
@@ -29,6 +30,8 @@ const REOPEN_EVERY: Duration = Duration::from_secs(1);
 pub(super) enum Waiter {
     /// Nobody.
     None,
+    /// Room for what peers send, which comes back with the answer.
+    Room(#[expect(dead_code, reason = "it is there to be dropped")] Room),
     /// A caller of the node.
     Caller(oneshot::Sender<Result<Done, StoreError>>),
     /// A peer that showed a ticket.
@@ -200,7 +203,7 @@ impl Committer {
                                 (Report::default(), Vec::new(), vec![(session, space, None)]);
                             let _ = self.events.send(Event::Committed { report, admitted, shared });
                         }
-                        Waiter::None => {}
+                        Waiter::None | Waiter::Room(_) => {}
                     }
                 }
                 let _ = self.events.send(Event::StorageFailed { message, stopped: self.failed });

@@ -22,13 +22,16 @@ use self::sessions::{GREET_WITHIN, Session};
 use self::syncs::Syncing;
 use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, PeerRead, Waiter, What};
+use super::intake::{Intake, Room};
 use super::status::Status;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::Known as Knows;
 use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
-use crate::replica::{Channel, Input, Introduction, Millis, Output, Replica, SessionId, Stretch, TicketRefusal};
+use crate::replica::{
+    Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
+};
 use crate::store::{Ledger, Renewal, Renewed, Report, StoreError, Work};
-use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, PeerAddress};
+use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, FrameReceiver, PeerAddress};
 
 /// A peer that has not answered a sync for so long is named as not reached.
 const REACH_WITHIN: Duration = Duration::from_secs(5);
@@ -58,12 +61,15 @@ pub(super) enum Event {
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// The segments in which this device was granted its role.
     Credential { session: SessionId, space: SpaceId, segments: Vec<Arc<[u8]>> },
-    /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
-    Frame { session: SessionId, channel: Channel, frame: Frame, taken: oneshot::Sender<()> },
+    /// A frame came. The next one of this connection comes when `taken` is answered or dropped; `room` goes back when
+    /// what it asks for is committed.
+    Frame { session: SessionId, channel: Channel, frame: Frame, room: Room, taken: oneshot::Sender<()> },
+    /// A peer did something that the replica does not see.
+    Misbehaved { session: SessionId, reason: PeerMisbehaved },
     /// A connection ended.
     Closed { session: SessionId, cause: CloseCause },
-    /// A peer dialled this node.
-    Accepted(Connection),
+    /// A peer dialled this node, and has opened a stream.
+    Accepted(Connection, FrameReceiver),
     /// A dial ended.
     Dialed { device: DeviceId, result: Result<Connection, String> },
     /// A handle asks for something.
@@ -87,6 +93,7 @@ pub(super) struct Driver {
     ledger: Arc<Ledger>,
     disk: Disk,
     endpoint: Option<Endpoint>,
+    intake: Intake,
     replica: Replica,
     started: Instant,
     events: mpsc::UnboundedSender<Event>,
@@ -120,6 +127,7 @@ impl Driver {
             ledger,
             disk,
             endpoint,
+            intake: Intake::new(),
             replica: Replica::new(agent, crate::replica::Limits::default()),
             started: Instant::now(),
             events,
@@ -214,6 +222,11 @@ impl Driver {
 
     /// Gives the replica an input and does all that it wants done.
     fn handle(&mut self, input: Input) {
+        self.handle_in(input, None);
+    }
+
+    /// The same for a frame, for which there is room until what it brings is committed.
+    fn handle_in(&mut self, input: Input, mut room: Option<Room>) {
         self.replica.handle(self.now_ms(), input);
         while let Some(output) = self.replica.poll_output() {
             match output {
@@ -223,7 +236,8 @@ impl Driver {
                     }
                 }
                 Output::Store { session, space, segments } => {
-                    self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, Waiter::None));
+                    let waiter = room.take().map_or(Waiter::None, Waiter::Room);
+                    self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, waiter));
                 }
                 Output::Fetch { session, space, after, bytes_max } => {
                     let what = What::Log(after, bytes_max);
@@ -299,17 +313,18 @@ impl Driver {
             Event::Credential { session, space, segments } => {
                 self.handle(Input::Credential { session, space, segments });
             }
-            Event::Frame { session, channel, frame, taken } => {
+            Event::Frame { session, channel, frame, room, taken } => {
                 let Frame { kind, critical, body } = frame;
-                self.handle(Input::Received { session, channel, kind, critical, body });
+                self.handle_in(Input::Received { session, channel, kind, critical, body }, Some(room));
                 drop(taken);
                 self.greet(session);
                 self.relate(session);
             }
             Event::Closed { session, cause } => self.closed(session, &cause.to_string()),
-            Event::Accepted(connection) => self.connected(connection, false),
+            Event::Misbehaved { session, reason } => self.turn_away(session, &reason),
+            Event::Accepted(connection, first) => self.connected(connection, Some(first)),
             Event::Dialed { device, result } => match result {
-                Ok(connection) => self.connected(connection, true),
+                Ok(connection) => self.connected(connection, None),
                 Err(reason) => {
                     tracing::debug!(peer = %device, %reason, "cannot reach a peer");
                     // It may have been removed meanwhile.

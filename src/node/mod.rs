@@ -12,17 +12,20 @@ mod dialing;
 mod disk;
 mod driver;
 mod folder;
+mod intake;
 mod lease;
 mod space;
 mod status;
 mod wire;
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::AbortHandle;
 
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
@@ -34,7 +37,7 @@ use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
 use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, View, Work, WriteError, Written};
-use crate::transport::{Endpoint, PeerAddress, TransportConfig};
+use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress};
 
 /// How a node is to run.
 #[derive(Debug)]
@@ -212,7 +215,7 @@ impl Node {
         let NodeConfig { claim, listen, cache_bytes, peers, mut cluster_peers, keep_connected } = config;
         let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
-            Some(listen) => Some(Endpoint::bind(claim.key(), TransportConfig::new(listen, claim.reset_key()?))?),
+            Some(listen) => Some(Endpoint::bind(claim.key(), wire::transport_config(listen, claim.reset_key()?))?),
             None => None,
         };
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
@@ -457,16 +460,41 @@ fn reachable(address: SocketAddr) -> Vec<String> {
     outward.into_iter().chain([local]).map(|address| address.to_string()).collect()
 }
 
+/// How many newcomers may be connecting at a time.
+const NEWCOMERS_MAX: usize = 256;
+/// How long a newcomer may take until it opens its first stream.
+const NEWCOMER_WITHIN: Duration = Duration::from_secs(10);
+
 /// Takes connections as they come.
+///
+/// Of too many newcomers the oldest have to go: an honest one opens a stream within a round trip, so that however many
+/// open none, they keep nobody out.
 async fn accept(endpoint: Endpoint, events: mpsc::UnboundedSender<driver::Event>) {
+    let mut newcomers = VecDeque::new();
     while let Some(incoming) = endpoint.accept().await {
-        let events = events.clone();
-        tokio::spawn(async move {
-            let address = incoming.remote_address();
-            match incoming.establish().await {
-                Ok(connection) => drop(events.send(driver::Event::Accepted(connection))),
-                Err(error) => tracing::debug!(%address, %error, "a connection did not come about"),
-            }
-        });
+        if newcomers.len() >= NEWCOMERS_MAX
+            && let Some(oldest) = newcomers.pop_front()
+        {
+            AbortHandle::abort(&oldest);
+        }
+        newcomers.push_back(tokio::spawn(welcome(incoming, events.clone())).abort_handle());
+    }
+}
+
+/// Waits until the dialer has opened a stream. Whoever dials a node at all of its addresses keeps one of the
+/// connections, and opens streams on no other: those must not take the place of the one that is used.
+async fn welcome(incoming: Incoming, events: mpsc::UnboundedSender<driver::Event>) {
+    let address = incoming.remote_address();
+    let connection = match incoming.establish().await {
+        Ok(connection) => connection,
+        Err(error) => return tracing::debug!(%address, %error, "a connection did not come about"),
+    };
+    match tokio::time::timeout(NEWCOMER_WITHIN, connection.accept()).await {
+        Ok(Ok(stream)) => drop(events.send(driver::Event::Accepted(connection, stream))),
+        Ok(Err(error)) => tracing::debug!(%address, %error, "a connection was given up"),
+        Err(_) => {
+            tracing::debug!(%address, peer = %connection.peer(), "a connection without a word");
+            connection.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 6, "no hello"));
+        }
     }
 }

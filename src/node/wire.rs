@@ -1,65 +1,86 @@
 //! One connection as the replica sees it: channels with frames, in and out.
 //!
-//! Each side opens a unidirectional stream per channel. Its first frame, of type 0, says which channel it is: an empty
-//! body for the control channel, sixteen bytes for a space.
+//! Each side opens [`LANES`] unidirectional streams: one for the control channel, and the others for the spaces, each of
+//! which keeps to the one that its id falls on. A frame of type 0 says of which channel the frames after it on its stream
+//! are: an empty body means the control channel, sixteen bytes a space.
 //!
-//! **Invariant**: what waits to be sent is bounded. The replica's window bounds segments; if a peer lets anything else
-//! pile up to [`QUEUED_BYTES_MAX`], the connection is closed.
+//! **Decision, 2026-11**: not a stream for every space. Of every stream the receiver must be ready to hold a window, so
+//! their number is what bounds its memory, while two nodes may well share thousands of spaces.
+//!
+//! **Invariant**: memory is bounded whatever the peer does. Received: a window per stream, `assembly_bytes_max` of frames
+//! that nobody has taken yet, and then its share of the node's [`Intake`]. To be sent: the replica's window bounds
+//! segments, and a peer that lets anything else pile up to [`QUEUED_BYTES_MAX`] is turned away.
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use super::driver::Event;
-use crate::model::SpaceId;
-use crate::replica::{Channel, Message, SessionId};
-use crate::transport::{CloseReason, Connection, Frame, FrameReceiver};
+use super::intake::Intake;
+use crate::model::{SEGMENT_BYTES_MAX, SpaceId};
+use crate::replica::{Channel, Message, PeerMisbehaved, SessionId};
+use crate::transport::{CloseReason, Connection, Frame, FrameReceiver, FrameSender, ReceiveError, TransportConfig};
 
-/// The type of the frame that names a stream's channel.
+/// The type of the frame that names a channel.
 const STREAM_HEAD: u8 = 0;
-/// The most that waits to be sent on one connection: the windows of some sixty spaces that a slow peer takes at once.
-const QUEUED_BYTES_MAX: usize = 256 << 20;
-/// Frames that were received and that the driver has not taken yet, per connection.
-const RECEIVED_FRAMES_MAX: usize = 4;
+/// How many streams each side opens. Even a stranger may open so many.
+const LANES: u8 = 8;
+/// The longest frame: one segment of the greatest length, or what a replica knows of a space with very many others.
+const FRAME_BYTES_MAX: usize = SEGMENT_BYTES_MAX + (64 << 10);
+/// The most that waits to be sent on one connection: more than the replica lets be on its way even if every read of the
+/// log brought a segment of the greatest length.
+const QUEUED_BYTES_MAX: usize = 96 << 20;
+/// What a frame that waits to be sent weighs besides its body.
+const FRAME_BYTES: usize = 64;
 /// Frames that are handed to a stream at once.
 const BURST_MAX: usize = 64;
+
+/// The transport's limits for connections that are used so.
+pub(super) fn transport_config(listen: SocketAddr, reset_key: [u8; 64]) -> TransportConfig {
+    let mut config = TransportConfig::new(listen, reset_key);
+    config.streams_max = u32::from(LANES);
+    config.frame_bytes_max = FRAME_BYTES_MAX;
+    config.assembly_bytes_max = 2 * FRAME_BYTES_MAX;
+    config
+}
 
 /// The sending half of a connection.
 #[derive(Debug)]
 pub(super) struct Wire {
+    session: SessionId,
     connection: Connection,
-    channels: BTreeMap<Channel, mpsc::UnboundedSender<Frame>>,
-    /// Whether the control stream is open. It is the first: what is said on it makes a peer allow more of them.
-    controlled: watch::Sender<bool>,
+    lanes: Vec<mpsc::UnboundedSender<(Channel, Frame)>>,
     queued: Arc<AtomicUsize>,
+    /// Whether the peer was found to take nothing.
+    given_up: bool,
+    events: mpsc::UnboundedSender<Event>,
 }
 
 impl Wire {
-    /// Begins to read what the peer sends; everything, and the end, is told to `events`.
-    pub(super) fn start(session: SessionId, connection: Connection, events: &mpsc::UnboundedSender<Event>) -> Self {
-        let (frames, mut received) = mpsc::channel::<(Channel, Frame)>(RECEIVED_FRAMES_MAX);
-        let incoming = connection.clone();
-        tokio::spawn(async move {
-            while let Ok(stream) = incoming.accept().await {
-                tokio::spawn(read_stream(stream, frames.clone(), incoming.clone()));
-            }
-        });
-        let (closing, events) = (connection.clone(), events.clone());
-        tokio::spawn(async move {
-            // The driver takes one frame at a time and says when it has, so that it never holds more than that.
-            while let Some((channel, frame)) = received.recv().await {
-                let (taken, wait) = tokio::sync::oneshot::channel();
-                if events.send(Event::Frame { session, channel, frame, taken }).is_err() {
-                    return;
-                }
-                let _ = wait.await;
-            }
-            let cause = closing.closed().await;
-            let _ = events.send(Event::Closed { session, cause });
-        });
-        Self { connection, channels: BTreeMap::new(), controlled: watch::Sender::new(false), queued: Arc::default() }
+    /// Begins to read what the peer sends, on `first` if it has opened that stream already; everything, and the end, is
+    /// told to `events`.
+    pub(super) fn start(
+        session: SessionId,
+        connection: Connection,
+        first: Option<FrameReceiver>,
+        intake: &Intake,
+        events: &mpsc::UnboundedSender<Event>,
+    ) -> Self {
+        let queued = Arc::new(AtomicUsize::new(0));
+        let (lanes, waiting): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::unbounded_channel()).unzip();
+        tokio::spawn(open_lanes(connection.clone(), waiting, Arc::clone(&queued)));
+        let reader = Reader {
+            session,
+            connection: connection.clone(),
+            intake: intake.clone(),
+            turn: Mutex::new(()),
+            events: events.clone(),
+        };
+        tokio::spawn(Arc::new(reader).read(first));
+        Self { session, connection, lanes, queued, given_up: false, events: events.clone() }
     }
 
     /// The connection.
@@ -69,21 +90,18 @@ impl Wire {
 
     /// Sends a message, after those that were sent on the same channel before.
     pub(super) fn send(&mut self, channel: Channel, message: &Message) {
-        let frame = Frame { kind: message.kind(), critical: true, body: message.body() };
-        let queued = self.queued.fetch_add(frame.body.len() + 64, Ordering::Relaxed);
-        if queued > QUEUED_BYTES_MAX {
-            self.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 1, "takes nothing of what it is sent"));
+        if self.given_up {
             return;
         }
-        let (connection, counter) = (&self.connection, &self.queued);
-        let stream = self.channels.entry(channel).or_insert_with(|| {
-            let (frames, waiting) = mpsc::unbounded_channel();
-            let controlled = self.controlled.clone();
-            tokio::spawn(write_stream(connection.clone(), channel, controlled, waiting, Arc::clone(counter)));
-            frames
-        });
-        // A stream that is gone means a connection that is going: its end is told by the reading half.
-        let _ = stream.send(frame);
+        let frame = Frame { kind: message.kind(), critical: true, body: message.body() };
+        let queued = self.queued.fetch_add(frame.body.len() + FRAME_BYTES, Ordering::Relaxed);
+        if queued > QUEUED_BYTES_MAX {
+            self.given_up = true;
+            let _ = self.events.send(Event::Misbehaved { session: self.session, reason: PeerMisbehaved::NeverReads });
+            return;
+        }
+        // A lane that is gone means a connection that is going: its end is told by the reading half.
+        let _ = self.lanes[lane(channel)].send((channel, frame));
     }
 
     /// Ends the connection.
@@ -92,34 +110,43 @@ impl Wire {
     }
 }
 
-async fn write_stream(
+/// Where the messages of a channel go, in order. Ids are hashes, so every lane gets its share.
+fn lane(channel: Channel) -> usize {
+    match channel {
+        Channel::Control => 0,
+        Channel::Space(space) => usize::from(1 + space.as_bytes()[0] % (LANES - 1)),
+    }
+}
+
+/// Opens the lanes in order, the control channel's first: a peer that takes few streams must not take others instead.
+async fn open_lanes(
     connection: Connection,
-    channel: Channel,
-    controlled: watch::Sender<bool>,
-    mut waiting: mpsc::UnboundedReceiver<Frame>,
+    waiting: Vec<mpsc::UnboundedReceiver<(Channel, Frame)>>,
     queued: Arc<AtomicUsize>,
 ) {
-    if channel != Channel::Control {
-        let mut controlled = controlled.subscribe();
-        tokio::select! {
-            _ = controlled.wait_for(|opened| *opened) => {}
-            _ = connection.closed() => return,
-        }
+    for waiting in waiting {
+        let Ok(stream) = connection.open().await else { return };
+        tokio::spawn(write_lane(connection.clone(), stream, waiting, Arc::clone(&queued)));
     }
-    let Ok(mut stream) = connection.open().await else { return };
-    let head = match channel {
-        Channel::Control => {
-            controlled.send_replace(true);
-            Vec::new()
-        }
-        Channel::Space(space) => space.as_bytes().to_vec(),
-    };
-    let mut burst = vec![Frame { kind: STREAM_HEAD, critical: true, body: head }];
-    loop {
-        while burst.len() < BURST_MAX
-            && let Ok(frame) = waiting.try_recv()
-        {
+}
+
+async fn write_lane(
+    connection: Connection,
+    mut stream: FrameSender,
+    mut waiting: mpsc::UnboundedReceiver<(Channel, Frame)>,
+    queued: Arc<AtomicUsize>,
+) {
+    let mut about = None;
+    let mut burst = Vec::new();
+    while let Some(first) = waiting.recv().await {
+        let (mut next, mut bytes) = (Some(first), 0);
+        while let Some((channel, frame)) = next {
+            if about.replace(channel) != Some(channel) {
+                burst.push(head(channel));
+            }
+            bytes += frame.body.len() + FRAME_BYTES;
             burst.push(frame);
+            next = if burst.len() < BURST_MAX { waiting.try_recv().ok() } else { None };
         }
         if let Err(error) = stream.send_all(&burst).await {
             if connection.close_cause().is_none() {
@@ -128,41 +155,92 @@ async fn write_stream(
             }
             return;
         }
-        let sent: usize = burst.iter().filter(|frame| frame.kind != STREAM_HEAD).map(|f| f.body.len() + 64).sum();
-        queued.fetch_sub(sent, Ordering::Relaxed);
+        queued.fetch_sub(bytes, Ordering::Relaxed);
         burst.clear();
-        match waiting.recv().await {
-            Some(frame) => burst.push(frame),
-            None => return,
-        }
     }
 }
 
-async fn read_stream(mut stream: FrameReceiver, frames: mpsc::Sender<(Channel, Frame)>, connection: Connection) {
-    let misbehaved = |text: &str| {
-        if connection.close_cause().is_none() {
-            connection.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS, text));
+/// The frame that says what those after it are about.
+fn head(channel: Channel) -> Frame {
+    let body = match channel {
+        Channel::Control => Vec::new(),
+        Channel::Space(space) => space.as_bytes().to_vec(),
+    };
+    Frame { kind: STREAM_HEAD, critical: true, body }
+}
+
+/// The channel that a frame's body names as a head.
+fn channel_of(body: &[u8]) -> Option<Channel> {
+    match <[u8; 16]>::try_from(body) {
+        Ok(space) => Some(Channel::Space(SpaceId::from_bytes(space))),
+        Err(_) => body.is_empty().then_some(Channel::Control),
+    }
+}
+
+/// The receiving half of a connection.
+struct Reader {
+    session: SessionId,
+    connection: Connection,
+    intake: Intake,
+    /// Held from before a frame is handed to the driver until the driver has dealt with it, so that of every connection
+    /// there is one at a time, and all get their turn.
+    turn: Mutex<()>,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Reader {
+    async fn read(self: Arc<Self>, first: Option<FrameReceiver>) {
+        let mut streams = JoinSet::new();
+        let mut next = match first {
+            Some(first) => Ok(first),
+            None => self.connection.accept().await,
+        };
+        while let Ok(stream) = next {
+            streams.spawn(Arc::clone(&self).read_stream(stream));
+            // Those that have ended are forgotten, or a peer could end and open streams until memory is full.
+            while streams.try_join_next().is_some() {}
+            next = self.connection.accept().await;
         }
-    };
-    let channel = match stream.receive().await {
-        Ok(Some(Frame { kind: STREAM_HEAD, body, .. })) => match <[u8; 16]>::try_from(body.as_slice()) {
-            Ok(space) => Channel::Space(SpaceId::from_bytes(space)),
-            Err(_) if body.is_empty() => Channel::Control,
-            Err(_) => return misbehaved("a stream with an impossible head"),
-        },
-        Ok(Some(_)) => return misbehaved("a stream without a head"),
-        Ok(None) => return,
-        Err(error) => return misbehaved(&error.to_string()),
-    };
-    loop {
-        match stream.receive().await {
-            Ok(Some(frame)) => {
-                if frames.send((channel, frame)).await.is_err() {
-                    return;
+        // What had arrived whole is still handed over; that nothing more comes is told after it.
+        while streams.join_next().await.is_some() {}
+        let cause = self.connection.closed().await;
+        let _ = self.events.send(Event::Closed { session: self.session, cause });
+    }
+
+    async fn read_stream(self: Arc<Self>, mut stream: FrameReceiver) {
+        let mut about = None;
+        loop {
+            let frame = match stream.receive().await {
+                Ok(Some(frame)) => frame,
+                Ok(None) | Err(ReceiveError::Lost(_)) => return,
+                Err(ReceiveError::Frame(error)) => return self.misbehaved(error.to_string()),
+                Err(error) => {
+                    let reason = CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 2, &error.to_string());
+                    return self.connection.close(reason);
                 }
+            };
+            if frame.kind == STREAM_HEAD {
+                let Some(channel) = channel_of(&frame.body) else {
+                    return self.misbehaved("a stream with an impossible head".to_owned());
+                };
+                about = Some(channel);
+                continue;
             }
-            Ok(None) => return,
-            Err(error) => return misbehaved(&error.to_string()),
+            let Some(channel) = about else { return self.misbehaved("a stream without a head".to_owned()) };
+            // The frame counts as one that is being received until the next one is asked for; see `receive`.
+            let turn = self.turn.lock().await;
+            let room = self.intake.room_for(frame.body.len()).await;
+            let (taken, wait) = oneshot::channel();
+            if self.events.send(Event::Frame { session: self.session, channel, frame, room, taken }).is_err() {
+                return;
+            }
+            let _ = wait.await;
+            drop(turn);
         }
+    }
+
+    fn misbehaved(&self, what: String) {
+        let reason = PeerMisbehaved::Frames(what);
+        let _ = self.events.send(Event::Misbehaved { session: self.session, reason });
     }
 }

@@ -20,6 +20,8 @@ pub struct SessionId(pub u64);
 pub struct Limits {
     /// Bytes sent to one peer in one space and not yet acknowledged.
     pub window_bytes_max: usize,
+    /// The same in one session, over all spaces. What does not fit waits in the log, each space for its turn.
+    pub session_window_bytes_max: usize,
     /// Bytes of segments in one frame; at least one segment always fits.
     pub frame_bytes_max: usize,
     /// Entries of a vector up to which it is sent at once instead of its digest.
@@ -45,6 +47,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             window_bytes_max: 4 << 20,
+            session_window_bytes_max: 16 << 20,
             frame_bytes_max: 1 << 20,
             eager_vector_len_max: 64,
             vector_len_max: 1 << 17,
@@ -114,6 +117,9 @@ pub enum Rejection {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerMisbehaved {
+    /// Bytes that are no frames, or frames that belong to no channel.
+    #[error("sent what cannot be understood: {0}")]
+    Frames(String),
     /// A frame that is malformed or unknown and critical.
     #[error("sent an invalid message: {0}")]
     Message(#[from] InvalidMessage),
@@ -137,6 +143,9 @@ pub enum PeerMisbehaved {
         /// How many are allowed.
         limit: usize,
     },
+    /// It makes this side answer and does not take the answers.
+    #[error("takes nothing of what it is sent")]
+    NeverReads,
     /// It takes what is sent and never says that it has it.
     #[error("does not acknowledge what it is sent")]
     NeverAcknowledges,

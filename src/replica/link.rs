@@ -60,8 +60,12 @@ pub(super) struct Link {
     pub(super) stall_at: Option<Millis>,
     /// How often it was opened anew without any progress.
     pub(super) stalls: u32,
+    /// Whether it waits for room in the session's window.
+    pub(super) waiting: bool,
     /// What the replica's timers hold for this link.
     pub(super) scheduled: Option<Millis>,
+    /// What the session's sum holds for this link; see [`Link::claim`].
+    pub(super) claimed: usize,
 }
 
 impl Link {
@@ -116,20 +120,20 @@ impl Link {
 
     /// The peer refused, so nothing of what was believed about it counts any more.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let (scheduled, shown) = (self.scheduled, self.shown);
-        *self = Self { refused: Some(refusal), scheduled, shown, ..Self::default() };
+        let Self { shown, waiting, scheduled, claimed, .. } = *self;
+        *self = Self { refused: Some(refusal), shown, waiting, scheduled, claimed, ..Self::default() };
     }
 
     /// Nothing that the peer said counts any more: it must say it anew.
     pub(super) fn unlearn(&mut self) {
-        let Self { shown, scheduled, fetching, opened, awaiting, .. } = *self;
-        *self = Self { shown, scheduled, fetching, opened, awaiting, ..Self::default() };
+        let Self { shown, waiting, scheduled, claimed, fetching, opened, awaiting, .. } = *self;
+        *self = Self { shown, waiting, scheduled, claimed, fetching, opened, awaiting, ..Self::default() };
     }
 
     /// The peer's grant is gone: nothing is said to it any more, and what it still says counts for nothing.
     pub(super) fn close(&mut self) {
-        let scheduled = self.scheduled;
-        *self = Self { scheduled, ..Self::default() };
+        let Self { waiting, scheduled, claimed, .. } = *self;
+        *self = Self { waiting, scheduled, claimed, ..Self::default() };
     }
 
     /// Whether this side has stopped serving it, or never began to.
@@ -143,6 +147,11 @@ impl Link {
         self.sent.advance(last.dot);
         self.in_flight.push_back((last, bytes));
         self.in_flight_bytes += bytes;
+    }
+
+    /// How much of the session's window it takes: what is on its way, and what is being read to be sent.
+    pub(super) fn claim(&self, fetch_bytes_max: usize) -> usize {
+        self.in_flight_bytes + if self.fetching { fetch_bytes_max } else { 0 }
     }
 
     pub(super) fn is_idle(&self) -> bool {

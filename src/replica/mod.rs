@@ -130,6 +130,10 @@ struct Session {
     shown: BTreeMap<SpaceId, Role>,
     links: BTreeMap<SpaceId, Link>,
     cluster: Cluster,
+    /// The sum of what the links claim of the session's window.
+    claimed: usize,
+    /// The spaces that wait for room in it, each once, in the order in which they asked.
+    waiting: VecDeque<SpaceId>,
 }
 
 impl Session {
@@ -201,6 +205,7 @@ impl Replica {
                 {
                     self.close(session, reason);
                 }
+                self.pump_waiting(session);
             }
             Input::Committed { space, committed } => self.committed(space, committed),
             Input::CommitFailed => self.commit_failed(),
@@ -214,7 +219,10 @@ impl Replica {
                     self.send(session, Channel::Space(space), Message::Show(segments));
                 }
             }
-            Input::Fetched { session, space, stretches } => self.fetched(session, space, stretches),
+            Input::Fetched { session, space, stretches } => {
+                self.fetched(session, space, stretches);
+                self.pump_waiting(session);
+            }
             Input::Redeem { session, ticket } => {
                 self.send(session, Channel::Control, Message::Redeem(ByteBuf::from(ticket)));
             }
@@ -339,6 +347,8 @@ impl Replica {
             shown: BTreeMap::new(),
             links: BTreeMap::new(),
             cluster: Cluster::new(cluster),
+            claimed: 0,
+            waiting: VecDeque::new(),
         };
         self.sessions.insert(session, fresh);
         let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
@@ -429,7 +439,7 @@ impl Replica {
                     if refusal == Refusal::NotFound && !std::mem::replace(&mut link.shown, true) {
                         self.outputs.push_back(Output::Credential { session, space });
                     }
-                    self.reschedule(session, space);
+                    self.keep_in_step(session, space);
                 }
                 Ok(())
             }
@@ -481,7 +491,7 @@ impl Replica {
         }
         let open = Open { revision, digest, knowledge, answer };
         self.send(session, Channel::Space(space), Message::Open(open));
-        self.reschedule(session, space);
+        self.keep_in_step(session, space);
     }
 
     /// Opens `space` with every connected peer that may see it and with which it is not open.
@@ -510,7 +520,7 @@ impl Replica {
             if let Some(link) = self.link(session, space) {
                 link.close();
             }
-            self.reschedule(session, space);
+            self.keep_in_step(session, space);
             self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
         }
     }
@@ -667,7 +677,7 @@ impl Replica {
             link.stalls = 0;
             self.outputs.push_back(Output::Store { session, space, segments: accepted });
         }
-        self.reschedule(session, space);
+        self.keep_in_step(session, space);
         Ok(())
     }
 
@@ -826,6 +836,8 @@ impl Replica {
                             self.send(session, Channel::Space(space), Message::Diverged(replica));
                         }
                     }
+                    self.keep_in_step(session, space);
+                    self.pump_waiting(session);
                 }
                 Rejection::Missing => {
                     let at = self.now + self.limits.ack_ms;
@@ -835,7 +847,7 @@ impl Replica {
                     }
                 }
             }
-            self.reschedule(session, space);
+            self.keep_in_step(session, space);
         }
         let (now, stall_ms) = (self.now, self.limits.stall_ms);
         for Taken { session, last, known } in &taken {
@@ -871,13 +883,14 @@ impl Replica {
             link.ack_at = Some(link.ack_at.map_or(ack_at, |due| due.min(ack_at)));
             if !local {
                 link.forward_at.get_or_insert(now + limits.forward_ms);
-                self.reschedule(session, space);
+                self.keep_in_step(session, space);
                 continue;
             }
             // The usual case of live push: the peer had everything, so what was just written is all that it lacks,
             // and is still in memory.
             let caught_up = link.sent.descends(&before) && !link.fetching;
-            if caught_up && link.in_flight_bytes < limits.window_bytes_max {
+            let room = link.in_flight_bytes < limits.window_bytes_max;
+            if caught_up && room && self.has_room(session) {
                 let stretches = written.clone();
                 self.push(session, space, stretches);
             }
@@ -928,7 +941,7 @@ impl Replica {
             if let Some(link) = self.link(session, space) {
                 link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));
             }
-            self.reschedule(session, space);
+            self.keep_in_step(session, space);
         }
     }
 
@@ -946,7 +959,7 @@ impl Replica {
                 if let Some(link) = self.link(session, space) {
                     link.forward_at = Some(at);
                 }
-                self.reschedule(session, space);
+                self.keep_in_step(session, space);
             }
         }
     }
@@ -993,7 +1006,25 @@ impl Replica {
         }
     }
 
-    /// Reads on in the log if the peer lacks something and the window is open.
+    /// Whether the session's window is open.
+    fn has_room(&self, session: SessionId) -> bool {
+        self.sessions.get(&session).is_some_and(|state| state.claimed < self.limits.session_window_bytes_max)
+    }
+
+    /// Lets the spaces that wait for the session's window go on, as far as it is open.
+    fn pump_waiting(&mut self, session: SessionId) {
+        while self.has_room(session)
+            && let Some(state) = self.sessions.get_mut(&session)
+            && let Some(space) = state.waiting.pop_front()
+        {
+            if let Some(link) = state.links.get_mut(&space) {
+                link.waiting = false;
+            }
+            self.pump(session, space);
+        }
+    }
+
+    /// Reads on in the log if the peer lacks something and the windows are open.
     fn pump(&mut self, session: SessionId, space: SpaceId) {
         let limits = self.limits;
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
@@ -1001,12 +1032,16 @@ impl Replica {
         let open = link.theirs.is_some() && link.opened && link.refused.is_none();
         if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
         {
-            link.fetching = true;
             link.forward_at = None;
-            let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
-            self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
+            if state.claimed < limits.session_window_bytes_max {
+                link.fetching = true;
+                let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
+                self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
+            } else if !std::mem::replace(&mut link.waiting, true) {
+                state.waiting.push_back(space);
+            }
         }
-        self.reschedule(session, space);
+        self.keep_in_step(session, space);
     }
 
     /// Says what became durable here and was not said yet.
@@ -1057,12 +1092,15 @@ impl Replica {
         if forward {
             self.pump(session, space);
         }
-        self.reschedule(session, space);
+        self.keep_in_step(session, space);
     }
 
-    /// Keeps the timers in step with a link's moments.
-    fn reschedule(&mut self, session: SessionId, space: SpaceId) {
-        let Some(link) = self.sessions.get_mut(&session).and_then(|state| state.links.get_mut(&space)) else { return };
+    /// Keeps the timers in step with a link's moments, and the session's sum with what it claims.
+    fn keep_in_step(&mut self, session: SessionId, space: SpaceId) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let Some(link) = state.links.get_mut(&space) else { return };
+        let claim = link.claim(self.limits.frame_bytes_max);
+        state.claimed = state.claimed + claim - std::mem::replace(&mut link.claimed, claim);
         let due = link.due();
         if due == link.scheduled {
             return;

@@ -38,8 +38,8 @@ pub struct TransportConfig {
     pub send_window_bytes: u32,
     /// The largest body of a frame, sent or received.
     pub frame_bytes_max: usize,
-    /// How much the half-received large frames of one admitted connection may have in sum; a frame that does not fit
-    /// waits for others to end. At least `frame_bytes_max`.
+    /// How much the large frames of one admitted connection that are being received, or are received and not dealt with,
+    /// may have in sum; one that does not fit waits for others. At least `frame_bytes_max`.
     pub assembly_bytes_max: usize,
     /// For simulations: makes QUIC's own choices (times, connection ids, padding) a function of this seed. Another for
     /// every start of every node, or two will draw the same connection ids. `None` means the system's randomness.
@@ -130,7 +130,7 @@ impl fmt::Debug for TransportConfig {
 /// What a peer gets before [`Connection::admit`](super::Connection::admit).
 pub(super) mod stranger {
     /// Streams at a time.
-    pub const STREAMS: u32 = 4;
+    pub const STREAMS: u32 = 8;
     /// Bytes received and unread, over all streams.
     pub const WINDOW_BYTES: u32 = 256 * 1024;
     /// The sum of its half-received large frames; a larger one waits for the admission.

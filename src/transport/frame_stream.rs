@@ -57,6 +57,17 @@ impl FrameSender {
         self.flush().await
     }
 
+    /// Sends bytes that need not be frames. For tests of what happens then.
+    ///
+    /// # Errors
+    /// See [`SendError`].
+    #[doc(hidden)]
+    pub async fn send_bytes(&mut self, bytes: &[u8]) -> Result<(), SendError> {
+        self.flush().await?;
+        self.buffer.extend_from_slice(bytes);
+        self.flush().await
+    }
+
     /// Ends the stream: the receiver gets `None` after the last frame. Does not wait for it.
     ///
     /// # Errors
@@ -125,8 +136,10 @@ pub struct FrameReceiver {
     stream: ByteReceiver,
     decoder: FrameDecoder,
     share: Arc<ConnectionShare>,
-    /// Leave to assemble the large frame in hand; goes back when the frame is complete.
+    /// Leave to assemble the large frame in hand.
     leave: Option<OwnedSemaphorePermit>,
+    /// The leave of the frame that was handed out last: whoever has it holds its memory still.
+    handed_out: Option<OwnedSemaphorePermit>,
     ended: bool,
     /// How the stream was lost. QUIC says it once, and a clean end when asked again.
     lost: Option<ReceiveError>,
@@ -134,20 +147,23 @@ pub struct FrameReceiver {
 
 impl FrameReceiver {
     pub(super) fn new(stream: ByteReceiver, share: Arc<ConnectionShare>, frame_bytes_max: usize) -> Self {
-        Self { stream, decoder: FrameDecoder::new(frame_bytes_max), share, leave: None, ended: false, lost: None }
+        let decoder = FrameDecoder::new(frame_bytes_max);
+        Self { stream, decoder, share, leave: None, handed_out: None, ended: false, lost: None }
     }
 
     /// The next frame, or `None` when the peer ended the stream after a whole frame.
     ///
     /// The future may be dropped at any time and nothing is lost. A large frame may have to wait for others on the
-    /// same connection, and before [`Connection::admit`](super::Connection::admit) for the admission.
+    /// same connection, and before [`Connection::admit`](super::Connection::admit) for the admission. It counts as one
+    /// that is being received until this is called again, or the receiver is dropped: call when it was dealt with.
     ///
     /// # Errors
     /// See [`ReceiveError`]. An error is final: every later call returns the same.
     pub async fn receive(&mut self) -> Result<Option<Frame>, ReceiveError> {
+        self.handed_out = None;
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
-                self.leave = None;
+                self.handed_out = self.leave.take();
                 return Ok(Some(frame));
             }
             if let Some(lost) = &self.lost {

@@ -296,7 +296,7 @@ impl Connection {
         canonical(self.inner.remote_address())
     }
 
-    /// Gives the peer the full limits of the configuration. Until then it has a stranger's: four streams, 256 KiB
+    /// Gives the peer the full limits of the configuration. Until then it has a stranger's: eight streams, 256 KiB
     /// unread, and larger frames wait. Call it when the peer's hello was judged; again is harmless.
     pub fn admit(&self) {
         if self.share.admitted.swap(true, Ordering::Relaxed) {

@@ -46,6 +46,11 @@ impl RunningNode {
         Self { name, child, device, address, stdout: Some(stdout), stderr }
     }
 
+    /// The number of its process.
+    pub fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -11,8 +11,6 @@ use crate::node::status::{ClusterPeer, ClusterState};
 use crate::replica::{Introduction, Relation, SessionId};
 use crate::store::Work;
 
-/// How many spaces, besides the control channel, a cluster peer may have open at a time.
-const SPACES_MAX: u32 = 4096;
 const ONE_SIDED_HERE: &str =
     "it does not count this device as a cluster peer; start that node with --cluster-peer for this one too";
 const ONE_SIDED_THERE: &str = "it counts this device as a cluster peer, and this one does not; start this node with \
@@ -39,7 +37,6 @@ impl Driver {
                 tracing::info!(%peer, "cluster peer connected");
                 // It may see whatever this node owns, and shares whatever it owns itself.
                 session.wire.connection().admit();
-                session.wire.connection().allow_streams(1 + SPACES_MAX);
             }
             Some(Relation::OneSidedHere) => tracing::warn!(%peer, "an ordinary peer only: {ONE_SIDED_HERE}"),
             Some(Relation::OneSidedThere) => tracing::warn!(%peer, "an ordinary peer only: {ONE_SIDED_THERE}"),

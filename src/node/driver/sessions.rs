@@ -12,12 +12,15 @@ use crate::node::disk::{DiskJob, Waiter, wall_ms};
 use crate::node::wire::Wire;
 use crate::replica::{Input, LinkState, PeerMisbehaved, Relation, SessionId};
 use crate::store::{Acknowledged, Work};
-use crate::transport::{CloseReason, Connection};
+use crate::transport::{CloseReason, Connection, FrameReceiver};
 
 /// Two connections to one peer in opposite directions, made within this time, were dialled by both at once.
 const DIALLED_AT_ONCE: Duration = Duration::from_secs(3);
 /// A connection without a hello is closed after so long.
 pub(super) const GREET_WITHIN: Duration = Duration::from_secs(10);
+
+/// How many strangers, who may see no space, can be connected at a time: to redeem a ticket takes them moments.
+const STRANGERS_MAX: usize = 64;
 
 /// One connection.
 pub(super) struct Session {
@@ -37,8 +40,10 @@ impl Driver {
         self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| (*id, session))
     }
 
-    pub(super) fn connected(&mut self, connection: Connection, dialled: bool) {
+    /// Takes a connection: one that was dialled here, or one whose dialer has opened the first stream.
+    pub(super) fn connected(&mut self, connection: Connection, first: Option<FrameReceiver>) {
         let device = connection.peer();
+        let dialled = first.is_none();
         if connection.close_cause().is_some() {
             // Of several dials at once only one is kept; this one was given up before it got here.
             if let Some(known) = self.peers.get_mut(device)
@@ -54,9 +59,12 @@ impl Driver {
             return;
         }
         let old = self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| {
-            let at_once = session.dialled != dialled && session.since.elapsed() < DIALLED_AT_ONCE;
-            // Both sides must choose the same one: the one that the smaller device dialled.
-            (*id, at_once && session.dialled == (self.ledger.device() < device))
+            let at_once = session.since.elapsed() < DIALLED_AT_ONCE;
+            // Both sides must choose the same one. Of two in the same direction the dialer keeps the first, and then
+            // opens no stream on the other; of two in opposite ones both keep the one that the smaller device dialled.
+            let keep_old =
+                if session.dialled == dialled { dialled } else { session.dialled == (self.ledger.device() < device) };
+            (*id, at_once && keep_old)
         });
         let duplicate = || CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 4, "another connection is in use");
         if let Some((old, keep_old)) = old {
@@ -69,16 +77,34 @@ impl Driver {
             }
             self.end(old, "replaced by a newer connection");
         }
+        if !dialled && !self.is_member(device) {
+            self.make_room_for_a_stranger();
+        }
         let session = SessionId(self.next_session);
         self.next_session += 1;
         tracing::debug!(peer = %device, address = %connection.remote_address(), dialled, "connected");
-        let wire = Wire::start(session, connection, &self.events);
+        let wire = Wire::start(session, connection, first, &self.intake, &self.events);
         let since = Instant::now();
         let (greeted, relation, redeeming) = (false, None, false);
         self.sessions.insert(session, Session { device, wire, dialled, since, greeted, relation, redeeming });
         self.peers.entry(device).stage = Stage::Connected(session);
         let cluster = self.cluster.contains(&device);
         self.handle(Input::Connected { session, peer: device, cluster });
+    }
+
+    /// Of too many strangers the one that has been here longest has to go, so that they never keep anybody out.
+    fn make_room_for_a_stranger(&mut self) {
+        let is_stranger = |session: &Session| !session.dialled && !self.is_member(session.device);
+        let strangers = self.sessions.iter().filter(|(_, session)| is_stranger(session)).map(|(id, _)| *id);
+        let strangers: Vec<SessionId> = strangers.collect();
+        if strangers.len() < STRANGERS_MAX {
+            return;
+        }
+        if let Some((session, state)) = strangers.first().and_then(|id| self.sessions.get_key_value(id)) {
+            let reason = CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 7, "others wait, and you share no space");
+            state.wire.close(reason);
+            self.end(*session, "others wait, and it shares no space");
+        }
     }
 
     /// Takes note of a hello.

@@ -1,0 +1,4 @@
+//! What the fuzz targets of thence do.
+
+pub mod bodies;
+pub mod seeds;
