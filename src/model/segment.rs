@@ -180,6 +180,9 @@ impl Segment {
     pub fn resign(space: SpaceId, revision: u64, key: &DeviceKey, bytes: &[u8]) -> Option<Vec<u8>> {
         let mut packed: PackedSegment = codec::decode("segment", bytes).ok()?;
         packed.author.device = key.device();
+        if packed.first == 1 {
+            packed.previous = EventHash::start(packed.author.replica());
+        }
         let last = packed.events.iter().fold(packed.previous, |previous, event| event.hash(previous));
         packed.signature = key.sign(&packed.message(space, revision, last));
         Some(codec::encode(&packed))
