@@ -59,6 +59,8 @@ pub struct Flags {
     pub listen: Option<SocketAddr>,
     /// Whom a node dials.
     pub peers: Vec<PeerAddress>,
+    /// Whom a node counts as cluster peers.
+    pub cluster_peers: Vec<PeerAddress>,
 }
 
 /// What counts.
@@ -76,6 +78,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Whom a node dials.
     pub peers: Vec<PeerAddress>,
+    /// Whom a node counts as cluster peers.
+    pub cluster_peers: Vec<PeerAddress>,
     /// How much memory the store may use to keep pages, in bytes.
     pub cache_bytes: usize,
 }
@@ -115,6 +119,7 @@ struct Members {
     log_format: Option<LogFormat>,
     listen: Option<SocketAddr>,
     peers: Option<Vec<PeerAddress>>,
+    cluster_peers: Option<Vec<PeerAddress>>,
     cache_mib: Option<u32>,
 }
 
@@ -189,6 +194,7 @@ impl Settings {
         let log_format = environment.parsed("THENCE_LOG_FORMAT")?.or(file.log_format);
         let listen = environment.parsed("THENCE_LISTEN")?.or(file.listen);
         let peers = environment.peers("THENCE_PEERS")?.or(file.peers);
+        let cluster_peers = environment.peers("THENCE_CLUSTER_PEERS")?.or(file.cluster_peers);
         let cache_mib = environment.parsed("THENCE_CACHE_MIB")?.or(file.cache_mib).unwrap_or(CACHE_MIB_DEFAULT);
 
         let data = flags.data.or_else(|| environment.path("THENCE_DATA")).or(file.data);
@@ -203,7 +209,8 @@ impl Settings {
             log: environment.text("THENCE_LOG")?.or(file.log),
             log_format: flags.log_format.or(log_format).unwrap_or_default(),
             listen: listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7117))),
-            peers: if flags.peers.is_empty() { peers.unwrap_or_default() } else { flags.peers },
+            peers: flag_or(flags.peers, peers),
+            cluster_peers: flag_or(flags.cluster_peers, cluster_peers),
             cache_bytes: usize::try_from(u64::from(cache_mib.max(1)) << 20).unwrap_or(usize::MAX),
         })
     }
@@ -212,6 +219,11 @@ impl Settings {
         let base = etcetera::choose_base_strategy().ok()?;
         Some(etcetera::BaseStrategy::data_dir(&base).join("thence"))
     }
+}
+
+/// A list from the flags, unless it was not given there.
+fn flag_or(flag: Vec<PeerAddress>, other: Option<Vec<PeerAddress>>) -> Vec<PeerAddress> {
+    if flag.is_empty() { other.unwrap_or_default() } else { flag }
 }
 
 #[cfg(test)]
@@ -258,11 +270,14 @@ mod tests {
 
     #[test]
     fn peers_are_lists_everywhere() {
-        let peers = format!("peers = [\"{ID}@a:1\"]");
+        let peers = format!("peers = [\"{ID}@a:1\"]\ncluster_peers = [\"{ID}@d:1\"]");
         let both = format!("{ID}@b:1, {ID}@c:1");
         assert_eq!(gather(&peers, &[], Flags::default()).expect("settings").peers[0].host(), "a");
         let settings = gather(&peers, &[("THENCE_PEERS", &both)], Flags::default()).expect("settings");
         assert_eq!(settings.peers.iter().map(PeerAddress::host).collect::<Vec<_>>(), ["b", "c"]);
+        assert_eq!(settings.cluster_peers[0].host(), "d", "one list does not replace the other");
+        let settings = gather(&peers, &[("THENCE_CLUSTER_PEERS", &both)], Flags::default()).expect("settings");
+        assert_eq!(settings.cluster_peers.iter().map(PeerAddress::host).collect::<Vec<_>>(), ["b", "c"]);
     }
 
     #[test]
@@ -276,6 +291,7 @@ mod tests {
             ("THENCE_LISTEN", "nowhere"),
             ("THENCE_JSON", "perhaps"),
             ("THENCE_PEERS", "someone"),
+            ("THENCE_CLUSTER_PEERS", "someone"),
             ("THENCE_LOG_FORMAT", "loud"),
             ("THENCE_CACHE_MIB", "-1"),
         ] {

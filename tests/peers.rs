@@ -301,3 +301,38 @@ fn a_role_allows_what_it_says() {
     let exports = same(&[&a, &reader, &writer], &["export", SPACE]);
     assert!(parse_export(&exports).values().any(|fields| fields["by"] == "writer"));
 }
+
+#[test]
+fn tickets_that_are_redeemed_at_once_get_each_its_own_answer() {
+    let (a, b, c) = (Device::new("A"), Device::new("B"), Device::new("C"));
+    let _node_a = a.start_node(&[]);
+    let _node_b = b.start_node(&[]);
+    let invited: Vec<(String, String)> = (0..8)
+        .map(|number| {
+            let name = format!("space-{number}");
+            a.ok(&["space", "create", &name]);
+            let ticket = a.ok(&["invite", &name]).trim().to_owned();
+            (name, ticket)
+        })
+        .collect();
+    // Every other one was used by somebody else before.
+    for (_, ticket) in invited.iter().step_by(2) {
+        c.ok(&["join", ticket]);
+    }
+    let outcomes: Vec<_> = std::thread::scope(|scope| {
+        let joins: Vec<_> =
+            invited.iter().map(|(_, ticket)| scope.spawn(|| b.run(&["join", ticket.as_str()]))).collect();
+        joins.into_iter().map(|join| join.join().expect("a command ends")).collect()
+    });
+    for (number, outcome) in outcomes.into_iter().enumerate() {
+        if number % 2 == 0 {
+            outcome.expect(FAILED).says("used");
+        } else {
+            let said = outcome.expect(DONE).stdout;
+            assert!(said.contains(&invited[number].0), "{said}");
+        }
+    }
+    let spaces = b.json(&["space", "list"]);
+    let names: Vec<_> = spaces.as_array().expect("a list").iter().map(|space| space["name"].clone()).collect();
+    assert_eq!(names, ["space-1", "space-3", "space-5", "space-7"]);
+}

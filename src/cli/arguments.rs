@@ -31,9 +31,10 @@ folder if there is one, and otherwise opens the store itself.
 
 A setting is taken from the first of these that has it:
   flags
-  THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_JSON, THENCE_LOG,
-  THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG in the environment
-  data, listen, peers, json, log, log_format, cache_mib in the --config file
+  THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_CLUSTER_PEERS, THENCE_JSON,
+  THENCE_LOG, THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG in the environment
+  data, listen, peers, cluster_peers, json, log, log_format, cache_mib in the
+  --config file
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timed out, 4 not found.";
 
@@ -267,6 +268,10 @@ pub struct NodeArguments {
     /// A device to dial; may be repeated, and is remembered [env: THENCE_PEERS]
     #[arg(long = "peer", value_name = "DEVICE_ID@ADDR:PORT")]
     pub peers: Vec<PeerAddress>,
+    /// A node to share every space with, if it is started with this one as its cluster peer too; may be repeated. It is
+    /// remembered as an ordinary peer [env: THENCE_CLUSTER_PEERS]
+    #[arg(long = "cluster-peer", value_name = "DEVICE_ID@ADDR:PORT")]
+    pub cluster_peers: Vec<PeerAddress>,
 }
 
 /// Of `peer`.
@@ -400,11 +405,14 @@ impl Arguments {
     /// The settings among the arguments.
     pub fn flags(&self) -> Flags {
         let Global { data, json, config, log_format } = &self.global;
-        let (listen, peers) = match &self.action {
-            Action::Node(NodeArguments { listen, peers }) => (*listen, peers.clone()),
-            _ => (None, Vec::new()),
+        let (listen, peers, cluster_peers) = match &self.action {
+            Action::Node(NodeArguments { listen, peers, cluster_peers }) => {
+                (*listen, peers.clone(), cluster_peers.clone())
+            }
+            _ => (None, Vec::new(), Vec::new()),
         };
-        Flags { data: data.clone(), config: config.clone(), json: *json, log_format: *log_format, listen, peers }
+        let (data, config, json, log_format) = (data.clone(), config.clone(), *json, *log_format);
+        Flags { data, config, json, log_format, listen, peers, cluster_peers }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
-use crate::node::{PeerStatus, Status};
+use crate::node::{ClusterPeer, PeerStatus, Status};
 use crate::store::{Change, ChangeKind, Found, SpaceSummary};
 use crate::transport::PeerAddress;
 
@@ -73,6 +73,8 @@ pub enum Command {
         /// The ticket.
         #[serde(with = "as_text")]
         ticket: SignedTicket,
+        /// Whether to say meanwhile how far it is: [`Answer::Progress`].
+        progress: bool,
     },
     /// Write a transaction. Answer: [`Answer::Written`].
     Write {
@@ -427,10 +429,23 @@ pub struct StatusReport {
     pub listening: Option<String>,
     /// Why nothing can be written at the moment, if so.
     pub storage_failure: Option<String>,
+    /// Every cluster peer, and every device that would be one if this node agreed.
+    pub cluster: Vec<ClusterReport>,
     /// Every space.
     pub spaces: Vec<SpaceReport>,
     /// What is not as it should be, in whole sentences.
     pub complaints: Vec<String>,
+}
+
+/// A cluster peer, or one that would be if both sides said so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterReport {
+    /// The device.
+    pub device: String,
+    /// Whether both count each other as one.
+    pub state: String,
+    /// Why not, if not.
+    pub reason: Option<String>,
 }
 
 /// How a space stands.
@@ -501,6 +516,11 @@ impl From<&Status> for StatusReport {
             last_synced_ms: peer.last_synced_ms,
             reason: peer.reason.clone(),
         };
+        let cluster = |peer: &ClusterPeer| ClusterReport {
+            device: peer.device.to_string(),
+            state: peer.state.as_str().to_owned(),
+            reason: peer.reason.clone(),
+        };
         let spaces = status.spaces.iter().map(|space| {
             let summary = &space.summary;
             SpaceReport {
@@ -520,13 +540,14 @@ impl From<&Status> for StatusReport {
             replica: status.replica.to_string(),
             listening: status.listening.map(|address| address.to_string()),
             storage_failure: status.storage_failure.clone(),
+            cluster: status.cluster.iter().map(cluster).collect(),
             spaces: spaces.collect(),
             complaints: status.complaints(),
         }
     }
 }
 
-/// How far a sync is.
+/// How far a sync or a join is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Events that others have and that are not here yet.

@@ -18,7 +18,7 @@ use super::command::{
     SpaceRow, StatusReport, SyncRow, TicketRow, Unreached, WrittenRow,
 };
 use super::failure::{Code, Failure};
-use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey};
+use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
 use crate::node::{Invitation, Node, SyncReport};
 use crate::store::View;
 
@@ -81,8 +81,10 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             let ticket = blocking(move || Ok(node.invite(node.find_space(&space)?, &invitation)?)).await?;
             send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
         }
-        Command::Join { ticket } => {
-            let id = node.join(&ticket).await?.to_string();
+        Command::Join { ticket, progress } => {
+            let space = ticket.ticket().genesis.space();
+            let concerns = move |other: SpaceId| other == space;
+            let id = with_progress(node, progress, concerns, answers, node.join(&ticket)).await??.to_string();
             send(answers, Answer::Joined(Created { id, name: ticket.ticket().name.clone() })).await
         }
         Command::Write { space, requests } => {
@@ -263,20 +265,32 @@ async fn watch(
     }
 }
 
-async fn sync(node: &Node, timeout: Duration, progress: bool, answers: &Sender<Answer>) -> Result<(), Failure> {
-    let mut syncing = std::pin::pin!(node.sync(timeout));
-    let report = loop {
+/// Waits for `work`, and says now and then how far the spaces are that it concerns.
+async fn with_progress<T>(
+    node: &Node,
+    progress: bool,
+    concerns: impl Fn(SpaceId) -> bool,
+    answers: &Sender<Answer>,
+    work: impl Future<Output = T>,
+) -> Result<T, Failure> {
+    let mut work = std::pin::pin!(work);
+    loop {
         tokio::select! {
-            report = &mut syncing => break report?,
+            done = &mut work => return Ok(done),
             () = tokio::time::sleep(PROGRESS_EVERY), if progress => {
                 let status = node.status().await?;
-                let peers = || status.spaces.iter().flat_map(|space| &space.peers);
+                let spaces = || status.spaces.iter().filter(|space| concerns(space.summary.id));
+                let peers = || spaces().flat_map(|space| &space.peers);
                 let behind_events = peers().map(|peer| peer.behind_events).sum();
                 let ahead_events = peers().map(|peer| peer.ahead_events).sum();
                 send(answers, Answer::Progress(Progress { behind_events, ahead_events })).await?;
             }
         }
-    };
+    }
+}
+
+async fn sync(node: &Node, timeout: Duration, progress: bool, answers: &Sender<Answer>) -> Result<(), Failure> {
+    let report = with_progress(node, progress, |_| true, answers, node.sync(timeout)).await??;
     let outcome = judge(&report);
     let SyncReport { synced, unfinished, unreached } = report;
     let texts = |devices: Vec<crate::model::DeviceId>| devices.iter().map(ToString::to_string).collect();

@@ -37,7 +37,7 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
             uses: invite.uses,
             expires_s: invite.expires.as_secs(),
         },
-        Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()? },
+        Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()?, progress },
         Action::Put(FieldsArguments { object, fields }) => write(object, Operation::Put(members(fields)?))?,
         Action::Patch(FieldsArguments { object, fields }) => write(object, Operation::Patch(members(fields)?))?,
         Action::Unset { object, fields } => {

@@ -135,11 +135,7 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
             (_, _, Some(import)) => run_import(&reach, &import, settings.json, progress).await,
             (_, Some(command), _) => {
                 let mut show = Show::new(BufWriter::new(io::stdout()), settings.json, &command);
-                let spinner = matches!(action, Action::Join { .. }).then(|| show::spinner("asking to be let in"));
                 let asked = reach.ask(&command, &mut |answer| show.answer(answer)).await;
-                if let Some(spinner) = spinner {
-                    spinner.finish_and_clear();
-                }
                 finish(&mut show, asked)
             }
             (action, None, None) => Err(Failure::bug(format!("{action:?} means nothing"))),

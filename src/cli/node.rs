@@ -25,6 +25,7 @@ pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failu
     config.listen = Some(settings.listen);
     config.cache_bytes = settings.cache_bytes;
     config.peers.clone_from(&settings.peers);
+    config.cluster_peers.clone_from(&settings.cluster_peers);
     let node = Node::open(config).await?;
     let served = serve_until(&folder, &node, interrupt).await;
     tracing::info!("stopping");

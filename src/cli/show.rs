@@ -11,7 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::command::{Answer, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow};
+use super::command::{
+    Answer, ClusterReport, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow,
+};
 use super::duration;
 use super::failure::{Code, Failure};
 
@@ -25,6 +27,8 @@ pub struct Show<W> {
     array: Option<bool>,
     /// What it is called when nothing is listed.
     nothing: &'static str,
+    /// What takes its time.
+    doing: &'static str,
     progress: Option<ProgressBar>,
 }
 
@@ -55,8 +59,9 @@ impl<W: Write> Show<W> {
             Command::Lost { .. } => "no edits were lost",
             _ => "",
         };
+        let doing = if matches!(command, Command::Join { .. }) { "joining" } else { "syncing" };
         let remarks = io::stderr().is_terminal() && !json;
-        Self { to, json, remarks, array, nothing, progress: None }
+        Self { to, json, remarks, array, nothing, doing, progress: None }
     }
 
     /// Prints an answer.
@@ -69,9 +74,7 @@ impl<W: Write> Show<W> {
 
     /// Ends the document. Call it when the command is done, or has failed after it had answered.
     pub fn finish(&mut self) -> Result<(), Failure> {
-        if let Some(progress) = self.progress.take() {
-            progress.finish_and_clear();
-        }
+        self.end_progress();
         let end = match self.array {
             Some(true) => writeln!(self.to, "]"),
             Some(false) => writeln!(self.to, "[]"),
@@ -99,10 +102,11 @@ impl<W: Write> Show<W> {
     fn print(&mut self, answer: Answer) -> io::Result<()> {
         match answer {
             Answer::Progress(progress) => {
-                let bar = self.progress.get_or_insert_with(|| spinner("syncing"));
+                let doing = self.doing;
+                let bar = self.progress.get_or_insert_with(|| spinner(doing));
                 bar.set_message(match (progress.behind_events, progress.ahead_events) {
-                    (0, 0) => "syncing".to_owned(),
-                    (behind, ahead) => format!("syncing; to receive: {behind} events, to send: {ahead}"),
+                    (0, 0) => doing.to_owned(),
+                    (behind, ahead) => format!("{doing}; to receive: {behind} events, to send: {ahead}"),
                 });
                 bar.tick();
                 Ok(())
@@ -154,6 +158,7 @@ impl<W: Write> Show<W> {
             Answer::Created(space) => writeln!(self.to, "{}", space.id),
             Answer::Peer(_) => Ok(()),
             Answer::Joined(space) => {
+                self.end_progress();
                 writeln!(self.to, "joined {} {}", space.name, space.id)?;
                 self.remark("`thence sync` fetches whatever is not here yet; a running node does so by itself");
                 Ok(())
@@ -228,10 +233,14 @@ impl<W: Write> Show<W> {
         Ok(())
     }
 
-    fn synced(&mut self, row: &SyncRow) -> io::Result<()> {
+    fn end_progress(&mut self) {
         if let Some(progress) = self.progress.take() {
             progress.finish_and_clear();
         }
+    }
+
+    fn synced(&mut self, row: &SyncRow) -> io::Result<()> {
+        self.end_progress();
         if row.synced.is_empty() && row.unfinished.is_empty() && row.unreached.is_empty() {
             return writeln!(
                 self.to,
@@ -258,6 +267,13 @@ impl<W: Write> Show<W> {
         match &report.listening {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
+        }
+        if !report.cluster.is_empty() {
+            writeln!(self.to, "\ncluster")?;
+            let cells = |peer: &ClusterReport| {
+                [format!("  {}", peer.device), peer.state.clone(), peer.reason.clone().unwrap_or_default()]
+            };
+            self.table(report.cluster.iter().map(cells))?;
         }
         #[expect(clippy::disallowed_methods, reason = "for people: how long ago something was")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -449,6 +465,7 @@ mod tests {
             replica: "cd".repeat(16),
             listening: None,
             storage_failure: None,
+            cluster: vec![],
             spaces: vec![space],
             complaints: vec!["something".to_owned(); complaints],
         }

@@ -32,6 +32,8 @@ pub(super) enum Waiter {
     Caller(oneshot::Sender<Result<Done, StoreError>>),
     /// A peer that showed a ticket.
     Admission(SessionId),
+    /// A cluster peer that a space is shared with.
+    Sharing(SessionId, SpaceId),
 }
 
 pub(super) enum DiskJob {
@@ -173,7 +175,13 @@ impl Committer {
                         Waiter::Caller(caller) => drop(caller.send(Err(StoreError::Io(message.clone())))),
                         Waiter::Admission(session) => {
                             let admitted = vec![(session, Err(TicketRefusal::Unavailable))];
-                            let _ = self.events.send(Event::Committed { report: Report::default(), admitted });
+                            let (report, shared) = (Report::default(), Vec::new());
+                            let _ = self.events.send(Event::Committed { report, admitted, shared });
+                        }
+                        Waiter::Sharing(session, space) => {
+                            let (report, admitted, shared) =
+                                (Report::default(), Vec::new(), vec![(session, space, None)]);
+                            let _ = self.events.send(Event::Committed { report, admitted, shared });
                         }
                         Waiter::None => {}
                     }
@@ -185,19 +193,20 @@ impl Committer {
 
     fn answer(&self, mut report: Report, waiters: Vec<Waiter>) {
         let done = std::mem::take(&mut report.done);
-        let mut admitted = Vec::new();
+        let (mut admitted, mut shared) = (Vec::new(), Vec::new());
         let mut callers = Vec::new();
         for (done, waiter) in done.into_iter().zip(waiters) {
             match (waiter, done) {
                 (Waiter::Caller(caller), done) => callers.push((caller, done)),
                 (Waiter::Admission(session), Done::Admitted(answer)) => admitted.push((session, answer)),
+                (Waiter::Sharing(session, space), Done::Shared(answer)) => shared.push((session, space, answer)),
                 _ => {}
             }
         }
         let changed = !report.changed.is_empty() || !report.held.is_empty();
         // The driver hears of it before the callers do: whoever saw a write succeed and then asks for the status, or
         // for a sync, is asking about a state that includes it.
-        let _ = self.events.send(Event::Committed { report, admitted });
+        let _ = self.events.send(Event::Committed { report, admitted, shared });
         for (caller, done) in callers {
             let _ = caller.send(Ok(done));
         }

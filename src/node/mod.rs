@@ -1,4 +1,12 @@
 //! A running node: the one place where the pure core meets the store, the network and the clock.
+//!
+//! # A cluster
+//!
+//! Nodes that have each other among their [`NodeConfig::cluster_peers`] replicate every space of theirs to each other,
+//! whoever created it. Each makes the others owners of the spaces that it owns, by a signed grant in the space itself,
+//! and tells them of the space; a node that comes later, or with its key and an empty store, catches up by itself. Where
+//! only one side counts the other as a cluster peer they are ordinary peers, and [`Node::status`] of both says so. A
+//! space in which this device is no owner cannot be shared, which it says too.
 
 mod dialing;
 mod disk;
@@ -20,7 +28,7 @@ use self::driver::{Driver, Question};
 
 pub use self::folder::{Claim, DataFolder, FolderError};
 pub use self::space::{InvalidRequest, Space, Transaction};
-pub use self::status::{PeerState, PeerStatus, SpaceStatus, Status};
+pub use self::status::{ClusterPeer, ClusterState, PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
@@ -38,6 +46,10 @@ pub struct NodeConfig {
     pub cache_bytes: usize,
     /// Peers to dial besides those that are remembered. They are remembered from then on.
     pub peers: Vec<PeerAddress>,
+    /// Nodes that hold every space that this one owns, and the other way round, if they say the same of this one; see
+    /// the [module](self). They are remembered as ordinary peers, and cluster peers for as long as this node runs. This
+    /// device itself may be among them, so that all nodes can have the same list.
+    pub cluster_peers: Vec<PeerAddress>,
     /// Whether to dial the remembered peers at once and whenever a connection is lost; otherwise only
     /// [`Node::sync`] and [`Node::join`] dial.
     pub keep_connected: bool,
@@ -46,7 +58,14 @@ pub struct NodeConfig {
 impl NodeConfig {
     /// The usual settings for a folder: no network, 64 MiB of cache.
     pub fn new(claim: Claim) -> Self {
-        Self { claim, listen: None, cache_bytes: 64 << 20, peers: Vec::new(), keep_connected: true }
+        Self {
+            claim,
+            listen: None,
+            cache_bytes: 64 << 20,
+            peers: Vec::new(),
+            cluster_peers: Vec::new(),
+            keep_connected: true,
+        }
     }
 }
 
@@ -189,7 +208,7 @@ pub struct Node {
 impl Node {
     /// Starts a node. Call it inside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
-        let NodeConfig { claim, listen, cache_bytes, peers, keep_connected } = config;
+        let NodeConfig { claim, listen, cache_bytes, peers, mut cluster_peers, keep_connected } = config;
         let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
             Some(listen) => Some(Endpoint::bind(claim.key(), TransportConfig::new(listen, claim.reset_key()?))?),
@@ -204,12 +223,14 @@ impl Node {
         if let Some(endpoint) = endpoint.clone() {
             tokio::spawn(accept(endpoint, events.clone()));
         }
-        let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected);
+        cluster_peers.retain(|peer| peer.device() != ledger.device());
+        let cluster = cluster_peers.iter().map(PeerAddress::device).collect();
+        let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected, cluster);
         tokio::spawn(driver.run(received, asked));
         let threads = Mutex::new(threads);
         let shared = Shared { disk, ledger, questions, landed, local_address, threads, _claim: claim };
         let node = Self { shared: Arc::new(shared) };
-        for peer in peers {
+        for peer in peers.into_iter().chain(cluster_peers) {
             // Only a store that fails can keep a peer from being remembered; it is dialled all the same.
             if let Err(error) = node.add_peer(peer).await {
                 tracing::warn!(%error, "cannot remember a peer");

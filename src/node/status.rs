@@ -15,8 +15,43 @@ pub struct Status {
     pub listening: Option<std::net::SocketAddr>,
     /// Why nothing can be written or acknowledged at the moment, if so.
     pub storage_failure: Option<String>,
+    /// Every device that this node counts as a cluster peer, or that counts this node as one.
+    pub cluster: Vec<ClusterPeer>,
     /// Every space that is held here.
     pub spaces: Vec<SpaceStatus>,
+}
+
+/// A cluster peer, or one that would be if both sides said so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterPeer {
+    /// The peer.
+    pub device: DeviceId,
+    /// Whether it is one.
+    pub state: ClusterState,
+    /// Why it is none at the moment, if so.
+    pub reason: Option<String>,
+}
+
+/// Whether two nodes are cluster peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterState {
+    /// Both count each other as one.
+    Mutual,
+    /// Only one of them does, which makes them ordinary peers.
+    OneSided,
+    /// It is not connected.
+    Offline,
+}
+
+impl ClusterState {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Mutual => "mutual",
+            Self::OneSided => "one-sided",
+            Self::Offline => "offline",
+        }
+    }
 }
 
 /// A space, and how it stands with every peer that may see it.
@@ -39,6 +74,8 @@ pub enum PeerState {
     Offline,
     /// Connected, and one of the two will not exchange the space.
     Refused,
+    /// A cluster peer that has no part in the space, since this device cannot grant it any.
+    Unshared,
     /// Both claim the same events with different contents.
     Forked,
     /// It did what no honest peer does, and was turned away.
@@ -53,6 +90,7 @@ impl PeerState {
             Self::Syncing => "syncing",
             Self::Offline => "offline",
             Self::Refused => "refused",
+            Self::Unshared => "unshared",
             Self::Forked => "forked",
             Self::Misbehaved => "misbehaved",
         }
@@ -88,6 +126,10 @@ impl Status {
     /// What is not as it should be, in whole sentences; empty when all is well.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints: Vec<String> = self.storage_failure.iter().cloned().collect();
+        for peer in self.cluster.iter().filter(|peer| peer.state != ClusterState::Mutual) {
+            let reason = peer.reason.as_deref().unwrap_or("not connected yet");
+            complaints.push(format!("cluster peer {}: {}: {reason}", peer.device, peer.state.as_str()));
+        }
         for space in &self.spaces {
             for peer in space.peers.iter().filter(|peer| !peer.is_well()) {
                 let reason = peer.reason.as_deref().unwrap_or("not in step yet");

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::driver::Event;
 use crate::model::SpaceId;
@@ -31,6 +31,8 @@ const BURST_MAX: usize = 64;
 pub(super) struct Wire {
     connection: Connection,
     channels: BTreeMap<Channel, mpsc::UnboundedSender<Frame>>,
+    /// Whether the control stream is open. It is the first: what is said on it makes a peer allow more of them.
+    controlled: watch::Sender<bool>,
     queued: Arc<AtomicUsize>,
 }
 
@@ -57,7 +59,7 @@ impl Wire {
             let cause = closing.closed().await;
             let _ = events.send(Event::Closed { session, cause });
         });
-        Self { connection, channels: BTreeMap::new(), queued: Arc::default() }
+        Self { connection, channels: BTreeMap::new(), controlled: watch::Sender::new(false), queued: Arc::default() }
     }
 
     /// The connection.
@@ -76,7 +78,8 @@ impl Wire {
         let (connection, counter) = (&self.connection, &self.queued);
         let stream = self.channels.entry(channel).or_insert_with(|| {
             let (frames, waiting) = mpsc::unbounded_channel();
-            tokio::spawn(write_stream(connection.clone(), channel, waiting, Arc::clone(counter)));
+            let controlled = self.controlled.clone();
+            tokio::spawn(write_stream(connection.clone(), channel, controlled, waiting, Arc::clone(counter)));
             frames
         });
         // A stream that is gone means a connection that is going: its end is told by the reading half.
@@ -92,12 +95,23 @@ impl Wire {
 async fn write_stream(
     connection: Connection,
     channel: Channel,
+    controlled: watch::Sender<bool>,
     mut waiting: mpsc::UnboundedReceiver<Frame>,
     queued: Arc<AtomicUsize>,
 ) {
+    if channel != Channel::Control {
+        let mut controlled = controlled.subscribe();
+        tokio::select! {
+            _ = controlled.wait_for(|opened| *opened) => {}
+            _ = connection.closed() => return,
+        }
+    }
     let Ok(mut stream) = connection.open().await else { return };
     let head = match channel {
-        Channel::Control => Vec::new(),
+        Channel::Control => {
+            controlled.send_replace(true);
+            Vec::new()
+        }
         Channel::Space(space) => space.as_bytes().to_vec(),
     };
     let mut burst = vec![Frame { kind: STREAM_HEAD, critical: true, body: head }];

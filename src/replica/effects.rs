@@ -149,6 +149,8 @@ pub enum Input {
         session: SessionId,
         /// Who it is.
         peer: DeviceId,
+        /// Whether this node counts it as a cluster peer.
+        cluster: bool,
     },
     /// A connection is gone.
     Disconnected {
@@ -208,6 +210,15 @@ pub enum Input {
         /// What to tell it.
         answer: Result<Introduction, TicketRefusal>,
     },
+    /// The answer to [`Output::Share`].
+    Shared {
+        /// With whom.
+        session: SessionId,
+        /// Which space.
+        space: SpaceId,
+        /// What to tell the peer of it; none if this device does not own it, or nothing can be written.
+        introduction: Option<Introduction>,
+    },
     /// Time passed.
     Tick,
 }
@@ -259,6 +270,22 @@ pub enum Output {
         session: SessionId,
         /// What it said.
         answer: Result<Introduction, TicketRefusal>,
+    },
+    /// Make a cluster peer an owner of a space, if this device is one, then report [`Input::Shared`].
+    Share {
+        /// In which session it was agreed.
+        session: SessionId,
+        /// The space.
+        space: SpaceId,
+        /// The cluster peer.
+        device: DeviceId,
+    },
+    /// Hold a space that a cluster peer introduced, then report [`Input::Held`].
+    Join {
+        /// What it said of the space.
+        introduction: Introduction,
+        /// The cluster peer.
+        introducer: DeviceId,
     },
     /// End a session, because of what the peer did.
     Close {

@@ -100,6 +100,17 @@ impl Link {
         *self = Self { refused: Some(refusal), scheduled, ..Self::default() };
     }
 
+    /// The peer's grant is gone: nothing is said to it any more, and what it still says counts for nothing.
+    pub(super) fn close(&mut self) {
+        let scheduled = self.scheduled;
+        *self = Self { scheduled, ..Self::default() };
+    }
+
+    /// Whether this side has stopped serving it, or never began to.
+    pub(super) fn is_closed(&self) -> bool {
+        !self.opened && self.refused.is_none()
+    }
+
     /// Events up to `last` are on their way. That they are here need not be said any more.
     pub(super) fn send(&mut self, last: Dot, bytes: usize) {
         self.announced.advance(last);

@@ -35,6 +35,10 @@ pub enum Message {
     Redeem(ByteBuf),
     /// The answer to [`Message::Redeem`].
     Redeemed(Result<Introduction, TicketRefusal>),
+    /// The sender counts the receiver as a cluster peer. It comes before [`Message::Offered`] or never.
+    Cluster,
+    /// A space that the receiver owns too, and may not hold yet. Only where both sides sent [`Message::Cluster`].
+    Introduce(Introduction),
     /// Begins the exchange of a space, or begins it anew.
     Open(Open),
     /// Knowledge in full, where [`Open`] gave only its digest.
@@ -159,6 +163,8 @@ impl Message {
             Self::Offered(_) => 2,
             Self::Redeem(_) => 3,
             Self::Redeemed(_) => 4,
+            Self::Cluster => 5,
+            Self::Introduce(_) => 6,
             Self::Open(_) => 16,
             Self::Know(_) => 17,
             Self::Segments(_) => 18,
@@ -176,6 +182,8 @@ impl Message {
             Self::Offered(count) => codec::encode(count),
             Self::Redeem(ticket) => codec::encode(ticket),
             Self::Redeemed(answer) => codec::encode(answer),
+            Self::Cluster => Vec::new(),
+            Self::Introduce(introduction) => codec::encode(introduction),
             Self::Open(open) => codec::encode(open),
             Self::Know(knowledge) => codec::encode(knowledge),
             Self::Segments(segments) => codec::encode(segments),
@@ -200,6 +208,8 @@ impl Message {
             2 => of("offered", body, Self::Offered),
             3 => of("redeem", body, Self::Redeem),
             4 => of("redeemed", body, Self::Redeemed),
+            5 => of("cluster", body, |()| Self::Cluster),
+            6 => of("introduce", body, Self::Introduce),
             16 => of("open", body, Self::Open),
             17 => of("know", body, Self::Know),
             18 => of("segments", body, Self::Segments),

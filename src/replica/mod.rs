@@ -19,6 +19,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod cluster;
 mod effects;
 mod link;
 mod message;
@@ -27,6 +28,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde_bytes::ByteBuf;
 
+use self::cluster::Cluster;
+pub use self::cluster::Relation;
 pub use self::effects::{Committed, Input, Limits, Millis, Output, PeerMisbehaved, Rejection, SessionId, Stretch};
 use self::link::Link;
 pub use self::link::LinkState;
@@ -80,6 +83,7 @@ struct Session {
     /// Whether a ticket that the peer showed is being looked at.
     redeeming: bool,
     links: BTreeMap<SpaceId, Link>,
+    cluster: Cluster,
 }
 
 /// How a space stands with one peer, for people.
@@ -129,7 +133,7 @@ impl Replica {
         self.now = now.max(self.now);
         match input {
             Input::Held { space, revision, known, access } => self.hold(space, revision, known, access),
-            Input::Connected { session, peer } => self.connect(session, peer),
+            Input::Connected { session, peer, cluster } => self.connect(session, peer, cluster),
             Input::Disconnected { session } => self.forget(session),
             Input::Received { session, channel, kind, critical, body } => {
                 if self.sessions.contains_key(&session)
@@ -145,6 +149,7 @@ impl Replica {
                 self.send(session, Channel::Control, Message::Redeem(ByteBuf::from(ticket)));
             }
             Input::Probe { session } => self.probe(session),
+            Input::Shared { session, space, introduction } => self.shared(session, space, introduction),
             Input::Admitted { session, answer } => {
                 if let Some(state) = self.sessions.get_mut(&session) {
                     state.redeeming = false;
@@ -178,7 +183,7 @@ impl Replica {
     pub fn links(&self, space: SpaceId) -> Vec<LinkStatus> {
         let Some(ours) = self.spaces.get(&space).map(|space| &space.vector) else { return Vec::new() };
         let status = |(&session, state): (&SessionId, &Session)| {
-            let link = state.links.get(&space)?;
+            let link = state.links.get(&space).filter(|link| !link.is_closed())?;
             let theirs = link.theirs.clone().unwrap_or_default();
             Some(LinkStatus {
                 session,
@@ -217,12 +222,15 @@ impl Replica {
         session.hello.is_some()
             && all_opened
             && !session.awaiting
-            && session.links.iter().all(|(space, link)| match self.spaces.get(space) {
-                Some(space) => {
-                    let state = link.state(&space.vector);
-                    link.awaiting.is_none() && matches!(state, LinkState::Synced | LinkState::Refused(_))
+            && session.has_gathered()
+            && session.links.iter().filter(|(_, link)| !link.is_closed()).all(|(space, link)| {
+                match self.spaces.get(space) {
+                    Some(space) => {
+                        let state = link.state(&space.vector);
+                        link.awaiting.is_none() && matches!(state, LinkState::Synced | LinkState::Refused(_))
+                    }
+                    None => true,
                 }
-                None => true,
             })
     }
 
@@ -245,16 +253,27 @@ impl Replica {
         let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
         self.spaces.insert(space, held);
         self.open_where_granted(space);
+        self.gathered(space);
     }
 
-    fn connect(&mut self, session: SessionId, peer: DeviceId) {
-        let links = BTreeMap::new();
-        let opened = BTreeSet::new();
-        let fresh =
-            Session { peer, hello: None, offered: None, opened, probe: 0, awaiting: false, redeeming: false, links };
+    fn connect(&mut self, session: SessionId, peer: DeviceId, cluster: bool) {
+        let fresh = Session {
+            peer,
+            hello: None,
+            offered: None,
+            opened: BTreeSet::new(),
+            probe: 0,
+            awaiting: false,
+            redeeming: false,
+            links: BTreeMap::new(),
+            cluster: Cluster::new(cluster),
+        };
         self.sessions.insert(session, fresh);
         let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
         self.send(session, Channel::Control, Message::Hello(hello));
+        if cluster {
+            self.send(session, Channel::Control, Message::Cluster);
+        }
         let granted: Vec<SpaceId> =
             self.spaces.iter().filter(|(_, space)| space.access.role(peer).is_some()).map(|(id, _)| *id).collect();
         self.send(session, Channel::Control, Message::Offered(granted.len() as u64));
@@ -291,11 +310,17 @@ impl Replica {
         match (channel, message) {
             (Channel::Control, Message::Hello(hello)) => self.on_hello(session, hello),
             (Channel::Control, Message::Offered(count)) => {
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    session.offered = Some(count);
+                if let Some(state) = self.sessions.get_mut(&session) {
+                    state.offered = Some(count);
+                    self.probe_if_gathered(session);
                 }
                 Ok(())
             }
+            (Channel::Control, Message::Cluster) => {
+                self.on_cluster(session);
+                Ok(())
+            }
+            (Channel::Control, Message::Introduce(introduction)) => self.on_introduce(session, introduction),
             (Channel::Control, Message::Redeem(ticket)) => {
                 let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
                 // One at a time: whoever does not wait for the answer must not fill the queue to the disk.
@@ -352,7 +377,10 @@ impl Replica {
 
     /// Says what is known here, and so asks for everything else.
     fn open(&mut self, session: SessionId, space: SpaceId, answer: bool) {
-        let Some(held) = self.spaces.get_mut(&space) else { return };
+        let peer = self.sessions.get(&session).map(|state| state.peer);
+        // Whatever asks for it, and however long ago: nobody hears of a space without a grant.
+        let granted = |held: &&mut Space| peer.is_some_and(|peer| held.access.role(peer).is_some());
+        let Some(held) = self.spaces.get_mut(&space).filter(granted) else { return };
         let digest = held.digest();
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
         let knowledge = eager.then(|| Knowledge::full(held.vector.clone()));
@@ -379,13 +407,30 @@ impl Replica {
     fn open_where_granted(&mut self, space: SpaceId) {
         let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
         // Where the peer refused, it is for the peer to open once it knows of the grant.
-        let closed = |session: &Session| !session.links.contains_key(&space);
+        let closed = |session: &Session| session.links.get(&space).is_none_or(Link::is_closed);
         let wanting: Vec<SessionId> = (self.sessions.iter())
             .filter(|(_, session)| access.role(session.peer).is_some() && closed(session))
             .map(|(id, _)| *id)
             .collect();
         for session in wanting {
             self.open(session, space, false);
+        }
+    }
+
+    /// Stops serving `space` to every peer whose grant is gone.
+    fn close_where_not_granted(&mut self, space: SpaceId) {
+        let Some(access) = self.spaces.get(&space).map(|space| &space.access) else { return };
+        let served = |session: &Session| {
+            access.role(session.peer).is_none() && session.links.get(&space).is_some_and(|link| !link.is_closed())
+        };
+        let unwelcome: Vec<SessionId> =
+            (self.sessions.iter()).filter(|(_, session)| served(session)).map(|(id, _)| *id).collect();
+        for session in unwelcome {
+            if let Some(link) = self.link(session, space) {
+                link.close();
+            }
+            self.reschedule(session, space);
+            self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
         }
     }
 
@@ -469,7 +514,7 @@ impl Replica {
         let forked = |held: &mut Space| held.vector == theirs && held.digest() != know.digest;
         let forked = self.spaces.get_mut(&space).is_some_and(forked);
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        if let Some(link) = state.links.get_mut(&space) {
+        if let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
@@ -532,8 +577,12 @@ impl Replica {
 
     fn probe(&mut self, session: SessionId) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
-        state.probe += 1;
         state.awaiting = true;
+        if self.defers_probe(session) {
+            return;
+        }
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        state.probe += 1;
         let nonce = state.probe;
         let open = |(_, link): &(&SpaceId, &mut Link)| link.opened && link.refused.is_none();
         let spaces = state.links.iter_mut().filter(open).map(|(space, link)| {
@@ -555,6 +604,8 @@ impl Replica {
             }
             self.acknowledge(session, space);
             self.pump(session, space);
+        } else if self.defers_answer(session, nonce) {
+            return;
         }
         let spaces = self.sessions.get(&session).map_or(0, |state| state.links.len() as u64);
         self.send(session, channel, Message::Probed(Probed { nonce, spaces }));
@@ -609,6 +660,7 @@ impl Replica {
             held.vector.advance(dot);
             held.incoming.advance(dot);
         }
+        let access_changed = access.is_some();
         if let Some(access) = access {
             held.access = access;
         }
@@ -631,12 +683,16 @@ impl Replica {
                 }
             }
         }
-        self.open_where_granted(space);
+        if access_changed {
+            self.close_where_not_granted(space);
+            self.open_where_granted(space);
+            self.share_with_cluster(space);
+        }
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for session in sessions {
             let (now, limits) = (self.now, self.limits);
             let Some(link) = self.link(session, space) else { continue };
-            if link.theirs.is_none() {
+            if link.theirs.is_none() || !link.opened {
                 continue;
             }
             let ack_at = if from.contains(&session) { now } else { now + limits.ack_ms };
@@ -700,7 +756,7 @@ impl Replica {
     /// Sends stretches of the log that the peer lacks, in frames.
     fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
         let limits = self.limits;
-        let Some(link) = self.link(session, space) else { return };
+        let Some(link) = self.link(session, space).filter(|link| link.opened) else { return };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {

@@ -313,6 +313,14 @@ impl Connection {
         }
     }
 
+    /// Lets the peer have this many streams open at a time, where that is more than the configuration gives to all. For
+    /// peers that are trusted: each stream may hold some memory.
+    pub fn allow_streams(&self, streams: u32) {
+        if streams > self.config.streams_max {
+            self.inner.set_max_concurrent_uni_streams(streams.into());
+        }
+    }
+
     /// Opens a stream to the peer, which learns of it with the first frame on it, or on one that was opened later.
     /// Waits while as many are open as the peer allows.
     ///

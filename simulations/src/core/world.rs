@@ -502,7 +502,7 @@ impl World<'_> {
         }
         let peer = self.nodes[peer].device();
         self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
-        self.handle(node, Input::Connected { session, peer })
+        self.handle(node, Input::Connected { session, peer, cluster: false })
     }
 
     /// One node is done with a session; the other will find out.
@@ -623,6 +623,8 @@ impl World<'_> {
                 self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });
                 Ok(())
             }
+            // No scenario has cluster peers yet.
+            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
                 let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };

@@ -91,6 +91,13 @@ pub enum Work {
         /// The ticket's bytes.
         ticket: Vec<u8>,
     },
+    /// Make a cluster peer an owner of a space. Nothing is written if it is one already, or if this device is none.
+    Share {
+        /// The space.
+        space: SpaceId,
+        /// The cluster peer.
+        device: DeviceId,
+    },
     /// Apply what a peer sent.
     Receive {
         /// Who sent it.
@@ -145,6 +152,8 @@ pub enum Done {
     Written(Result<Written, WriteError>),
     /// Of [`Work::Admit`].
     Admitted(Result<Introduction, TicketRefusal>),
+    /// Of [`Work::Share`]: what to tell the peer of the space; none if this device does not own it.
+    Shared(Option<Introduction>),
     /// Of everything else: done.
     Done,
 }

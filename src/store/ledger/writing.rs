@@ -121,6 +121,7 @@ impl<'a> Writing<'a> {
             }
             Work::Write { space, requests } => Ok(Done::Written(self.write_as_user(*space, requests)?)),
             Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
+            Work::Share { space, device } => Ok(Done::Shared(self.share(*space, *device)?)),
             Work::Receive { session, space, segments } => {
                 self.receive(*session, *space, segments)?;
                 Ok(Done::Done)
@@ -250,8 +251,7 @@ impl<'a> Writing<'a> {
             // The same answer as for a space that is not here: who shows a ticket of their own making learns nothing.
             return Ok(Err(TicketRefusal::Unknown));
         }
-        let introduction =
-            Introduction { genesis: ticket.genesis, revision: shelf.row.revision, name: shelf.row.name.clone() };
+        let introduction = introduce(shelf);
         // Who has redeemed it may ask again: the answer may have been lost.
         let redeemed = shelf.access.redeemers(ticket.id).any(|redeemer| redeemer == device);
         if redeemed || shelf.access.role(device) >= Some(ticket.role) {
@@ -266,6 +266,18 @@ impl<'a> Writing<'a> {
         let grant = Grant { device, role: ticket.role, ticket: Some(ticket.id) };
         let written = self.write(space, &[grant_request(&grant)])?;
         Ok(written.map(|_| introduction).map_err(|_| TicketRefusal::Unavailable))
+    }
+
+    fn share(&mut self, space: SpaceId, device: DeviceId) -> Result<Option<Introduction>, StoreError> {
+        let owns = |shelf: &&Shelf| shelf.access.role(self.me.device) == Some(Role::Owner);
+        let Some(shelf) = self.shelves.get(&space).filter(owns) else { return Ok(None) };
+        let introduction = introduce(shelf);
+        if shelf.access.role(device) == Some(Role::Owner) {
+            return Ok(Some(introduction));
+        }
+        let grant = Grant { device, role: Role::Owner, ticket: None };
+        let written = self.write(space, &[grant_request(&grant)])?;
+        Ok(written.is_ok().then_some(introduction))
     }
 
     // Events of others.
@@ -509,6 +521,12 @@ impl<'a> Writing<'a> {
         }
         Ok(())
     }
+}
+
+/// What a newcomer must know of a space.
+fn introduce(shelf: &Shelf) -> Introduction {
+    let SpaceRow { genesis, revision, name, .. } = &shelf.row;
+    Introduction { genesis: *genesis, revision: *revision, name: name.clone() }
 }
 
 fn grant_request(grant: &Grant) -> Request {
