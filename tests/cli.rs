@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const SPACE: &str = "atlas";
 
 /// The commands of the contract.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "init",
     "id",
     "node",

@@ -258,18 +258,15 @@ fn fill(
 }
 
 fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<(), EngineError> {
-    let mut open: Option<(u8, Table<'_, &'static [u8], &'static [u8]>)> = None;
-    for (key, value) in batch {
-        let first = first_of(key);
-        let table = match open.take() {
-            Some((of, table)) if of == first => table,
-            _ => transaction.open_table(TableDefinition::new(&name_of(first)))?,
-        };
-        let (_, table) = open.insert((first, table));
-        match value {
-            Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-            None => table.remove(key.as_slice())?,
-        };
+    let mut changes = batch.iter().peekable();
+    while let Some(first) = changes.peek().map(|(key, _)| first_of(key)) {
+        let mut table = transaction.open_table(Definition::new(&name_of(first)))?;
+        while let Some((key, value)) = changes.next_if(|(key, _)| first_of(key) == first) {
+            match value {
+                Some(value) => table.insert(key.as_slice(), value.as_slice()).map(drop)?,
+                None => table.remove(key.as_slice()).map(drop)?,
+            }
+        }
     }
     Ok(())
 }
@@ -303,7 +300,7 @@ impl Tables for &ReadTransaction {
     type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
     fn table(self, first: u8) -> Result<Option<Self::Table>, EngineError> {
-        match self.open_table(TableDefinition::new(&name_of(first))) {
+        match self.open_table(Definition::new(&name_of(first))) {
             Ok(table) => Ok(Some(table)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -319,7 +316,7 @@ impl<'a> Tables for &'a WriteTransaction {
     type Table = Table<'a, &'static [u8], &'static [u8]>;
 
     fn table(self, first: u8) -> Result<Option<Self::Table>, EngineError> {
-        Ok(Some(self.open_table(TableDefinition::new(&name_of(first)))?))
+        Ok(Some(self.open_table(Definition::new(&name_of(first)))?))
     }
 
     fn firsts(self) -> Result<Vec<u8>, EngineError> {
