@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 const SPACE: &str = "atlas";
 
 /// The commands of the contract.
-const COMMANDS: [&str; 26] = [
+const COMMANDS: [&str; 27] = [
     "init",
     "id",
     "node",
@@ -44,6 +44,7 @@ const COMMANDS: [&str; 26] = [
     "status",
     "sync",
     "completions",
+    "manual",
     "help",
 ];
 
@@ -172,6 +173,31 @@ fn completions_are_printed_for_each_shell() {
     let mut command = thence();
     command.args(["completions", "tea-shell"]);
     finish(command, COMMAND_TIME_MAX).expect(USAGE);
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let mut command = thence();
+    command.arg("manual");
+    let page = finish(command, COMMAND_TIME_MAX).expect(DONE).stdout;
+    assert!(page.contains(".TH thence 1") && page.contains("THENCE_DATA"), "{page}");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let pages = folder.path().join("man1");
+    let mut command = thence();
+    command.arg("manual").arg(&pages);
+    assert_eq!(finish(command, COMMAND_TIME_MAX).expect(DONE).stdout, "");
+    for name in COMMANDS.iter().filter(|name| **name != "help") {
+        let page = std::fs::read_to_string(pages.join(format!("thence-{name}.1"))).expect("a page");
+        assert!(page.contains(".SH SYNOPSIS") && page.contains(name), "{name}:\n{page}");
+    }
+    let page = std::fs::read_to_string(pages.join("thence-space-create.1")).expect("a page");
+    assert!(page.contains(".SH SYNOPSIS"), "{page}");
+
+    let mut command = thence();
+    command.arg("manual").arg(pages.join("thence.1"));
+    let refused = finish(command, COMMAND_TIME_MAX).expect(FAILED);
+    assert!(refused.stderr.contains("help: "), "{}", refused.stderr);
 }
 
 // ------------------------------------------------------------------------------------------------ codes and errors

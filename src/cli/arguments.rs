@@ -250,6 +250,13 @@ pub enum Action {
         /// The shell
         shell: Shell,
     },
+    /// Print the manual page, or write a page for every command into a folder
+    #[command(after_help = "Examples:\n  thence manual | man -l -\n  thence manual ~/.local/share/man/man1")]
+    Manual {
+        /// The folder, made if need be; without it the page of the program itself is printed
+        #[arg(value_name = "DIR")]
+        folder: Option<PathBuf>,
+    },
 }
 
 /// Of `node`.

@@ -9,6 +9,7 @@
 //! | `show` | answers → text or JSON |
 //! | `serve`, `socket`, `wire` | how a running node is asked |
 //! | `import`, `watch`, `node` | what is more than one question |
+//! | `manual` | the words as manual pages |
 //! | `failure` | exit codes, and errors that say what to do |
 //!
 //! **Invariant**: stdout holds only what was asked for; errors, remarks, progress and logs go to stderr.
@@ -23,6 +24,7 @@ mod failure;
 mod import;
 mod interrupt;
 mod logs;
+mod manual;
 mod meaning;
 mod node;
 mod reach;
@@ -34,6 +36,7 @@ mod wire;
 
 use std::ffi::OsString;
 use std::io::{self, BufWriter, IsTerminal, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -108,6 +111,7 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
             clap_complete::generate(*shell, &mut Arguments::command(), "thence", &mut script);
             return print(&script);
         }
+        Action::Manual { folder } => return manual(folder.as_deref()),
         _ => {}
     }
     // Before any thread is started: what makes no sense costs nothing.
@@ -172,6 +176,20 @@ async fn run_import(reach: &Reach, import: &Import, json: bool, progress: bool) 
 fn print_device(device: &str, json: bool) -> Result<(), Failure> {
     let text = if json { serde_json::json!({"device": device}).to_string() } else { device.to_owned() };
     print((text + "\n").as_bytes())
+}
+
+fn manual(folder: Option<&Path>) -> Result<(), Failure> {
+    match folder {
+        Some(folder) => manual::pages(Arguments::command(), folder).map_err(|error| {
+            let help = "name a folder that you may write to, or none to print the page";
+            Failure::new(Code::File, format!("{}: {error}", folder.display()), help)
+        }),
+        None => {
+            let mut page = Vec::new();
+            manual::page(Arguments::command(), &mut page).map_err(Failure::bug)?;
+            print(&page)
+        }
+    }
 }
 
 fn print(bytes: &[u8]) -> Result<(), Failure> {

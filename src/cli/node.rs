@@ -44,7 +44,6 @@ async fn serve_until(folder: &DataFolder, node: &Node, interrupt: &Interrupt) ->
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "ready {} {address}", node.device()).and_then(|()| stdout.flush());
     drop(stdout);
-    tracing::info!(device = %node.device(), %address, "ready");
     serve(node, listener, interrupt.wanted()).await;
     Ok(())
 }

@@ -6,6 +6,7 @@
 
 mod cluster;
 mod joins;
+mod meetings;
 mod peers;
 mod report;
 mod sessions;
@@ -272,14 +273,23 @@ impl Driver {
                 }
                 for (space, revision, known, access) in report.held {
                     self.introduced.remove(&space);
+                    let own = self.ledger.genesis(space).is_some_and(|begun| begun.creator == self.ledger.device());
+                    tracing::info!(%space, "{}", if own { "space created" } else { "space joined" });
                     self.handle(Input::Held { space, revision, known, access });
                 }
                 for (space, committed) in report.changed {
                     self.handle(Input::Committed { space, committed });
+                    let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+                    sessions.into_iter().for_each(|session| self.follow(session, space));
                 }
                 for (session, answer) in admitted {
-                    if let (Some(session), Err(refusal)) = (self.sessions.get(&session), &answer) {
-                        tracing::info!(peer = %session.device, %refusal, "refused a ticket");
+                    if let Some(peer) = self.sessions.get(&session).map(|session| session.device) {
+                        match &answer {
+                            Ok(joined) => {
+                                tracing::info!(%peer, space = %joined.genesis.space(), "ticket redeemed");
+                            }
+                            Err(refusal) => tracing::info!(%peer, %refusal, "ticket refused"),
+                        }
                     }
                     self.handle(Input::Admitted { session, answer });
                 }
@@ -289,14 +299,14 @@ impl Driver {
                 self.welcome();
             }
             Event::StorageFailed { message, stopped } => {
-                tracing::error!(error = %message, "storage failed");
+                tracing::error!(error = %message, writing = !stopped, "storage failed");
                 if stopped {
                     self.storage_failure = Some(message);
                 }
                 self.handle(Input::CommitFailed);
             }
             Event::StorageRecovered { held } => {
-                tracing::info!("storage works again");
+                tracing::info!("storage recovered");
                 self.storage_failure = None;
                 self.handle(Input::Writes { replica: self.ledger.replica() });
                 for (space, revision, known, access) in held {
@@ -319,8 +329,11 @@ impl Driver {
                 drop(taken);
                 self.greet(session);
                 self.relate(session);
+                if let Channel::Space(space) = channel {
+                    self.follow(session, space);
+                }
             }
-            Event::Closed { session, cause } => self.closed(session, &cause.to_string()),
+            Event::Closed { session, cause } => self.end(session, &cause.to_string()),
             Event::Misbehaved { session, reason } => self.turn_away(session, &reason),
             Event::Accepted(connection, first) => self.connected(connection, Some(first)),
             Event::Dialed { device, result } => match result {
@@ -402,6 +415,7 @@ impl Driver {
     /// Says goodbye, and lets the disk finish.
     async fn stop(mut self) {
         self.remember(None);
+        self.sessions.values().for_each(|session| session.tell_end("this node stops"));
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.drain(GOODBYE_WITHIN).await;
         }

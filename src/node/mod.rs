@@ -234,6 +234,9 @@ impl Node {
         let threads = Mutex::new(threads);
         let shared = Shared { disk, ledger, questions, landed, local_address, threads, _claim: claim };
         let node = Self { shared: Arc::new(shared) };
+        if let Some(address) = local_address {
+            tracing::info!(device = %node.device(), replica = ?node.replica(), %address, "listening");
+        }
         for peer in peers.into_iter().chain(cluster_peers) {
             // Only a store that fails can keep a peer from being remembered; it is dialled all the same.
             if let Err(error) = node.add_peer(peer).await {

@@ -4,6 +4,9 @@
 //! two-phase and synced. One kind of commit per file, no quick-repair and no savepoints: mixing them is what lets a
 //! flipped bit after a crash roll an acknowledged commit back in silence.
 //!
+//! - Keys with the same first byte have a table of their own. The engine packs a table whose new keys all come at its
+//!   end, as those of a log do, and leaves its pages half empty when they come in the middle; in one table for
+//!   everything, every log but one would grow in the middle.
 //! - An open runs over [`Held`] changes, which reach the file only when the engine has accepted it and our table is
 //!   in it: the engine repairs as it goes, and would have rewritten the header of a damaged file before it gave up.
 //! - A file is made beside its place and renamed when its first batch is durable: a crash while the engine makes a
@@ -17,6 +20,8 @@
 //! It does not notice a flipped bit in a record (a record carries its own check), and does not keep a process from
 //! calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
 
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::{Bound, ControlFlow};
@@ -27,8 +32,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
-    BackendError, Builder, ConcurrencyMode, Database, Durability, Error as EngineError, ReadOnlyTable,
-    ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
+    BackendError, Builder, ConcurrencyMode, Database, Durability, Error as EngineError, ReadOnlyTable, ReadTransaction,
+    ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, TableHandle, UntypedTableHandle,
+    WriteTransaction,
 };
 
 use self::held::{Change, Held};
@@ -39,8 +45,11 @@ mod held;
 #[doc(hidden)]
 pub use ::redb::StorageBackend;
 
-/// The only table.
-const TABLE: TableDefinition<'static, &'static [u8], &'static [u8]> = TableDefinition::new("thence");
+/// What every store of ours has, with nothing in it: the other tables come as they are needed.
+const MARK: Definition<'static> = TableDefinition::new("thence");
+
+/// Every table is an ordered map of bytes.
+type Definition<'a> = TableDefinition<'a, &'static [u8], &'static [u8]>;
 
 /// The byte whose lock tells the engine's readers that whoever writes left the file consistent
 /// (`CONSISTENT_BYTE` of its lock protocol; see [`RedbStore::peek`]).
@@ -135,7 +144,9 @@ impl RedbStore {
                     .set_cache_size(PEEK_CACHE_BYTES)
                     .set_concurrency_mode(ConcurrencyMode::SingleWriter)
                     .open_read_only(&path)?;
-                let table = reader.begin_read()?.open_table(TABLE)?;
+                let transaction = reader.begin_read()?;
+                transaction.open_table(MARK)?;
+                let Some(table) = (&transaction).table(first_of(key))? else { return Ok(None) };
                 let value = table.get(key)?.map(|value| value.value().to_vec());
                 Ok(value)
             })
@@ -187,10 +198,10 @@ impl RedbStore {
 impl Store for RedbStore {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         self.with_open(|open| {
-            let table =
-                sheltered(|| -> Result<_, EngineError> { Ok(open.database().begin_read()?.open_table(TABLE)?) })
-                    .map_err(|trouble| open.health.note(trouble))?;
-            Ok(Box::new(RedbSnapshot { table, health: open.health.clone() }) as Box<dyn Snapshot>)
+            let transaction =
+                sheltered(|| open.database().begin_read()).map_err(|trouble| open.health.note(trouble))?;
+            let (tables, health) = (RefCell::default(), open.health.clone());
+            Ok(Box::new(RedbSnapshot { transaction, tables, health }) as Box<dyn Snapshot>)
         })
     }
 
@@ -238,32 +249,108 @@ fn fill(
     compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>,
     health: &Arc<Health>,
 ) -> Result<bool, StoreError> {
-    let mut table = sheltered(|| transaction.open_table(TABLE)).map_err(|trouble| health.note(trouble))?;
-    let batch = compute(&Reading { table: &table, health })?;
-    sheltered(|| apply(&mut table, &batch)).map_err(|trouble| health.note(trouble))?;
+    let tables = RefCell::default();
+    let batch = compute(&Reading { transaction, tables: &tables, health })?;
+    // The engine opens a table once at a time.
+    drop(tables);
+    sheltered(|| apply(transaction, &batch)).map_err(|trouble| health.note(trouble))?;
     Ok(!batch.is_empty())
 }
 
-fn apply(table: &mut Table<&'static [u8], &'static [u8]>, batch: &Batch) -> Result<(), EngineError> {
-    for (key, value) in batch {
-        match value {
-            Some(value) => table.insert(key.as_slice(), value.as_slice())?,
-            None => table.remove(key.as_slice())?,
-        };
+fn apply(transaction: &WriteTransaction, batch: &Batch) -> Result<(), EngineError> {
+    let mut changes = batch.iter().peekable();
+    while let Some(first) = changes.peek().map(|(key, _)| first_of(key)) {
+        let mut table = transaction.open_table(Definition::new(&name_of(first)))?;
+        while let Some((key, value)) = changes.next_if(|(key, _)| first_of(key) == first) {
+            match value {
+                Some(value) => table.insert(key.as_slice(), value.as_slice()).map(drop)?,
+                None => table.remove(key.as_slice()).map(drop)?,
+            }
+        }
     }
     Ok(())
 }
 
-/// Reads of the table, at one instant or inside of a transaction.
-struct Reading<'a, T> {
-    table: &'a T,
+/// What says in which table a key is.
+fn first_of(key: &[u8]) -> u8 {
+    key.first().copied().unwrap_or_default()
+}
+
+fn name_of(first: u8) -> String {
+    format!("thence {first:02x}")
+}
+
+/// A transaction whose tables can be read.
+trait Tables: Copy {
+    type Table: ReadableTable<&'static [u8], &'static [u8]>;
+
+    /// The table of all keys with this first byte, if there is one.
+    fn table(self, first: u8) -> Result<Option<Self::Table>, EngineError>;
+
+    /// The first bytes that there are tables for, in order.
+    fn firsts(self) -> Result<Vec<u8>, EngineError>;
+}
+
+fn firsts_in(handles: impl Iterator<Item = UntypedTableHandle>) -> Vec<u8> {
+    let first = |handle: UntypedTableHandle| u8::from_str_radix(handle.name().strip_prefix("thence ")?, 16).ok();
+    handles.filter_map(first).collect::<BTreeSet<u8>>().into_iter().collect()
+}
+
+impl Tables for &ReadTransaction {
+    type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
+
+    fn table(self, first: u8) -> Result<Option<Self::Table>, EngineError> {
+        match self.open_table(Definition::new(&name_of(first))) {
+            Ok(table) => Ok(Some(table)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn firsts(self) -> Result<Vec<u8>, EngineError> {
+        Ok(firsts_in(self.list_tables()?))
+    }
+}
+
+impl<'a> Tables for &'a WriteTransaction {
+    type Table = Table<'a, &'static [u8], &'static [u8]>;
+
+    fn table(self, first: u8) -> Result<Option<Self::Table>, EngineError> {
+        Ok(Some(self.open_table(Definition::new(&name_of(first)))?))
+    }
+
+    fn firsts(self) -> Result<Vec<u8>, EngineError> {
+        Ok(firsts_in(self.list_tables()?))
+    }
+}
+
+/// The tables that were opened so far, and those that were found not to be there.
+type Opened<T> = RefCell<BTreeMap<u8, Option<Arc<T>>>>;
+
+/// Reads of the tables, at one instant or inside of a transaction.
+struct Reading<'a, T: Tables> {
+    transaction: T,
+    tables: &'a Opened<T::Table>,
     health: &'a Health,
 }
 
-impl<T: ReadableTable<&'static [u8], &'static [u8]>> Read for Reading<'_, T> {
+impl<T: Tables> Reading<'_, T> {
+    fn table(&self, first: u8) -> Result<Option<Arc<T::Table>>, StoreError> {
+        if let Some(table) = self.tables.borrow().get(&first) {
+            return Ok(table.clone());
+        }
+        let table = sheltered(|| self.transaction.table(first)).map_err(|trouble| self.health.note(trouble))?;
+        let table = table.map(Arc::new);
+        self.tables.borrow_mut().insert(first, table.clone());
+        Ok(table)
+    }
+}
+
+impl<T: Tables> Read for Reading<'_, T> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.health.check()?;
-        sheltered(|| Ok::<_, EngineError>(self.table.get(key)?.map(|value| value.value().to_vec())))
+        let Some(table) = self.table(first_of(key))? else { return Ok(None) };
+        sheltered(|| Ok::<_, EngineError>(table.get(key)?.map(|value| value.value().to_vec())))
             .map_err(|trouble| self.health.note(trouble))
     }
 
@@ -277,33 +364,50 @@ impl<T: ReadableTable<&'static [u8], &'static [u8]>> Read for Reading<'_, T> {
         if from >= to {
             return Ok(());
         }
-        let mut entries =
-            sheltered(|| self.table.range::<&[u8]>(from..to)).map_err(|trouble| self.health.note(trouble))?;
-        // The engine is sheltered step by step, so that a panic of `visit` passes through.
-        loop {
-            let next = sheltered(|| entries.next().transpose()).map_err(|trouble| self.health.note(trouble))?;
-            let Some((key, value)) = next else {
-                return Ok(());
-            };
-            // In a damaged page an entry can lie beyond the end, which shows only here.
-            let (key, value) = sheltered(|| Ok::<_, EngineError>((key.value(), value.value())))
-                .map_err(|trouble| self.health.note(trouble))?;
-            if visit(key, value).is_break() {
-                return Ok(());
+        let (first, last) = (first_of(from), first_of(to));
+        let firsts = if first == last || first.checked_add(1).is_some_and(|next| to == [next]) {
+            // The usual case: everything lies in one table.
+            vec![first]
+        } else {
+            let firsts = sheltered(|| self.transaction.firsts()).map_err(|trouble| self.health.note(trouble))?;
+            firsts.into_iter().filter(|at| (first..=last).contains(at)).collect()
+        };
+        for first in firsts {
+            let Some(table) = self.table(first)? else { continue };
+            let mut entries =
+                sheltered(|| table.range::<&[u8]>(from..to)).map_err(|trouble| self.health.note(trouble))?;
+            // The engine is sheltered step by step, so that a panic of `visit` passes through.
+            loop {
+                let next = sheltered(|| entries.next().transpose()).map_err(|trouble| self.health.note(trouble))?;
+                let Some((key, value)) = next else { break };
+                // In a damaged page an entry can lie beyond the end, which shows only here.
+                let (key, value) = sheltered(|| Ok::<_, EngineError>((key.value(), value.value())))
+                    .map_err(|trouble| self.health.note(trouble))?;
+                if visit(key, value).is_break() {
+                    return Ok(());
+                }
             }
         }
+        Ok(())
     }
 }
 
-/// The table at one instant. It answers only while the engine that it was taken from works.
+/// The tables at one instant. They answer only while the engine that they were taken from works.
 struct RedbSnapshot {
-    table: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    transaction: ReadTransaction,
+    tables: Opened<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     health: Arc<Health>,
+}
+
+impl RedbSnapshot {
+    fn reading(&self) -> Reading<'_, &ReadTransaction> {
+        Reading { transaction: &self.transaction, tables: &self.tables, health: &self.health }
+    }
 }
 
 impl Read for RedbSnapshot {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Reading { table: &self.table, health: &self.health }.get(key)
+        self.reading().get(key)
     }
 
     fn scan(
@@ -312,7 +416,7 @@ impl Read for RedbSnapshot {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        Reading { table: &self.table, health: &self.health }.scan(from, to, visit)
+        self.reading().scan(from, to, visit)
     }
 }
 
@@ -334,7 +438,7 @@ impl Open {
         if open.medium.began_empty.load(Ordering::Acquire) {
             return Err(Trouble::Unreadable("it is empty".to_string()));
         }
-        sheltered(|| -> Result<_, EngineError> { Ok(open.database().begin_read()?.open_table(TABLE)?) })?;
+        sheltered(|| -> Result<_, EngineError> { Ok(open.database().begin_read()?.open_table(MARK)?) })?;
         open.let_through()?;
         Ok(open)
     }
@@ -344,7 +448,8 @@ impl Open {
         let open = Self::held(backend, cache_bytes, |_| Held::emptied())?;
         sheltered(|| -> Result<_, EngineError> {
             let transaction = begin(open.database())?;
-            apply(&mut transaction.open_table(TABLE)?, first)?;
+            drop(transaction.open_table(MARK)?);
+            apply(&transaction, first)?;
             Ok(transaction.commit()?)
         })?;
         Ok(open)

@@ -76,15 +76,15 @@ impl RunningNode {
         self.stderr.text()
     }
 
-    /// Asks it to drain and expects exit 0.
+    /// Asks it to drain and expects exit 0. Returns what it has logged.
     #[track_caller]
-    pub fn terminate(self) {
-        self.stop_with("TERM");
+    pub fn terminate(self) -> String {
+        self.stop_with("TERM")
     }
 
-    /// Sends the signal and expects the node to drain and exit 0.
+    /// Sends the signal and expects the node to drain and exit 0. Returns what it has logged.
     #[track_caller]
-    pub fn stop_with(mut self, signal: &str) {
+    pub fn stop_with(mut self, signal: &str) -> String {
         send_signal(self.child.id(), signal);
         let ended = self.stderr.ended_before(Instant::now() + COMMAND_TIME_MAX);
         assert!(
@@ -95,6 +95,7 @@ impl RunningNode {
         );
         let status = self.wait();
         assert_eq!(status.code(), Some(DONE), "{}: SIG{signal} should drain and exit 0\n{}", self.name, self.log());
+        self.log()
     }
 
     /// `kill -9`.

@@ -20,7 +20,7 @@ impl Driver {
     /// Holds a space that a cluster peer introduced.
     pub(super) fn join_introduced(&mut self, introduction: Introduction, introducer: DeviceId) {
         let space = introduction.genesis.space();
-        tracing::info!(peer = %introducer, %space, name = %introduction.name, "a cluster peer shares a space");
+        tracing::info!(peer = %introducer, %space, "a cluster peer shares a space");
         // Kept until it is held: should the store fail meanwhile, the peer does not say it again.
         self.introduced.insert(space, (introduction.clone(), introducer));
         self.disk.send(DiskJob::Commit(Work::Join { introduction, introducer }, Waiter::None));

@@ -2,11 +2,13 @@
 //!
 //! **Invariant**: of two connections to one peer both sides keep the same one.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::Driver;
 use super::joins::JoinStage;
-use crate::model::DeviceId;
+use super::meetings::{Meeting, ms};
+use crate::model::{DeviceId, SpaceId};
 use crate::node::dialing::Stage;
 use crate::node::disk::{DiskJob, Waiter, wall_ms};
 use crate::node::wire::Wire;
@@ -33,6 +35,20 @@ pub(super) struct Session {
     pub(super) relation: Option<Relation>,
     /// Whether a ticket was shown to the peer and its answer is still to come.
     pub(super) redeeming: bool,
+    /// How each space stands with it, for people.
+    pub(super) meetings: BTreeMap<SpaceId, Meeting>,
+}
+
+impl Session {
+    /// Tells people that it is over. A connection that came to no hello is nobody's news.
+    pub(super) fn tell_end(&self, cause: &str) {
+        let (peer, lasted_ms) = (self.device, ms(self.since.elapsed()));
+        if self.greeted {
+            tracing::info!(%peer, %cause, lasted_ms, "peer disconnected");
+        } else {
+            tracing::debug!(%peer, %cause, lasted_ms, "disconnected before a hello");
+        }
+    }
 }
 
 impl Driver {
@@ -85,8 +101,9 @@ impl Driver {
         tracing::debug!(peer = %device, address = %connection.remote_address(), dialled, "connected");
         let wire = Wire::start(session, connection, first, &self.intake, &self.events);
         let since = Instant::now();
-        let (greeted, relation, redeeming) = (false, None, false);
-        self.sessions.insert(session, Session { device, wire, dialled, since, greeted, relation, redeeming });
+        let (greeted, relation, redeeming, meetings) = (false, None, false, BTreeMap::new());
+        let state = Session { device, wire, dialled, since, greeted, relation, redeeming, meetings };
+        self.sessions.insert(session, state);
         self.peers.entry(device).stage = Stage::Connected(session);
         let cluster = self.cluster.contains(&device);
         self.handle(Input::Connected { session, peer: device, cluster });
@@ -115,7 +132,8 @@ impl Driver {
         {
             session.greeted = true;
             let address = session.wire.connection().remote_address();
-            tracing::info!(peer = %session.device, %address, agent = %hello.agent, "peer connected");
+            let dialled = session.dialled;
+            tracing::info!(peer = %session.device, %address, dialled, agent = ?hello.agent, "peer connected");
             let device = session.device;
             self.peers.entry(device).greeted();
             self.welcome();
@@ -138,17 +156,11 @@ impl Driver {
         }
     }
 
-    pub(super) fn closed(&mut self, session: SessionId, cause: &str) {
-        if let Some(gone) = self.sessions.get(&session) {
-            tracing::info!(peer = %gone.device, %cause, "peer disconnected");
-            self.end(session, cause);
-        }
-    }
-
     /// Forgets a session, and plans to connect again.
     pub(super) fn end(&mut self, session: SessionId, cause: &str) {
         self.remember(Some(session));
         let Some(gone) = self.sessions.remove(&session) else { return };
+        gone.tell_end(cause);
         self.handle(Input::Disconnected { session });
         let known = self.peers.entry(gone.device);
         if known.stage == Stage::Connected(session) {
