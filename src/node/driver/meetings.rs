@@ -46,7 +46,7 @@ impl Driver {
                     tracing::debug!(%peer, %space, "in step from the beginning");
                 }
             }
-            LinkState::Opening | LinkState::Refused(_) | LinkState::Forked => {}
+            LinkState::Opening | LinkState::Refused(_) => {}
         }
     }
 }
