@@ -123,6 +123,8 @@ pub enum Command {
         /// Whether to wait for more once everything was told.
         follow: bool,
     },
+    /// A backup of this instant. Answers: [`Answer::Bytes`].
+    Backup,
     /// Answer: [`Answer::Status`].
     Status {
         /// Whether it is a failure that something is not as it should be.
@@ -173,6 +175,8 @@ pub enum Answer {
     Places(Vec<Place>),
     /// Finished lines, each with its end.
     Lines(String),
+    /// Bytes in base64.
+    Bytes(String),
     /// Some fields that hold several values.
     Conflicts(Vec<ConflictRow>),
     /// Some edits that lost to a delete.

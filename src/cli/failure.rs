@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 use crate::model::{InvalidEdit, InvalidName, InvalidTicket, InvalidValue};
-use crate::node::{FolderError, JoinError, NodeError, OpenError};
+use crate::node::{FolderError, JoinError, NodeError, OpenError, RestoreError};
 use crate::replica::TicketRefusal;
-use crate::store::{LedgerError, StoreError, WriteError};
+use crate::store::{BackupError, LedgerError, StoreError, WriteError};
 use crate::transport::TransportError;
 
 /// The longest message, in characters. What was given to a command may be of any size, and errors repeat it.
@@ -234,6 +234,24 @@ impl From<FolderError> for Failure {
         match error {
             FolderError::Ledger(error) => error.into(),
             error => Self::new(code, error.to_string(), help),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Folder(error) => error.into(),
+            RestoreError::Backup { error: BackupError::UnknownVersion { .. }, .. } => Self::new(
+                Code::File,
+                message,
+                "restore it with the release of thence that made it; nothing was touched",
+            ),
+            RestoreError::Backup { error: BackupError::Io(_), .. } => {
+                Self::new(Code::File, message, "name a file that this user can read; nothing was touched")
+            }
+            RestoreError::Backup { .. } => Self::new(Code::File, message, "name another backup; nothing was touched"),
         }
     }
 }

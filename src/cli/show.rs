@@ -108,7 +108,7 @@ impl<W: Write> Show<W> {
                 Ok(())
             }
             Answer::Lines(lines) | Answer::Changes { lines, .. } => self.to.write_all(lines.as_bytes()),
-            Answer::Watching { .. } => Ok(()),
+            Answer::Watching { .. } | Answer::Bytes(_) => Ok(()),
             answer if self.json => self.print_json(answer),
             answer => self.print_text(answer),
         }
@@ -128,7 +128,12 @@ impl<W: Write> Show<W> {
             Answer::Object(row) => self.document(&row),
             Answer::Status(report) => self.document(&report),
             Answer::Synced(row) => self.document(&row),
-            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+            // Printed, or taken, before it comes to this.
+            Answer::Lines(_)
+            | Answer::Bytes(_)
+            | Answer::Changes { .. }
+            | Answer::Watching { .. }
+            | Answer::Progress(_) => Ok(()),
         }
     }
 
@@ -205,7 +210,12 @@ impl<W: Write> Show<W> {
             }
             Answer::Status(report) => self.status(&report),
             Answer::Synced(row) => self.synced(&row),
-            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+            // Printed, or taken, before it comes to this.
+            Answer::Lines(_)
+            | Answer::Bytes(_)
+            | Answer::Changes { .. }
+            | Answer::Watching { .. }
+            | Answer::Progress(_) => Ok(()),
         }
     }
 
@@ -319,11 +329,13 @@ fn role(role: Option<&str>) -> String {
     role.unwrap_or("role unknown yet").to_owned()
 }
 
-fn count(number: u64, what: &str) -> String {
+/// A number of things.
+pub fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn size(bytes: u64) -> String {
+/// A number of bytes.
+pub fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for people, one digit after the point")]
     let scaled = |unit: u64| bytes as f64 / unit as f64;
     match bytes {

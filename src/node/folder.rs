@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `device.key` | the secret key, 64 hexadecimal digits; readable by its owner only |
 //! | `thence.redb` | the store |
+//! | `thence.redb.aside-N` | a store that was there before a restore; never touched again |
 //! | `reset.key` | lets peers notice at once that this node was restarted |
 //! | `node.lock` | held by a node for as long as it runs, and while it waits to start |
 //! | `store.lock` | held by whoever has the store open |
@@ -72,7 +73,7 @@ pub enum FolderError {
     },
 }
 
-fn system(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
+pub(super) fn system(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
     |error| FolderError::System { path: path.to_owned(), error }
 }
 
@@ -114,7 +115,7 @@ impl DataFolder {
         self.path.join("device.key")
     }
 
-    fn store_path(&self) -> PathBuf {
+    pub(super) fn store_path(&self) -> PathBuf {
         self.path.join("thence.redb")
     }
 

@@ -4,11 +4,13 @@ mod dialing;
 mod disk;
 mod driver;
 mod folder;
+mod restore;
 mod space;
 mod status;
 mod wire;
 
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
 
 pub use self::folder::{Claim, DataFolder, FolderError};
+pub use self::restore::{BackupSummary, RestoreError, Restored, check_backup};
 pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;
@@ -369,6 +372,12 @@ impl Node {
         }
         let ticket = Box::new(ticket.clone());
         self.ask(|answer| Question::Join(ticket, answer)).await?
+    }
+
+    /// Hands a backup of this instant to `to`, piece by piece, until that breaks; see [`Ledger::back_up`]. It reads the
+    /// whole store, and keeps nobody from writing meanwhile.
+    pub fn back_up(&self, to: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), NodeError> {
+        Ok(self.shared.ledger.back_up(disk::wall_ms(), to)?)
     }
 
     /// Dials every known peer now and waits until both sides know the same, durably, or `timeout` is over.

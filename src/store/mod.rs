@@ -18,8 +18,8 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, Change, ChangeKind, Done, Found, Ledger, LedgerError, Report, SpaceSummary, View, Work, WriteError,
-    Written,
+    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Done, Found, Ledger, LedgerError, Report,
+    SpaceSummary, StoredRow, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;

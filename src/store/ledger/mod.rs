@@ -12,6 +12,7 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod backup;
 mod key;
 mod record;
 mod shelf;
@@ -23,6 +24,7 @@ mod writing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+pub use self::backup::{BackupError, BackupReader, StoredRow};
 use self::record::{FORMAT, Meta, PeerRow, SpaceRow};
 use self::shelf::{Names, Shelf};
 pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
