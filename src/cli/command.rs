@@ -431,8 +431,10 @@ pub struct StatusReport {
     pub listening: Option<String>,
     /// Why nothing can be written at the moment, if so.
     pub storage_failure: Option<String>,
-    /// Every space.
+    /// Every space that can be read.
     pub spaces: Vec<SpaceReport>,
+    /// Records that were found damaged since the node started, and spaces that cannot be read.
+    pub damage: Vec<String>,
     /// What is not as it should be, in whole sentences.
     pub complaints: Vec<String>,
 }
@@ -525,6 +527,7 @@ impl From<&Status> for StatusReport {
             listening: status.listening.map(|address| address.to_string()),
             storage_failure: status.storage_failure.clone(),
             spaces: spaces.collect(),
+            damage: status.damage_in_words().collect(),
             complaints: status.complaints(),
         }
     }

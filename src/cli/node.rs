@@ -44,6 +44,13 @@ async fn serve_until(folder: &DataFolder, node: &Node, interrupt: &Interrupt) ->
     let _ = writeln!(stdout, "ready {} {address}", node.device()).and_then(|()| stdout.flush());
     drop(stdout);
     tracing::info!(device = %node.device(), %address, "ready");
-    serve(node, listener, interrupt.wanted()).await;
-    Ok(())
+    let mut outcome = Ok(());
+    let stop = async {
+        tokio::select! {
+            () = interrupt.wanted() => {}
+            () = node.broken() => outcome = Err(Failure::bug("a part of the node ended unexpectedly, so it stops")),
+        }
+    };
+    serve(node, listener, stop).await;
+    outcome
 }

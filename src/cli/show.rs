@@ -265,6 +265,9 @@ impl<W: Write> Show<W> {
         if let Some(failure) = &report.storage_failure {
             writeln!(self.to, "storage: {failure}")?;
         }
+        for damage in &report.damage {
+            writeln!(self.to, "{damage}")?;
+        }
         match &report.listening {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
@@ -286,6 +289,8 @@ fn headline(report: &StatusReport) -> String {
     let waiting: BTreeSet<&str> = peers().filter(|peer| !peer.is_well()).map(|peer| peer.device.as_str()).collect();
     if report.storage_failure.is_some() {
         "nothing can be written at the moment".to_owned()
+    } else if !report.damage.is_empty() {
+        "the store is damaged: `thence help repair` says what can be done".to_owned()
     } else if report.spaces.is_empty() {
         "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned()
     } else if all.is_empty() {
@@ -461,6 +466,7 @@ mod tests {
             replica: "cd".repeat(16),
             listening: None,
             storage_failure: None,
+            damage: Vec::new(),
             spaces: vec![space],
             complaints: vec!["something".to_owned(); complaints],
         }

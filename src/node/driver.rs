@@ -23,7 +23,7 @@ use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter};
 use super::status::Status;
 use super::{JoinError, NodeError, Peer, SyncReport};
-use crate::causal::Known as Knows;
+use crate::causal::{Known as Knows, VersionVector};
 use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
 use crate::replica::{Channel, Input, Introduction, Millis, Output, Replica, SessionId, Stretch, TicketRefusal};
 use crate::store::{Ledger, Report, StoreError, Work};
@@ -40,15 +40,22 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
 /// How often what peers acknowledged is written down while they are connected.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
+/// How many damaged records the status names.
+const DAMAGE_MAX: usize = 16;
+
 /// What happens to a node.
 #[derive(Debug)]
 pub(super) enum Event {
     /// A commit is durable.
     Committed { report: Report, admitted: Vec<(SessionId, Result<Introduction, TicketRefusal>)> },
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
-    StorageFailed { message: String, stopped: bool },
+    StorageFailed { error: StoreError, stopped: bool },
     /// The store works again, and holds this.
     StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
+    /// What a peer asked for cannot be read.
+    Damaged(StoreError),
+    /// A disk thread panicked. What the node knows of its store is in doubt, so it ends.
+    DiskThreadDied { thread: &'static str },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped.
@@ -66,7 +73,7 @@ pub(super) enum Event {
 /// What the handles ask the loop.
 #[derive(Debug)]
 pub(super) enum Question {
-    Status(oneshot::Sender<Result<Status, StoreError>>),
+    Status(oneshot::Sender<Status>),
     Peers(oneshot::Sender<Vec<Peer>>),
     AddPeer(PeerAddress, oneshot::Sender<Result<(), NodeError>>),
     RemovePeer(DeviceId, oneshot::Sender<Result<bool, NodeError>>),
@@ -88,10 +95,14 @@ pub(super) struct Driver {
     peers: Peers,
     keep_connected: bool,
     synced_ms: BTreeMap<(SpaceId, DeviceId), u64>,
+    /// What was written down last of what peers acknowledged.
+    remembered: BTreeMap<(SpaceId, DeviceId), VersionVector>,
     remember_at: Option<Instant>,
     syncs: Vec<Syncing>,
     joins: Vec<Joining>,
-    storage_failure: Option<String>,
+    storage_failure: Option<StoreError>,
+    /// Damaged records that were met so far, each once, up to [`DAMAGE_MAX`].
+    damage: Vec<StoreError>,
     stopping: Vec<oneshot::Sender<()>>,
 }
 
@@ -116,10 +127,12 @@ impl Driver {
             peers: Peers::default(),
             keep_connected,
             synced_ms: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             remember_at: None,
             syncs: Vec::new(),
             joins: Vec::new(),
             storage_failure: None,
+            damage: Vec::new(),
             stopping: Vec::new(),
         }
     }
@@ -172,9 +185,16 @@ impl Driver {
 
     /// Takes in one event. Returns whether it was the wish to stop.
     fn take(&mut self, event: Event) -> bool {
-        if let Event::Asked(Question::Stop(answer)) = event {
-            self.stopping.push(answer);
-            return true;
+        match event {
+            Event::Asked(Question::Stop(answer)) => {
+                self.stopping.push(answer);
+                return true;
+            }
+            Event::DiskThreadDied { thread } => {
+                tracing::error!(thread, "a disk thread ended unexpectedly: the node stops");
+                return true;
+            }
+            _ => {}
         }
         self.on_event(event);
         self.look_around();
@@ -239,13 +259,25 @@ impl Driver {
                 }
                 self.welcome();
             }
-            Event::StorageFailed { message, stopped } => {
-                tracing::error!(error = %message, "storage failed");
-                if stopped {
-                    self.storage_failure = Some(message);
+            Event::StorageFailed { error, stopped } => {
+                // Said once, however many wait for it.
+                if !stopped || self.storage_failure.as_ref() != Some(&error) {
+                    tracing::error!(%error, stopped, "storage failed");
                 }
+                if stopped {
+                    self.storage_failure = Some(error);
+                } else {
+                    self.note_damage(error);
+                }
+                self.remembered.clear();
                 self.handle(Input::CommitFailed);
             }
+            Event::Damaged(error) => {
+                tracing::error!(%error, "cannot read the log for a peer");
+                self.note_damage(error);
+            }
+            // Taken by the loop itself.
+            Event::DiskThreadDied { .. } => {}
             Event::StorageRecovered { held } => {
                 tracing::info!("storage works again");
                 self.storage_failure = None;
@@ -277,6 +309,12 @@ impl Driver {
                 }
             },
             Event::Asked(question) => self.answer(question),
+        }
+    }
+
+    fn note_damage(&mut self, error: StoreError) {
+        if self.damage.len() < DAMAGE_MAX && matches!(error, StoreError::Damaged(_)) && !self.damage.contains(&error) {
+            self.damage.push(error);
         }
     }
 
@@ -342,6 +380,8 @@ impl Driver {
 
     /// Says goodbye, and lets the disk finish.
     async fn stop(mut self) {
+        // With the latest moment in step, which alone is no reason to write.
+        self.remembered.clear();
         self.remember(None);
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.drain(GOODBYE_WITHIN).await;

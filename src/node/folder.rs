@@ -24,7 +24,7 @@ use data_encoding::HEXLOWER;
 use rand::Rng;
 
 use crate::model::{DeviceId, DeviceKey};
-use crate::store::{Ledger, LedgerError, RedbStore, StoreError};
+use crate::store::{Batch, Ledger, LedgerError, Read, RedbStore, Snapshot, Store, StoreError};
 
 /// Why a data folder cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,17 @@ impl DataFolder {
         read_secret::<32>(&self.key_path()).map(|secret| DeviceKey::from_secret(&secret))
     }
 
+    /// The key that lets peers notice a restart at once; made when it is first needed.
+    pub(super) fn reset_key(&self) -> Result<[u8; 64], FolderError> {
+        let path = self.path.join("reset.key");
+        if !path.exists() {
+            let mut secret = [0; 64];
+            rand::rng().fill_bytes(&mut secret);
+            write_secret(&path, &secret)?;
+        }
+        read_secret(&path)
+    }
+
     /// Claims the folder for a short command, waiting up to `wait` for another one to end.
     ///
     /// [`FolderError::NodeRunning`] means that a node runs or starts: speak to its socket instead.
@@ -241,19 +252,10 @@ impl Claim {
         &self.key
     }
 
-    /// The key that lets peers notice a restart at once; made when it is first needed.
-    pub(super) fn reset_key(&self) -> Result<[u8; 64], FolderError> {
-        let path = self.folder.path.join("reset.key");
-        if !path.exists() {
-            let mut secret = [0; 64];
-            rand::rng().fill_bytes(&mut secret);
-            write_secret(&path, &secret)?;
-        }
-        read_secret(&path)
-    }
-
     /// Opens the ledger, making an empty one if there is none yet.
-    pub(super) fn open_ledger(&self, cache_bytes: usize) -> Result<Ledger, FolderError> {
+    ///
+    /// The folder stays claimed until the store is closed, whoever closes it.
+    pub(super) fn open_ledger(self, cache_bytes: usize) -> Result<Ledger, FolderError> {
         let path = self.folder.store_path();
         let device = self.key.device();
         let store = if path.exists() {
@@ -266,7 +268,36 @@ impl Claim {
             RedbStore::create(&path, cache_bytes, Ledger::first_batch(device, nonce))
         };
         let store = store.map_err(|error: StoreError| LedgerError::from(error))?;
-        Ok(Ledger::open(Arc::new(store), self.key.clone())?)
+        let key = self.key.clone();
+        Ok(Ledger::open(Arc::new(Claimed { store, _claim: self }), key)?)
+    }
+}
+
+/// A store, and after it, since fields are dropped in order, the right to have it open.
+struct Claimed {
+    store: RedbStore,
+    _claim: Claim,
+}
+
+impl Store for Claimed {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        self.store.snapshot()
+    }
+
+    fn commit(&self, compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>) -> Result<(), StoreError> {
+        self.store.commit(compute)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.store.reopen()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe()
     }
 }
 

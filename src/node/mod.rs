@@ -170,8 +170,8 @@ pub struct Peer {
     pub connected: bool,
 }
 
-/// What the handles of one node share. [`Node::close`] ends with the store closed and then the claim let go; a node that
-/// is only dropped lets its claim go while its threads may still hold the store for a moment.
+/// What the handles of one node share. The folder is free when the store is closed: [`Node::close`] waits for that, and
+/// a node that is only dropped closes it when its threads have ended.
 #[derive(Debug)]
 struct Shared {
     disk: Disk,
@@ -180,7 +180,6 @@ struct Shared {
     landed: watch::Receiver<u64>,
     local_address: Option<SocketAddr>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    _claim: Claim,
 }
 
 /// A handle to a running node. Clones are handles to the same node, which stops when the last one is dropped.
@@ -193,9 +192,10 @@ impl Node {
     /// Starts a node. Call it inside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let NodeConfig { claim, listen, cache_bytes, peers, keep_connected } = config;
+        let folder = claim.folder().clone();
         let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
-            Some(listen) => Some(Endpoint::bind(claim.key(), TransportConfig::new(listen, claim.reset_key()?))?),
+            Some(listen) => Some(Endpoint::bind(ledger.key(), TransportConfig::new(listen, folder.reset_key()?))?),
             None => None,
         };
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
@@ -210,7 +210,7 @@ impl Node {
         let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected);
         tokio::spawn(driver.run(received, asked));
         let threads = Mutex::new(threads);
-        let shared = Shared { disk, ledger, questions, landed, local_address, threads, _claim: claim };
+        let shared = Shared { disk, ledger, questions, landed, local_address, threads };
         let node = Self { shared: Arc::new(shared) };
         for peer in peers {
             // Only a store that fails can keep a peer from being remembered; it is dialled all the same.
@@ -387,7 +387,13 @@ impl Node {
 
     /// What is synced with whom, what is not yet, and why.
     pub async fn status(&self) -> Result<Status, NodeError> {
-        Ok(self.ask(Question::Status).await??)
+        self.ask(Question::Status).await
+    }
+
+    /// Waits until the node has ended without having been asked to, because one of its threads panicked. There is
+    /// nothing to be done with it then but to close it.
+    pub async fn broken(&self) {
+        self.shared.questions.closed().await;
     }
 
     /// Remembers a peer and dials it.
@@ -414,7 +420,7 @@ impl Node {
         // A loop that is gone already has stopped.
         let _ = self.ask(Question::Stop).await;
         if let Some(shared) = Arc::into_inner(self.shared) {
-            let Shared { disk, threads, ledger, _claim, .. } = shared;
+            let Shared { disk, threads, ledger, .. } = shared;
             drop(disk);
             let threads = threads.into_inner().unwrap_or_default();
             let join = || threads.into_iter().for_each(|thread| drop(thread.join()));

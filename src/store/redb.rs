@@ -18,12 +18,12 @@
 //! calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::{Bound, ControlFlow};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
@@ -49,6 +49,10 @@ const CONSISTENT_BYTE: Bound<u64> = Bound::Included((1 << 62) + 4);
 /// What [`RedbStore::peek`] may cache, in bytes: it reads one path through the tree.
 const PEEK_CACHE_BYTES: usize = 1 << 20;
 
+/// How much room there must be before a store that failed is written to again, in bytes: about what the largest group of
+/// a busy node takes.
+const PROBE_BYTES: usize = 4 << 20;
+
 /// Opens the medium, again and again: once to begin with, and once for every reopening.
 type Source = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
 
@@ -57,6 +61,8 @@ pub struct RedbStore {
     /// What errors call the file.
     name: String,
     source: Box<Source>,
+    /// Where [`Store::probe`] finds out about room; nowhere if the medium is the caller's.
+    probe_path: Option<PathBuf>,
     cache_bytes: usize,
     /// `None` only while a reopening runs, and after one that failed.
     open: RwLock<Option<Open>>,
@@ -74,7 +80,9 @@ impl RedbStore {
     pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbStore, StoreError> {
         let path = absolute(path)?;
         let name = path.display().to_string();
-        Self::start(name, Box::new(move || file(OpenOptions::new().read(true).write(true), &path)), cache_bytes)
+        let probe_path = Some(beside(&path, ".probe"));
+        let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
+        Self::start(name, source, probe_path, cache_bytes)
     }
 
     /// Creates a store at `path` that holds `first`, and opens it with a cache of `cache_bytes` bytes.
@@ -86,11 +94,7 @@ impl RedbStore {
     pub fn create(path: &Path, cache_bytes: usize, first: Batch) -> Result<RedbStore, StoreError> {
         let path = absolute(path)?;
         let name = path.display().to_string();
-        let beside = PathBuf::from({
-            let mut beside = path.clone().into_os_string();
-            beside.push(".new");
-            beside
-        });
+        let (probe_path, beside) = (Some(beside(&path, ".probe")), beside(&path, ".new"));
         let refuse = |trouble: Trouble| trouble.refusing(&name);
         vacant(&path).map_err(refuse)?;
         // Not truncated here: it may be another process's, which only the engine's lock can tell.
@@ -106,7 +110,7 @@ impl RedbStore {
             .map_err(|error| StoreError::Io(format!("{name}: {error}")))?;
         // The file stays open, and locked, across the rename, so that there is no moment for anyone else.
         let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        Ok(Self { name, source, probe_path, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// The value under `key` in the store at `path`, read without changing the file: so that a caller can look at the
@@ -157,19 +161,24 @@ impl RedbStore {
         let name = "the store".to_string();
         let source: Box<Source> = Box::new(move || Ok(Box::new(source()?)));
         let Some(first) = first else {
-            return Self::start(name, source, cache_bytes);
+            return Self::start(name, source, None, cache_bytes);
         };
         let open = source()
             .map_err(Trouble::of_io)
             .and_then(|backend| Open::create(backend, cache_bytes, &first))
             .and_then(|open| open.let_through().map(|()| open))
             .map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        Ok(Self { name, source, probe_path: None, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
-    fn start(name: String, source: Box<Source>, cache_bytes: usize) -> Result<RedbStore, StoreError> {
+    fn start(
+        name: String,
+        source: Box<Source>,
+        probe_path: Option<PathBuf>,
+        cache_bytes: usize,
+    ) -> Result<RedbStore, StoreError> {
         let open = Open::existing(&*source, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        Ok(Self { name, source, probe_path, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// What `work` makes of the open engine, or an error while there is none that works.
@@ -222,6 +231,21 @@ impl Store for RedbStore {
         let open = Open::existing(&*self.source, self.cache_bytes).map_err(|trouble| trouble.refusing(&self.name))?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(())
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.with_open(|_| Ok(())).err()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let Some(path) = &self.probe_path else { return Ok(()) };
+        let probed = File::create(path).and_then(|mut file| {
+            file.write_all(&vec![0x5a; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        // Also what is only half there takes room.
+        let removed = fs::remove_file(path);
+        probed.and(removed).map_err(|error| StoreError::Io(format!("{}: {error}", self.name)))
     }
 }
 
@@ -361,6 +385,7 @@ impl Open {
 
     fn let_through(&self) -> Result<(), Trouble> {
         self.medium.let_through().map_err(|error| {
+            let _ = self.health.why.set(error.to_string());
             self.health.failed.store(true, Ordering::Release);
             Trouble::of_io(error)
         })
@@ -389,12 +414,15 @@ impl Drop for Open {
 #[derive(Debug, Default)]
 struct Health {
     failed: AtomicBool,
+    /// What failed first. What follows is only a consequence.
+    why: OnceLock<String>,
 }
 
 impl Health {
     fn check(&self) -> Result<(), StoreError> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError::Io("storage failed before; nothing works until it is reopened".to_string()));
+            let why = self.why.get().map_or("the storage engine was closed", String::as_str);
+            return Err(StoreError::Io(why.to_string()));
         }
         Ok(())
     }
@@ -403,15 +431,20 @@ impl Health {
     fn note(&self, trouble: Trouble) -> StoreError {
         // Unreadable is a page beyond the end, after which the engine refuses everything as well.
         if matches!(trouble, Trouble::Io(_) | Trouble::Unreadable(_)) {
-            self.failed.store(true, Ordering::Release);
+            return self.fail(trouble);
         }
         trouble.at_work()
     }
 
     /// Trouble with ending a transaction, after which the engine's own state is in doubt: stops everything.
     fn fail(&self, trouble: Trouble) -> StoreError {
+        let error = trouble.at_work();
+        if let StoreError::Io(why) | StoreError::Damaged(why) = &error {
+            // Only the first is kept.
+            let _ = self.why.set(why.clone());
+        }
         self.failed.store(true, Ordering::Release);
-        trouble.at_work()
+        error
     }
 }
 
@@ -664,6 +697,13 @@ impl StorageBackend for Handle {
 /// A lock that guards no data that a panic could have left half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The path with `end` appended.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(end);
+    beside.into()
 }
 
 /// The path as it will still mean the same file after a change of the working directory.

@@ -341,10 +341,25 @@ impl Ledger {
             other => StoreError::Damaged(other.to_string()),
         })?;
         *writer = Writer { meta, shelves, names, stale: false };
-        // All of it: a failed commit may have given out numbers that mean something else from now on.
-        self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.publish(writer, None);
+        let fresh = |(id, shelf): (&SpaceId, &Shelf)| {
+            let names = Arc::new(writer.names.get(id)?.clone());
+            Some((*id, Published { row: shelf.row.clone(), names, access: Arc::new(shelf.access.clone()) }))
+        };
+        // All of it: a failed commit may have given out numbers that mean something else from now on. And at once: no
+        // reader may find that there is nothing.
+        let fresh = writer.shelves.iter().filter_map(fresh).collect();
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
+    }
+
+    /// Why nothing works until [`Ledger::reopen`], if so. Costs next to nothing.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
+    /// Whether the medium has room for more; see [`Store::probe`].
+    pub fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe()
     }
 
     /// Commits `work` in one durable batch. `now_ms` is wall time, for people.
