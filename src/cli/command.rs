@@ -433,7 +433,7 @@ pub struct StatusReport {
     pub storage_failure: Option<String>,
     /// Every space that can be read.
     pub spaces: Vec<SpaceReport>,
-    /// Records that were found damaged since the node started, and spaces that cannot be read.
+    /// What was found damaged or cannot be read.
     pub damage: Vec<String>,
     /// What is not as it should be, in whole sentences.
     pub complaints: Vec<String>,
@@ -527,7 +527,7 @@ impl From<&Status> for StatusReport {
             listening: status.listening.map(|address| address.to_string()),
             storage_failure: status.storage_failure.clone(),
             spaces: spaces.collect(),
-            damage: status.damage_in_words().collect(),
+            damage: status.damage.clone(),
             complaints: status.complaints(),
         }
     }

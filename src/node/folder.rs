@@ -296,6 +296,10 @@ impl Store for Claimed {
         self.store.failure()
     }
 
+    fn damage(&self) -> Option<String> {
+        self.store.damage()
+    }
+
     fn probe(&self) -> Result<(), StoreError> {
         self.store.probe()
     }

@@ -1,8 +1,8 @@
 //! What a node says about itself: what is synced with whom, what is not yet, and why.
 
 use crate::causal::ReplicaId;
-use crate::model::{DeviceId, SpaceId};
-use crate::store::{SpaceSummary, StoreError};
+use crate::model::DeviceId;
+use crate::store::SpaceSummary;
 
 /// A node, its spaces and its peers.
 #[derive(Clone, Debug)]
@@ -17,10 +17,8 @@ pub struct Status {
     pub storage_failure: Option<String>,
     /// Every space that is held here and can be read.
     pub spaces: Vec<SpaceStatus>,
-    /// Records that were found damaged since the node started: what they hold is refused, everything else is served.
-    pub damage: Vec<StoreError>,
-    /// The spaces that are held here and cannot be read at the moment, and why.
-    pub unreadable: Vec<(SpaceId, StoreError)>,
+    /// What was found damaged or cannot be read since the node started, in words. Everything else is served.
+    pub damage: Vec<String>,
 }
 
 /// A space, and how it stands with every peer that may see it.
@@ -89,16 +87,10 @@ impl PeerStatus {
 }
 
 impl Status {
-    /// What is damaged, as far as was found.
-    pub fn damage_in_words(&self) -> impl Iterator<Item = String> + '_ {
-        let unreadable = |(space, error): &(SpaceId, StoreError)| format!("space {space} cannot be read: {error}");
-        self.damage.iter().map(ToString::to_string).chain(self.unreadable.iter().map(unreadable))
-    }
-
     /// What is not as it should be, in whole sentences; empty when all is well.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints: Vec<String> = self.storage_failure.iter().cloned().collect();
-        complaints.extend(self.damage_in_words());
+        complaints.extend(self.damage.iter().cloned());
         for space in &self.spaces {
             for peer in space.peers.iter().filter(|peer| !peer.is_well()) {
                 let reason = peer.reason.as_deref().unwrap_or("not in step yet");

@@ -97,6 +97,11 @@ pub trait Store: Send + Sync + 'static {
         None
     }
 
+    /// What was found damaged so far by whoever read, in words for people. What can be read is read all the same.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
     /// Finds out whether the medium has room for what a large commit puts there. Not by a commit: one that fails ends
     /// all reading until the next [`Store::reopen`].
     fn probe(&self) -> Result<(), StoreError> {

@@ -14,8 +14,10 @@
 //! - After a failure of the medium, or any failed commit, nothing is done any more until [`Store::reopen`]. That
 //!   closes the old engine first, whose snapshots then fail: they neither keep the file locked nor block anything.
 //!
-//! It does not notice a flipped bit in a record (a record carries its own check), and does not keep a process from
-//! calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
+//! - Every block of the file carries a check ([`blocks`]): what the engine would read wrong, and could follow to wrong
+//!   rows or to none, it gives up on instead.
+//!
+//! It does not keep a process from calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -31,9 +33,11 @@ use ::redb::{
     ReadableDatabase, ReadableTable, Table, TableDefinition, WriteTransaction,
 };
 
+use self::blocks::{Blocks, Damage};
 use self::held::{Change, Held};
 use super::{Batch, Read, Snapshot, Store, StoreError};
 
+mod blocks;
 mod held;
 
 #[doc(hidden)]
@@ -63,6 +67,8 @@ pub struct RedbStore {
     source: Box<Source>,
     /// Where [`Store::probe`] finds out about room; nowhere if the medium is the caller's.
     probe_path: Option<PathBuf>,
+    /// What was found damaged since this was made.
+    damage: Damage,
     cache_bytes: usize,
     /// `None` only while a reopening runs, and after one that failed.
     open: RwLock<Option<Open>>,
@@ -100,7 +106,8 @@ impl RedbStore {
         // Not truncated here: it may be another process's, which only the engine's lock can tell.
         let backend = file(OpenOptions::new().read(true).write(true).create(true).truncate(false), &beside)
             .map_err(|error| refuse(Trouble::of_io(error)))?;
-        let open = Open::create(backend, cache_bytes, &first).map_err(refuse)?;
+        let damage = Damage::default();
+        let open = Open::create(backend, &damage, cache_bytes, &first).map_err(refuse)?;
         // Asked again under the lock: if another process was quicker, then what is locked here under the name that it
         // had before the rename is the finished store, and nothing may be let through to it.
         vacant(&path).map_err(refuse)?;
@@ -110,7 +117,7 @@ impl RedbStore {
             .map_err(|error| StoreError::Io(format!("{name}: {error}")))?;
         // The file stays open, and locked, across the rename, so that there is no moment for anyone else.
         let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
-        Ok(Self { name, source, probe_path, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        Ok(Self { name, source, probe_path, damage, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// The value under `key` in the store at `path`, read without changing the file: so that a caller can look at the
@@ -138,7 +145,10 @@ impl RedbStore {
                 let reader = Builder::new()
                     .set_cache_size(PEEK_CACHE_BYTES)
                     .set_concurrency_mode(ConcurrencyMode::SingleWriter)
-                    .open_read_only(&path)?;
+                    .open_read_only_with_backend(Blocks::over(
+                        Box::new(FileBackend::new(File::open(&path)?)?),
+                        Damage::default(),
+                    ))?;
                 let table = reader.begin_read()?.open_table(TABLE)?;
                 let value = table.get(key)?.map(|value| value.value().to_vec());
                 Ok(value)
@@ -163,12 +173,14 @@ impl RedbStore {
         let Some(first) = first else {
             return Self::start(name, source, None, cache_bytes);
         };
+        let damage = Damage::default();
         let open = source()
             .map_err(Trouble::of_io)
-            .and_then(|backend| Open::create(backend, cache_bytes, &first))
+            .and_then(|backend| Open::create(backend, &damage, cache_bytes, &first))
             .and_then(|open| open.let_through().map(|()| open))
             .map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, probe_path: None, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        let open = RwLock::new(Some(open));
+        Ok(Self { name, source, probe_path: None, damage, cache_bytes, open, turn: Mutex::new(()) })
     }
 
     fn start(
@@ -177,8 +189,9 @@ impl RedbStore {
         probe_path: Option<PathBuf>,
         cache_bytes: usize,
     ) -> Result<RedbStore, StoreError> {
-        let open = Open::existing(&*source, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, probe_path, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        let damage = Damage::default();
+        let open = Open::existing(&*source, &damage, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
+        Ok(Self { name, source, probe_path, damage, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// What `work` makes of the open engine, or an error while there is none that works.
@@ -228,9 +241,20 @@ impl Store for RedbStore {
         // Taken out in a statement of its own, so that the lock is free while the engine closes and opens.
         let old = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(old);
-        let open = Open::existing(&*self.source, self.cache_bytes).map_err(|trouble| trouble.refusing(&self.name))?;
+        let open = Open::existing(&*self.source, &self.damage, self.cache_bytes);
+        let open = open.map_err(|trouble| trouble.refusing(&self.name))?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(())
+    }
+
+    fn damage(&self) -> Option<String> {
+        let damage = locked(&self.damage);
+        let first = damage.first()?;
+        Some(format!(
+            "{} is damaged: {} of its blocks were found so far, the first is block {first}",
+            self.name,
+            damage.len()
+        ))
     }
 
     fn failure(&self) -> Option<StoreError> {
@@ -352,8 +376,9 @@ struct Open {
 
 impl Open {
     /// Opens what `source` has. Nothing is changed unless this succeeds.
-    fn existing(source: &Source, cache_bytes: usize) -> Result<Open, Trouble> {
-        let open = Self::held(source().map_err(Trouble::of_io)?, cache_bytes, Held::over)?;
+    fn existing(source: &Source, damage: &Damage, cache_bytes: usize) -> Result<Open, Trouble> {
+        let open =
+            Self::held(source().map_err(Trouble::of_io)?, damage, cache_bytes, |file| Ok(Held::over(file.len()?)))?;
         // The engine would take an empty file for a new one, and any other engine's file for ours.
         if open.medium.began_empty.load(Ordering::Acquire) {
             return Err(Trouble::Unreadable("it is empty".to_string()));
@@ -364,8 +389,13 @@ impl Open {
     }
 
     /// Makes a store with `first` in it. Nothing is changed until it is let through.
-    fn create(backend: Box<dyn StorageBackend>, cache_bytes: usize, first: &Batch) -> Result<Open, Trouble> {
-        let open = Self::held(backend, cache_bytes, |_| Held::emptied())?;
+    fn create(
+        backend: Box<dyn StorageBackend>,
+        damage: &Damage,
+        cache_bytes: usize,
+        first: &Batch,
+    ) -> Result<Open, Trouble> {
+        let open = Self::held(backend, damage, cache_bytes, |_| Ok(Held::emptied()))?;
         sheltered(|| -> Result<_, EngineError> {
             let transaction = begin(open.database())?;
             apply(&mut transaction.open_table(TABLE)?, first)?;
@@ -374,8 +404,13 @@ impl Open {
         Ok(open)
     }
 
-    fn held(backend: Box<dyn StorageBackend>, cache_bytes: usize, over: fn(u64) -> Held) -> Result<Open, Trouble> {
-        let medium = Arc::new(Medium::new(backend, over));
+    fn held(
+        backend: Box<dyn StorageBackend>,
+        damage: &Damage,
+        cache_bytes: usize,
+        over: fn(&Blocks) -> io::Result<Held>,
+    ) -> Result<Open, Trouble> {
+        let medium = Arc::new(Medium::new(Blocks::over(backend, Arc::clone(damage)), over));
         let engine = Handle(medium.clone());
         let database = sheltered(|| Builder::new().set_cache_size(cache_bytes).create_with_backend(engine));
         // Also the failed open must not leave a lock behind, should a panic have cut its cleaning up short.
@@ -535,7 +570,7 @@ fn sheltered<T, E: Into<EngineError>>(work: impl FnOnce() -> Result<T, E>) -> Re
 /// What the engine takes for its file: the real one, under changes that may have to wait.
 #[derive(Debug)]
 struct Medium {
-    backend: Box<dyn StorageBackend>,
+    backend: Blocks,
     stage: Mutex<Stage>,
     /// Whether [`Stage::Through`] is reached, so that the usual case takes no lock.
     through: AtomicBool,
@@ -549,13 +584,13 @@ struct Medium {
 #[derive(Debug)]
 enum Stage {
     /// Not looked at. The length is asked for when the engine holds its lock, not before.
-    New(fn(u64) -> Held),
+    New(fn(&Blocks) -> io::Result<Held>),
     Held(Held),
     Through,
 }
 
 impl Medium {
-    fn new(backend: Box<dyn StorageBackend>, over: fn(u64) -> Held) -> Self {
+    fn new(backend: Blocks, over: fn(&Blocks) -> io::Result<Held>) -> Self {
         Self {
             backend,
             stage: Mutex::new(Stage::New(over)),
@@ -576,7 +611,7 @@ impl Medium {
         }
         let mut stage = locked(&self.stage);
         if let Stage::New(over) = *stage {
-            let held = over(self.backend.len()?);
+            let held = over(&self.backend)?;
             self.began_empty.store(held.len() == 0, Ordering::Release);
             *stage = Stage::Held(held);
         }

@@ -26,8 +26,10 @@ impl Driver {
             listening: self.endpoint.as_ref().and_then(|endpoint| endpoint.local_address().ok()),
             storage_failure: self.storage_failure.as_ref().map(ToString::to_string),
             spaces,
-            damage: self.damage.clone(),
-            unreadable,
+            damage: (self.ledger.damage().into_iter())
+                .chain(self.damage.iter().map(ToString::to_string))
+                .chain(unreadable.iter().map(|(space, error)| format!("space {space} cannot be read: {error}")))
+                .collect(),
         }
     }
 

@@ -357,6 +357,11 @@ impl Ledger {
         self.store.failure()
     }
 
+    /// What was found damaged so far, in words for people; see [`Store::damage`].
+    pub fn damage(&self) -> Option<String> {
+        self.store.damage()
+    }
+
     /// Whether the medium has room for more; see [`Store::probe`].
     pub fn probe(&self) -> Result<(), StoreError> {
         self.store.probe()
