@@ -247,6 +247,12 @@ pub enum Action {
         /// The file that `thence backup` made
         file: PathBuf,
     },
+    /// Make a damaged store anew from what can be read of it
+    ///
+    /// Every signed run of events that is whole is kept; what is not comes back from peers that have it, with the next
+    /// sync. The damaged store is kept aside, and the output says where, and how much could not be read.
+    #[command(after_help = "Example:\n  thence repair && thence sync")]
+    Repair,
     /// Say what is synced with whom, what is not yet, and why
     #[command(after_help = "Examples:\n  thence status\n  thence status --check && echo all is synced")]
     Status {

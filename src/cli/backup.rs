@@ -1,4 +1,4 @@
-//! `thence backup` and `thence restore`: everything that is kept here, to a file and back.
+//! `thence backup`, `thence restore` and `thence repair`: everything that is kept here, to a file and back.
 //!
 //! The bytes of a backup come from whoever has the store open, the running node or this process; the file is this
 //! process's, with the rights of the user who asked for it, wherever the node may write.
@@ -69,6 +69,60 @@ impl fmt::Display for Restored {
         }
         write!(f, "\na backup names no peers: `thence peer add DEVICE_ID@ADDR:PORT`")
     }
+}
+
+/// A store that was repaired.
+#[derive(Debug, Serialize)]
+pub struct Repaired {
+    device: String,
+    replica: String,
+    spaces: Vec<RepairedSpace>,
+    /// Where the damaged store is.
+    moved_aside: String,
+}
+
+#[derive(Debug, Serialize)]
+struct RepairedSpace {
+    id: String,
+    name: String,
+    objects: u64,
+    /// How many signed runs of events were whole.
+    kept: u64,
+    /// How many were not, or depend on one that was not.
+    lost: u64,
+}
+
+impl fmt::Display for Repaired {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "repaired the store of device {}", self.device)?;
+        for RepairedSpace { id, name, objects, kept, lost } in &self.spaces {
+            let of = kept + lost;
+            write!(f, "\n  {name}  {id}  {}  whole: {kept} of {of} signed runs of events", count(*objects, "object"))?;
+        }
+        write!(f, "\nthe damaged store is now {}", self.moved_aside)?;
+        if self.spaces.iter().any(|space| space.lost > 0) {
+            write!(f, "\nwhat was not whole comes back from peers that have it: `thence sync`")?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes the store of `folder` anew from what can be read of it.
+pub fn repair(folder: &DataFolder, cache_bytes: usize) -> Result<Repaired, Failure> {
+    let repaired = folder.repair(PATIENCE, cache_bytes)?;
+    let spaces = repaired.spaces.into_iter().map(|(summary, salvaged)| RepairedSpace {
+        id: summary.id.to_string(),
+        name: summary.name,
+        objects: summary.objects,
+        kept: salvaged.kept,
+        lost: salvaged.lost,
+    });
+    Ok(Repaired {
+        device: repaired.device.to_string(),
+        replica: repaired.replica.to_string(),
+        spaces: spaces.collect(),
+        moved_aside: repaired.moved_aside.display().to_string(),
+    })
 }
 
 /// Makes a backup at `file`.

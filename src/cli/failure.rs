@@ -175,13 +175,12 @@ impl From<StoreError> for Failure {
             StoreError::InUse { .. } => {
                 (Code::Busy, "end the other program that has the store open, and repeat the command")
             }
-            StoreError::Unreadable { .. } => (
-                Code::Storage,
-                "it was not touched; if a backup of thence.redb exists, put that back with the device.key it belongs to",
-            ),
+            StoreError::Unreadable { .. } => {
+                (Code::Storage, "it was not touched; `thence restore` puts a backup in its place and keeps it aside")
+            }
             StoreError::Damaged(_) => (
                 Code::Storage,
-                "the disk returned something else than was written: save a copy of the data folder first",
+                "the disk returned something else than was written: stop the node, then `thence repair` saves what is whole",
             ),
             _ => (Code::Storage, "look after the disk (space, health), then repeat the command"),
         };

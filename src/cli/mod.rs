@@ -126,6 +126,9 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
         let restored = backup::restore(&folder, file, settings.cache_bytes, progress)?;
         return print_summary(&restored, settings.json);
     }
+    if let Action::Repair = action {
+        return print_summary(&backup::repair(&folder, settings.cache_bytes)?, settings.json);
+    }
     logs::begin(settings, if matches!(action, Action::Node(_)) { NODES_LOG } else { COMMANDS_LOG })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
     let outcome = runtime.block_on(async {

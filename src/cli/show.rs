@@ -290,7 +290,7 @@ fn headline(report: &StatusReport) -> String {
     if report.storage_failure.is_some() {
         "nothing can be written at the moment".to_owned()
     } else if !report.damage.is_empty() {
-        "the store is damaged: `thence help repair` says what can be done".to_owned()
+        "the store is damaged: stop the node, then `thence repair` saves what is whole".to_owned()
     } else if report.spaces.is_empty() {
         "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned()
     } else if all.is_empty() {

@@ -21,7 +21,7 @@ use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
 
 pub use self::folder::{Claim, DataFolder, FolderError};
-pub use self::restore::{BackupSummary, RestoreError, Restored, check_backup};
+pub use self::restore::{BackupSummary, Repaired, RestoreError, Restored, check_backup};
 pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;

@@ -1,8 +1,7 @@
-//! Putting a backup into a data folder.
+//! Putting another store into a data folder: from a backup, or from what can be saved of a damaged one.
 //!
 //! **Invariant**: the folder has its old store until the new one is whole and durable, and the old one is kept aside: a
-//! crash at any moment leaves the one or the other in its place, and a backup that is refused leaves everything as it
-//! was.
+//! crash at any moment leaves the one or the other in its place, and what is refused leaves everything as it was.
 //!
 //! What comes out is a new incarnation: the replica id is drawn anew, so events that were lost since the backup and
 //! that peers still have come back under their own names, and none of those names is given out again.
@@ -15,10 +14,11 @@ use std::time::Duration;
 
 use rand::Rng;
 
+use super::disk::wall_ms;
 use super::folder::{Claim, DataFolder, FolderError, system};
 use crate::causal::ReplicaId;
 use crate::model::DeviceId;
-use crate::store::{BackupError, BackupReader, Batch, Ledger, LedgerError, RedbStore, SpaceSummary, Store};
+use crate::store::{BackupError, BackupReader, Batch, Ledger, LedgerError, RedbStore, Salvaged, SpaceSummary, Store};
 
 /// About how many bytes of rows are made durable at once.
 const BATCH_BYTES: usize = 4 << 20;
@@ -89,6 +89,51 @@ impl DataFolder {
     }
 }
 
+/// What a repair did.
+#[derive(Debug)]
+pub struct Repaired {
+    /// Whose store it is.
+    pub device: DeviceId,
+    /// The replica id under which it writes from now on.
+    pub replica: ReplicaId,
+    /// The spaces that it holds now, and what was saved of each.
+    pub spaces: Vec<(SpaceSummary, Salvaged)>,
+    /// Where the damaged store is now.
+    pub moved_aside: PathBuf,
+}
+
+impl DataFolder {
+    /// Makes the store anew from what can be read of it, and keeps the damaged one aside; see [`Ledger::salvage`]. Waits
+    /// up to `wait` for a short command to end, and refuses while a node runs. A store of which nothing can be read is
+    /// refused and stays where it is.
+    pub fn repair(&self, wait: Duration, cache_bytes: usize) -> Result<Repaired, FolderError> {
+        let claim = self.claim_for_command(wait)?;
+        let (path, beside) = (self.store_path(), self.path().join("thence.redb.repairing"));
+        let device = claim.key().device();
+        let salvage = || -> Result<_, LedgerError> {
+            let damaged = RedbStore::open(&path, cache_bytes)?;
+            let first = Ledger::first_batch(device, rand::rng().next_u64());
+            let store = RedbStore::create(&beside, cache_bytes, first)?;
+            let ledger = Ledger::open(Arc::new(store), claim.key().clone())?;
+            let mut spaces = Vec::new();
+            for salvaged in ledger.salvage(&damaged, wall_ms())? {
+                if let Some(view) = ledger.view(salvaged.space)? {
+                    spaces.push((view.summary()?, salvaged));
+                }
+            }
+            Ok((ledger.replica(), spaces))
+        };
+        remove_leftover(&beside)?;
+        let (replica, spaces) = salvage().inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
+        })?;
+        let moved_aside = put_in_place(&beside, &path).map_err(system(self.path()))?;
+        // There was one: it was just read.
+        let moved_aside = moved_aside.unwrap_or(path);
+        Ok(Repaired { device, replica, spaces, moved_aside })
+    }
+}
+
 /// A backup, to be read.
 fn open_backup(file: &Path) -> Result<BackupReader<BufReader<File>>, BackupError> {
     BackupReader::begin(BufReader::with_capacity(1 << 20, File::open(file)?))
@@ -139,10 +184,7 @@ fn build(
     cache_bytes: usize,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(ReplicaId, Vec<SpaceSummary>), Unbuilt> {
-    match fs::remove_file(beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Unbuilt::Folder(system(beside)(error))),
-        _ => {}
-    }
+    remove_leftover(beside).map_err(Unbuilt::Folder)?;
     let nonce = rand::rng().next_u64();
     let first = Ledger::first_batch_of(reader, claim.key().device(), nonce);
     let store = RedbStore::create(beside, cache_bytes, first)?;
@@ -172,6 +214,14 @@ fn build(
         }
     }
     Ok((ledger.replica(), spaces))
+}
+
+/// Removes what a crash left of an earlier attempt.
+fn remove_leftover(beside: &Path) -> Result<(), FolderError> {
+    match fs::remove_file(beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(system(beside)(error)),
+        _ => Ok(()),
+    }
 }
 
 /// Puts the store at `beside` where `store` is or is to be; where the old one is from then on, if there was one.

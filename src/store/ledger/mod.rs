@@ -15,6 +15,7 @@
 mod backup;
 mod key;
 mod record;
+mod salvage;
 mod shelf;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use self::backup::{BackupError, BackupReader, StoredRow};
 use self::record::{FORMAT, Meta, PeerRow, SpaceRow};
+pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
 pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
 use self::writing::Writing;
