@@ -64,7 +64,9 @@ impl Ledger {
             value.map_or(Ok(0), |value| Ok(record::read::<record::Totals>(&totals, &value)?.arrival))
         });
         let mut salvaged = Salvaged { space, kept: 0, lost: 0 };
-        let (mut group, mut bytes, mut gap) = (Vec::new(), 0, 0);
+        let (mut group, mut bytes) = (Vec::new(), 0);
+        // How many arrivals were not found, and how many of them cannot be read, since the last that could.
+        let (mut gap, mut unread) = (0, 0);
         for arrival in 1.. {
             let ended = length.as_ref().map_or(gap > GAP_MAX, |length| arrival > *length);
             if ended || bytes > GROUP_BYTES {
@@ -85,19 +87,15 @@ impl Ledger {
                 Ok(Some(Ok(segment))) => {
                     bytes += segment.bytes().len();
                     group.push(segment);
-                    gap = 0;
+                    salvaged.lost += unread;
+                    (gap, unread) = (0, 0);
                 }
                 Ok(None) if length.is_err() => gap += 1,
-                Ok(_) | Err(_) => {
-                    salvaged.lost += 1;
-                    gap += u64::from(length.is_err());
-                }
+                Ok(_) | Err(_) => (gap, unread) = (gap + 1, unread + 1),
             }
         }
-        if length.is_err() {
-            // Those that were looked for beyond the end, where a damaged part of the index answers for all of them.
-            salvaged.lost = salvaged.lost.saturating_sub(gap);
-        }
+        // Where the length of the log is not known, what cannot be read at its end may never have been there.
+        salvaged.lost += if length.is_ok() { unread } else { 0 };
         Ok(salvaged)
     }
 
