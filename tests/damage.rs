@@ -41,6 +41,10 @@ impl Disk {
         self.0.lock().expect("nobody panics with it")
     }
 
+    fn copy(&self) -> Vec<u8> {
+        self.bytes().clone()
+    }
+
     fn open(&self) -> Result<Ledger, String> {
         let disk = self.clone();
         let store = RedbStore::with_backend(move || Ok(disk.clone()), CACHE_BYTES, None);
@@ -172,16 +176,14 @@ fn shapes() -> Vec<(&'static str, Vec<u8>)> {
         let ledger = ledger(&disk, 1);
         fill(&ledger);
         drop(ledger);
-        let bytes = disk.bytes().clone();
-        bytes
+        disk.copy()
     };
     // As a kill leaves it: nothing closed it.
     let killed = {
         let disk = Disk::default();
         let ledger = ledger(&disk, 1);
         mixed(&ledger);
-        let bytes = disk.bytes().clone();
-        bytes
+        disk.copy()
     };
     vec![
         ("empty", made(&|_| {})),
