@@ -24,7 +24,7 @@ use thence::store::{Done, Ledger, RedbStore, StorageBackend, StoreError, Work};
 /// As little as possible, so that reads reach the disk.
 const CACHE_BYTES: usize = 1 << 16;
 /// Flips per shape in the usual run.
-const FLIPS: u64 = 50;
+const FLIPS: u64 = 30;
 /// A flip that takes longer than this is taken for one that never ends.
 const PATIENCE: Duration = Duration::from_secs(120);
 
