@@ -273,11 +273,7 @@ impl Known {
     ///
     /// Its own last event is not among them: that one is implied by its counter and its chained hash.
     pub fn dependencies(&self, author: ReplicaId) -> Vec<Witness> {
-        self.tips
-            .iter()
-            .filter(|&&replica| replica != author)
-            .filter_map(|&replica| self.witness(replica))
-            .collect()
+        self.tips.iter().filter(|&&replica| replica != author).filter_map(|&replica| self.witness(replica)).collect()
     }
 
     /// Whether an event can be applied now. See [`Inadmissible`] for what to do when it cannot.
@@ -294,7 +290,9 @@ impl Known {
             return Err(Inadmissible::Gap { dot, known });
         }
         let before = self.predecessor(dot.replica);
-        if self.is_split(dot.replica) || before.map_or_else(|| EventHash::start(self.root(dot.replica)), |head| head.hash) != previous {
+        if self.is_split(dot.replica)
+            || before.map_or_else(|| EventHash::start(self.root(dot.replica)), |head| head.hash) != previous
+        {
             return Err(Inadmissible::Fork { dot: Dot::new(dot.replica, known) });
         }
         for dependency in dependencies {

@@ -230,6 +230,30 @@ pub enum Action {
         #[arg(long, value_name = "POSITION")]
         from: Option<u64>,
     },
+    /// Write everything that is kept here to a file, as it is at this instant
+    ///
+    /// A running node goes on meanwhile. The file holds all spaces with their history, and no key, replica id, peer or
+    /// address: keep `device.key` elsewhere. Nothing is overwritten.
+    #[command(after_help = "Example:\n  thence backup thence-2026-11-22.backup")]
+    Backup {
+        /// The file to make
+        file: PathBuf,
+    },
+    /// Replace the store of the data folder with what a backup holds
+    ///
+    /// An empty or new folder becomes a new device; a folder with a device.key goes on as that device. Events since the
+    /// backup that peers have come back from them. The store that was there is kept aside, and the output says where.
+    #[command(after_help = "Example:\n  thence restore thence-2026-11-22.backup")]
+    Restore {
+        /// The file that `thence backup` made
+        file: PathBuf,
+    },
+    /// Make a damaged store anew from what can be read of it
+    ///
+    /// Every signed run of events that is whole is kept; what is not comes back from peers that have it, with the next
+    /// sync. The damaged store is kept aside, and the output says where, and how much could not be read.
+    #[command(after_help = "Example:\n  thence repair && thence sync")]
+    Repair,
     /// Say what is synced with whom, what is not yet, and why
     #[command(after_help = "Examples:\n  thence status\n  thence status --check && echo all is synced")]
     Status {

@@ -125,6 +125,8 @@ pub enum Command {
         /// Whether to wait for more once everything was told.
         follow: bool,
     },
+    /// A backup of this instant. Answers: [`Answer::Bytes`].
+    Backup,
     /// Answer: [`Answer::Status`].
     Status {
         /// Whether it is a failure that something is not as it should be.
@@ -175,6 +177,8 @@ pub enum Answer {
     Places(Vec<Place>),
     /// Finished lines, each with its end.
     Lines(String),
+    /// Bytes in base64.
+    Bytes(String),
     /// Some fields that hold several values.
     Conflicts(Vec<ConflictRow>),
     /// Some edits that lost to a delete.
@@ -431,8 +435,10 @@ pub struct StatusReport {
     pub storage_failure: Option<String>,
     /// Every cluster peer, and every device that would be one if this node agreed.
     pub cluster: Vec<ClusterReport>,
-    /// Every space.
+    /// Every space that can be read.
     pub spaces: Vec<SpaceReport>,
+    /// What was found damaged or cannot be read.
+    pub damage: Vec<String>,
     /// What is not as it should be, in whole sentences.
     pub complaints: Vec<String>,
 }
@@ -542,6 +548,7 @@ impl From<&Status> for StatusReport {
             storage_failure: status.storage_failure.clone(),
             cluster: status.cluster.iter().map(cluster).collect(),
             spaces: spaces.collect(),
+            damage: status.damage.clone(),
             complaints: status.complaints(),
         }
     }

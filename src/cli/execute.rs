@@ -9,6 +9,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::Sender;
@@ -122,6 +123,19 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             send_rows(answers, rows, Answer::Lost).await
         }
         Command::Watch { space, after, follow } => watch(node, space, after, follow, answers).await,
+        Command::Backup => {
+            let (node, answers) = (node.clone(), answers.clone());
+            blocking(move || {
+                let mut told = Ok(());
+                node.back_up(&mut |piece| {
+                    let answer = Answer::Bytes(BASE64.encode(piece));
+                    let sent = answers.blocking_send(answer).map_err(|_| Failure::nobody_listens());
+                    stop_on_error(sent, &mut told)
+                })?;
+                told
+            })
+            .await
+        }
         Command::Status { check } => {
             let report = StatusReport::from(&node.status().await?);
             let complaints = report.complaints.len();

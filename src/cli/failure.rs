@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 use crate::model::{InvalidEdit, InvalidName, InvalidTicket, InvalidValue};
-use crate::node::{FolderError, JoinError, NodeError, OpenError};
+use crate::node::{FolderError, JoinError, NodeError, OpenError, RestoreError};
 use crate::replica::TicketRefusal;
-use crate::store::{LedgerError, StoreError, WriteError};
+use crate::store::{BackupError, LedgerError, StoreError, WriteError};
 use crate::transport::TransportError;
 
 /// The longest message, in characters. What was given to a command may be of any size, and errors repeat it.
@@ -175,13 +175,12 @@ impl From<StoreError> for Failure {
             StoreError::InUse { .. } => {
                 (Code::Busy, "end the other program that has the store open, and repeat the command")
             }
-            StoreError::Unreadable { .. } => (
-                Code::Storage,
-                "it was not touched; if a backup of thence.redb exists, put that back with the device.key it belongs to",
-            ),
+            StoreError::Unreadable { .. } => {
+                (Code::Storage, "it was not touched; `thence restore` puts a backup in its place and keeps it aside")
+            }
             StoreError::Damaged(_) => (
                 Code::Storage,
-                "the disk returned something else than was written: save a copy of the data folder first",
+                "the disk returned something else than was written: stop the node, then `thence repair` saves what is whole",
             ),
             _ => (Code::Storage, "look after the disk (space, health), then repeat the command"),
         };
@@ -234,6 +233,24 @@ impl From<FolderError> for Failure {
         match error {
             FolderError::Ledger(error) => error.into(),
             error => Self::new(code, error.to_string(), help),
+        }
+    }
+}
+
+impl From<RestoreError> for Failure {
+    fn from(error: RestoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            RestoreError::Folder(error) => error.into(),
+            RestoreError::Backup { error: BackupError::UnknownVersion { .. }, .. } => Self::new(
+                Code::File,
+                message,
+                "restore it with the release of thence that made it; nothing was touched",
+            ),
+            RestoreError::Backup { error: BackupError::Io(_), .. } => {
+                Self::new(Code::File, message, "name a file that this user can read; nothing was touched")
+            }
+            RestoreError::Backup { .. } => Self::new(Code::File, message, "name another backup; nothing was touched"),
         }
     }
 }

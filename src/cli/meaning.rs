@@ -21,7 +21,11 @@ const STDIN_BYTES_MAX: u64 = 8 << 20;
 pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failure> {
     Ok(Some(match action {
         Action::Init | Action::Id | Action::Node(_) | Action::Import(_) | Action::Watch { .. } => return Ok(None),
-        Action::Completions { .. } | Action::Manual { .. } => return Ok(None),
+        Action::Completions { .. }
+        | Action::Manual { .. }
+        | Action::Backup { .. }
+        | Action::Restore { .. }
+        | Action::Repair => return Ok(None),
         Action::Peer { action } => match action {
             PeerAction::Add { peer } => Command::AddPeer { peer: peer.clone() },
             PeerAction::Remove { device } => Command::RemovePeer { device: *device },

@@ -8,7 +8,7 @@
 //! | `execute` | does it, with a node; the one path for all commands |
 //! | `show` | answers → text or JSON |
 //! | `serve`, `socket`, `wire` | how a running node is asked |
-//! | `import`, `watch`, `node` | what is more than one question |
+//! | `import`, `watch`, `backup`, `node` | what is more than one question |
 //! | `manual` | the words as manual pages |
 //! | `failure` | exit codes, and errors that say what to do |
 //!
@@ -17,6 +17,7 @@
 //! It does not touch the store or the network itself: everything goes through [`Node`](crate::node::Node).
 
 mod arguments;
+mod backup;
 mod command;
 mod duration;
 mod execute;
@@ -35,6 +36,7 @@ mod watch;
 mod wire;
 
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::{self, BufWriter, IsTerminal, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
@@ -124,6 +126,13 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
         }
         _ => None,
     };
+    if let Action::Restore { file } = action {
+        let restored = backup::restore(&folder, file, settings.cache_bytes, progress)?;
+        return print_summary(&restored, settings.json);
+    }
+    if let Action::Repair = action {
+        return print_summary(&backup::repair(&folder, settings.cache_bytes)?, settings.json);
+    }
     logs::begin(settings, if matches!(action, Action::Node(_)) { NODES_LOG } else { COMMANDS_LOG })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
     let outcome = runtime.block_on(async {
@@ -132,6 +141,9 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
         match (action, command, import) {
             (Action::Node(_), ..) => node::run(settings, &interrupt).await,
             (Action::Watch { space, from }, ..) => watch::watch(&reach, space.clone(), *from, io::stdout()).await,
+            (Action::Backup { file }, ..) => {
+                backup::backup(&reach, file, progress).await.and_then(|made| print_summary(&made, settings.json))
+            }
             (_, _, Some(import)) => run_import(&reach, &import, settings.json, progress).await,
             (_, Some(command), _) => {
                 let mut show = Show::new(BufWriter::new(io::stdout()), settings.json, &command);
@@ -171,6 +183,12 @@ async fn run_import(reach: &Reach, import: &Import, json: bool, progress: bool) 
             Err(failure)
         }
     }
+}
+
+/// Prints what a command did: one document for scripts, its sentence for people.
+fn print_summary(summary: &(impl serde::Serialize + Display), json: bool) -> Result<(), Failure> {
+    let text = if json { serde_json::to_string(summary).map_err(Failure::bug)? } else { summary.to_string() };
+    print((text + "\n").as_bytes())
 }
 
 fn print_device(device: &str, json: bool) -> Result<(), Failure> {

@@ -44,6 +44,13 @@ async fn serve_until(folder: &DataFolder, node: &Node, interrupt: &Interrupt) ->
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "ready {} {address}", node.device()).and_then(|()| stdout.flush());
     drop(stdout);
-    serve(node, listener, interrupt.wanted()).await;
-    Ok(())
+    let mut outcome = Ok(());
+    let stop = async {
+        tokio::select! {
+            () = interrupt.wanted() => {}
+            () = node.broken() => outcome = Err(Failure::bug("a part of the node ended unexpectedly, so it stops")),
+        }
+    };
+    serve(node, listener, stop).await;
+    outcome
 }

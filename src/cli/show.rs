@@ -112,7 +112,7 @@ impl<W: Write> Show<W> {
                 Ok(())
             }
             Answer::Lines(lines) | Answer::Changes { lines, .. } => self.to.write_all(lines.as_bytes()),
-            Answer::Watching { .. } => Ok(()),
+            Answer::Watching { .. } | Answer::Bytes(_) => Ok(()),
             answer if self.json => self.print_json(answer),
             answer => self.print_text(answer),
         }
@@ -132,7 +132,12 @@ impl<W: Write> Show<W> {
             Answer::Object(row) => self.document(&row),
             Answer::Status(report) => self.document(&report),
             Answer::Synced(row) => self.document(&row),
-            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+            // Printed, or taken, before it comes to this.
+            Answer::Lines(_)
+            | Answer::Bytes(_)
+            | Answer::Changes { .. }
+            | Answer::Watching { .. }
+            | Answer::Progress(_) => Ok(()),
         }
     }
 
@@ -210,7 +215,12 @@ impl<W: Write> Show<W> {
             }
             Answer::Status(report) => self.status(&report),
             Answer::Synced(row) => self.synced(&row),
-            Answer::Lines(_) | Answer::Changes { .. } | Answer::Watching { .. } | Answer::Progress(_) => Ok(()),
+            // Printed, or taken, before it comes to this.
+            Answer::Lines(_)
+            | Answer::Bytes(_)
+            | Answer::Changes { .. }
+            | Answer::Watching { .. }
+            | Answer::Progress(_) => Ok(()),
         }
     }
 
@@ -264,6 +274,9 @@ impl<W: Write> Show<W> {
         if let Some(failure) = &report.storage_failure {
             writeln!(self.to, "storage: {failure}")?;
         }
+        for damage in &report.damage {
+            writeln!(self.to, "{damage}")?;
+        }
         match &report.listening {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
@@ -292,6 +305,8 @@ fn headline(report: &StatusReport) -> String {
     let waiting: BTreeSet<&str> = peers().filter(|peer| !peer.is_well()).map(|peer| peer.device.as_str()).collect();
     if report.storage_failure.is_some() {
         "nothing can be written at the moment".to_owned()
+    } else if !report.damage.is_empty() {
+        "the store is damaged: stop the node, then `thence repair` saves what is whole".to_owned()
     } else if report.spaces.is_empty() {
         "no spaces yet: `thence space create NAME` or `thence join TICKET`".to_owned()
     } else if all.is_empty() {
@@ -335,11 +350,13 @@ fn role(role: Option<&str>) -> String {
     role.unwrap_or("role unknown yet").to_owned()
 }
 
-fn count(number: u64, what: &str) -> String {
+/// A number of things.
+pub fn count(number: u64, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn size(bytes: u64) -> String {
+/// A number of bytes.
+pub fn size(bytes: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "for people, one digit after the point")]
     let scaled = |unit: u64| bytes as f64 / unit as f64;
     match bytes {
@@ -466,6 +483,7 @@ mod tests {
             listening: None,
             storage_failure: None,
             cluster: vec![],
+            damage: Vec::new(),
             spaces: vec![space],
             complaints: vec!["something".to_owned(); complaints],
         }

@@ -102,7 +102,8 @@ impl Event {
         // Nobody observes what they do not know, so there is a witness of everything that is named.
         let nothing = |replica| Witness { dot: Dot::new(replica, 0), hash: HashPrefix::default() };
         let witness = |replica: &ReplicaId| known.witness(*replica).unwrap_or_else(|| nothing(*replica));
-        let replicas = named.iter().map(witness).map(|witness| (witness.dot.replica, witness.dot.counter, witness.hash));
+        let replicas =
+            named.iter().map(witness).map(|witness| (witness.dot.replica, witness.dot.counter, witness.hash));
         let replicas = replicas.collect();
         let witnesses = named[dependencies.len()..].iter().map(witness).collect();
         let remarks = Vec::new();

@@ -20,7 +20,8 @@ mod transaction;
 mod value;
 
 pub use access::{
-    Access, CREDENTIALS_MAX, Genesis, Grant, InvalidTicket, NotGranted, Role, SignedTicket, SpaceId, Ticket, TicketId, about,
+    Access, CREDENTIALS_MAX, Genesis, Grant, InvalidTicket, NotGranted, Role, SignedTicket, SpaceId, Ticket, TicketId,
+    about,
 };
 pub use draft::{Draft, InvalidEdit, OBJECT_BYTES_MAX};
 pub(crate) use event::PackedEvent;

@@ -82,7 +82,11 @@ impl PackedSegment {
     fn checked(&self, bytes: &[u8]) -> Result<EventHash, InvalidSegment> {
         let count = u64::try_from(self.events.len()).unwrap_or(u64::MAX);
         let from_the_start = self.previous == EventHash::start(self.author.replica());
-        if count == 0 || self.first.checked_add(count).is_none() || self.first == 0 || from_the_start != (self.first == 1) {
+        if count == 0
+            || self.first.checked_add(count).is_none()
+            || self.first == 0
+            || from_the_start != (self.first == 1)
+        {
             return Err(InvalidSegment::Counters);
         }
         // Four million events of no bytes would take a second of hashing to refuse.

@@ -3,17 +3,22 @@
 //! **Group commit**: while one batch is being made durable, everything that arrives gathers and becomes the next one.
 //! A lone write is committed at once; sixty-four concurrent ones share a commit. Nothing is answered before the commit
 //! that holds it.
+//!
+//! **When the disk fails**: everything that waits is refused, and what comes is refused at once, without touching the
+//! disk. Now and then the store is reopened, so that reading goes on, and probed; only when there is room again is
+//! anything acknowledged. A thread that panics ends the node: what it knew is in doubt.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
 use super::intake::Room;
+use super::lease::Lease;
 use crate::causal::VersionVector;
 use crate::model::SpaceId;
 use crate::replica::{SessionId, TicketRefusal};
@@ -23,8 +28,11 @@ use crate::store::{Done, Ledger, Report, StoreError, Work};
 const GROUP_MAX: usize = 1024;
 /// No more is gathered once a group holds so many bytes of segments: decoded and joined they take many times that.
 const GROUP_BYTES: usize = 2 << 20;
-/// How long to wait before a store that failed is opened anew.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait between two attempts to mend a store that failed. An attempt that takes long, since the engine reads
+/// the whole file, is followed by twice the time that it took.
+const MEND_EVERY: Duration = Duration::from_secs(1);
+/// How often it is asked whether a reader has found out that the store failed.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Who waits for a commit.
 pub(super) enum Waiter {
@@ -78,26 +86,29 @@ impl Disk {
         ledger: &Arc<Ledger>,
         events: &mpsc::UnboundedSender<Event>,
         landed: watch::Sender<u64>,
+        lease: Option<Lease>,
     ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
         let (commits, jobs) = channel();
         let (reading, reads) = channel();
         let committer = {
             let (ledger, events) = (Arc::clone(ledger), events.clone());
-            std::thread::Builder::new()
-                .name("thence-commit".to_owned())
-                .spawn(move || Committer { ledger, events, landed, failed: false }.run(&jobs))?
+            std::thread::Builder::new().name("thence-commit".to_owned()).spawn(move || {
+                let _alarm = Alarm { thread: "commits", events: events.clone() };
+                Committer { ledger, events, landed, lease, failure: None, mended_at: None }.run(&jobs);
+            })?
         };
         let reader = {
             let (ledger, events) = (Arc::clone(ledger), events.clone());
-            std::thread::Builder::new()
-                .name("thence-read".to_owned())
-                .spawn(move || read_for_peers(&ledger, &events, &reads))?
+            std::thread::Builder::new().name("thence-read".to_owned()).spawn(move || {
+                let _alarm = Alarm { thread: "reads", events: events.clone() };
+                read_for_peers(&ledger, &events, &reads);
+            })?
         };
         Ok((Self { commits, reads: reading }, vec![committer, reader]))
     }
 
     pub(super) fn send(&self, job: DiskJob) {
-        // A thread that is gone has panicked; whoever waits sees its answer channel closed.
+        // A thread that is gone has panicked, and the node stops; whoever waits sees its answer channel closed.
         let _ = match job {
             DiskJob::Commit(work, waiter) => self.commits.send((work, waiter)).map_err(drop),
             DiskJob::Read(read) => self.reads.send(read).map_err(drop),
@@ -105,13 +116,23 @@ impl Disk {
     }
 }
 
-fn read_for_peers(
-    ledger: &Ledger,
-    events: &mpsc::UnboundedSender<Event>,
-    reads: &Receiver<PeerRead>,
-) {
+/// Tells the node when a thread ends by a panic.
+struct Alarm {
+    thread: &'static str,
+    events: mpsc::UnboundedSender<Event>,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = self.events.send(Event::DiskThreadDied { thread: self.thread });
+        }
+    }
+}
+
+fn read_for_peers(ledger: &Ledger, events: &mpsc::UnboundedSender<Event>, reads: &Receiver<PeerRead>) {
     while let Ok(PeerRead { session, space, what }) = reads.recv() {
-        let failed = |error: StoreError| tracing::error!(%space, %error, "cannot read the log for a peer");
+        let failed = |error: StoreError| drop(events.send(Event::Damaged(error)));
         let view = ledger.view(space);
         let event = match what {
             What::Log(after, bytes_max) => {
@@ -136,33 +157,36 @@ fn weight(work: &Work) -> usize {
     }
 }
 
+/// Why nothing can be written, and when to try again.
+struct Failure {
+    error: StoreError,
+    mend_at: Instant,
+}
+
 struct Committer {
     ledger: Arc<Ledger>,
     events: mpsc::UnboundedSender<Event>,
     landed: watch::Sender<u64>,
-    failed: bool,
+    /// The lease beside the store, if it has one.
+    lease: Option<Lease>,
+    failure: Option<Failure>,
+    /// When the last attempt to mend it ended, and how long it took.
+    mended_at: Option<(Instant, Duration)>,
 }
 
 impl Committer {
     fn run(mut self, jobs: &Receiver<(Work, Waiter)>) {
         loop {
-            let first = if self.failed {
-                match jobs.recv_timeout(REOPEN_EVERY) {
-                    Ok(job) => Some(job),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                }
-            } else {
-                match jobs.recv() {
-                    Ok(job) => Some(job),
-                    Err(_) => return,
-                }
+            let wait = self
+                .failure
+                .as_ref()
+                .map_or(LOOK_EVERY, |failure| failure.mend_at.saturating_duration_since(Instant::now()));
+            let first = match jobs.recv_timeout(wait) {
+                Ok(job) => Some(job),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
             };
-            if self.failed && self.ledger.reopen().is_ok() {
-                self.failed = false;
-                // The commit that failed may be there after all: the protocol hears what is held now.
-                let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
-            }
+            self.look_after_the_store();
             let Some(first) = first else { continue };
             let mut bytes = weight(&first.0);
             let mut group = vec![first];
@@ -174,39 +198,89 @@ impl Committer {
                 group.push(job);
             }
             let (works, waiters): (Vec<Work>, Vec<Waiter>) = group.into_iter().unzip();
-            self.commit(&works, waiters);
+            match &self.failure {
+                Some(failure) => {
+                    let error = failure.error.clone();
+                    // Also what peers sent was not kept, and is to be asked for again.
+                    let _ = self.events.send(Event::StorageFailed { error: error.clone(), stopped: true });
+                    self.refuse(waiters, &error);
+                }
+                None => self.commit(&works, waiters),
+            }
         }
+    }
+
+    /// Notices that the store failed, and mends it when it is time to try.
+    fn look_after_the_store(&mut self) {
+        if self.failure.is_none()
+            && let Some(error) = self.ledger.failure()
+        {
+            self.fail(error);
+        }
+        if self.failure.as_ref().is_none_or(|failure| failure.mend_at > Instant::now()) {
+            return;
+        }
+        let begun = Instant::now();
+        // First what lets readers go on, then whether there is room to write.
+        let mended = if self.ledger.failure().is_some() { self.ledger.reopen() } else { Ok(()) };
+        let mended = mended.and_then(|()| self.ledger.probe());
+        self.mended_at = Some((Instant::now(), begun.elapsed()));
+        match mended {
+            Ok(()) => {
+                self.failure = None;
+                // The commit that failed may be there after all: whoever watches, and the protocol, hear of it now.
+                self.landed.send_modify(|landed| *landed += 1);
+                let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Stops acknowledging, and plans the next attempt: at once, unless there was one just now.
+    fn fail(&mut self, error: StoreError) {
+        let mend_at = match self.mended_at {
+            Some((at, took)) => at + MEND_EVERY.max(2 * took),
+            None => Instant::now(),
+        };
+        let _ = self.events.send(Event::StorageFailed { error: error.clone(), stopped: true });
+        self.failure = Some(Failure { error, mend_at });
     }
 
     fn commit(&mut self, works: &[Work], waiters: Vec<Waiter>) {
         match self.ledger.commit(works, wall_ms(), rand::rng().next_u64()) {
             Ok(report) => self.answer(report, waiters),
-            Err(StoreError::Damaged(_)) if works.len() > 1 => {
+            Err(StoreError::Damaged(_)) if works.len() > 1 && self.ledger.failure().is_none() => {
                 // One damaged record must not stand in the way of everything that has nothing to do with it.
                 for (work, waiter) in works.iter().zip(waiters) {
                     self.commit(std::slice::from_ref(work), vec![waiter]);
                 }
             }
             Err(error) => {
-                self.failed = matches!(error, StoreError::Io(_));
-                let message = error.to_string();
-                for waiter in waiters {
-                    match waiter {
-                        Waiter::Caller(caller) => drop(caller.send(Err(StoreError::Io(message.clone())))),
-                        Waiter::Admission(session) => {
-                            let admitted = vec![(session, Err(TicketRefusal::Unavailable))];
-                            let (report, shared) = (Report::default(), Vec::new());
-                            let _ = self.events.send(Event::Committed { report, admitted, shared });
-                        }
-                        Waiter::Sharing(session, space) => {
-                            let (report, admitted, shared) =
-                                (Report::default(), Vec::new(), vec![(session, space, None)]);
-                            let _ = self.events.send(Event::Committed { report, admitted, shared });
-                        }
-                        Waiter::None | Waiter::Room(_) => {}
-                    }
+                if self.ledger.failure().is_some() || matches!(error, StoreError::Io(_)) {
+                    self.fail(error.clone());
+                } else {
+                    let _ = self.events.send(Event::StorageFailed { error: error.clone(), stopped: false });
                 }
-                let _ = self.events.send(Event::StorageFailed { message, stopped: self.failed });
+                self.refuse(waiters, &error);
+            }
+        }
+    }
+
+    /// Tells those who wait that nothing came of it.
+    fn refuse(&self, waiters: Vec<Waiter>, error: &StoreError) {
+        for waiter in waiters {
+            match waiter {
+                Waiter::Caller(caller) => drop(caller.send(Err(error.clone()))),
+                Waiter::Admission(session) => {
+                    let admitted = vec![(session, Err(TicketRefusal::Unavailable))];
+                    let (report, shared) = (Report::default(), Vec::new());
+                    let _ = self.events.send(Event::Committed { report, admitted, shared });
+                }
+                Waiter::Sharing(session, space) => {
+                    let (report, admitted, shared) = (Report::default(), Vec::new(), vec![(session, space, None)]);
+                    let _ = self.events.send(Event::Committed { report, admitted, shared });
+                }
+                Waiter::None | Waiter::Room(_) => {}
             }
         }
     }
@@ -224,6 +298,12 @@ impl Committer {
             }
         }
         let changed = !report.changed.is_empty() || !report.held.is_empty();
+        if let (Some(lease), Some(_)) = (&self.lease, &report.renewed)
+            && let Err(error) = lease.make(&self.ledger, wall_ms(), rand::rng().next_u64())
+        {
+            // Then it does not hold the next time, which costs another id.
+            tracing::warn!(%error, "cannot make a new lease");
+        }
         // The driver hears of it before the callers do: whoever saw a write succeed and then asks for the status, or
         // for a sync, is asking about a state that includes it.
         let _ = self.events.send(Event::Committed { report, admitted, shared });
@@ -233,5 +313,170 @@ impl Committer {
         if changed {
             self.landed.send_modify(|landed| *landed += 1);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::model::{DeviceKey, Genesis};
+    use crate::store::{Batch, MemoryStore, Read, Snapshot, Store};
+
+    /// What the disk does at the moment, and how often it was mended.
+    #[derive(Default)]
+    struct Mood {
+        panics: bool,
+        full: bool,
+        failed: bool,
+        reopened: u32,
+    }
+
+    /// A store in memory on a disk with moods.
+    #[derive(Default)]
+    struct Moody {
+        memory: MemoryStore,
+        mood: Mutex<Mood>,
+    }
+
+    fn full() -> StoreError {
+        StoreError::Io("no space left".to_owned())
+    }
+
+    impl Moody {
+        fn mood(&self, change: impl FnOnce(&mut Mood)) {
+            change(&mut self.mood.lock().expect("no panic while it is held"));
+        }
+
+        fn check(&self) -> Result<(), StoreError> {
+            if self.mood.lock().expect("no panic while it is held").failed { Err(full()) } else { Ok(()) }
+        }
+    }
+
+    impl Store for Moody {
+        fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+            self.check()?;
+            self.memory.snapshot()
+        }
+
+        fn commit(&self, compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>) -> Result<(), StoreError> {
+            self.check()?;
+            let (panics, is_full) = {
+                let mut mood = self.mood.lock().expect("no panic while it is held");
+                mood.failed |= mood.full;
+                (mood.panics, mood.full)
+            };
+            assert!(!panics, "on purpose");
+            if is_full { Err(full()) } else { self.memory.commit(compute) }
+        }
+
+        fn reopen(&self) -> Result<(), StoreError> {
+            self.mood(|mood| (mood.failed, mood.reopened) = (false, mood.reopened + 1));
+            Ok(())
+        }
+
+        fn failure(&self) -> Option<StoreError> {
+            self.check().err()
+        }
+
+        fn probe(&self) -> Result<(), StoreError> {
+            if self.mood.lock().expect("no panic while it is held").full { Err(full()) } else { Ok(()) }
+        }
+    }
+
+    struct House {
+        store: Arc<Moody>,
+        ledger: Arc<Ledger>,
+        disk: Disk,
+        events: mpsc::UnboundedReceiver<Event>,
+        landed: watch::Receiver<u64>,
+        threads: Vec<JoinHandle<()>>,
+    }
+
+    fn house() -> House {
+        let store = Arc::new(Moody::default());
+        let key = DeviceKey::from_secret(&[1; 32]);
+        let first = Ledger::first_batch(key.device(), 1);
+        store.commit(&mut |_| Ok(first.clone())).expect("it works");
+        let ledger = Arc::new(Ledger::open(store.clone(), key).expect("a fresh store"));
+        let (sender, events) = mpsc::unbounded_channel();
+        let (landing, landed) = watch::channel(0);
+        let (disk, threads) = Disk::start(&ledger, &sender, landing).expect("threads");
+        House { store, ledger, disk, events, landed, threads }
+    }
+
+    impl House {
+        fn create(&self, n: u8) -> oneshot::Receiver<Result<Done, StoreError>> {
+            let (caller, done) = oneshot::channel();
+            let genesis = Genesis { creator: self.ledger.device(), nonce: [n; 16] };
+            let work = Work::Create { genesis, name: format!("space{n}") };
+            self.disk.send(DiskJob::Commit(work, Waiter::Caller(caller)));
+            done
+        }
+
+        fn event(&mut self, wanted: impl Fn(&Event) -> bool) -> Event {
+            std::iter::from_fn(|| self.events.blocking_recv()).find(wanted).expect("the threads run")
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_not_asked_for_every_write_and_acknowledges_again_when_there_is_room() {
+        let mut house = house();
+        assert!(matches!(house.create(1).blocking_recv(), Ok(Ok(Done::Created(_)))));
+        house.store.mood(|mood| mood.full = true);
+        let begun = Instant::now();
+        for n in 2..200 {
+            assert_eq!(house.create(n).blocking_recv().expect("an answer"), Err(full()), "write {n}");
+        }
+        // It was mended for readers, though nothing can be written.
+        house.event(|event| matches!(event, Event::StorageFailed { stopped: true, .. }));
+        let (mut reopened, mut attempts) = (0, 0);
+        while reopened == 0 {
+            house.store.mood(|mood| reopened = mood.reopened);
+            assert_eq!(house.create(201).blocking_recv().expect("an answer"), Err(full()));
+        }
+        let mut readable = false;
+        house
+            .store
+            .snapshot()
+            .expect("reading goes on")
+            .scan(&[0], &[255], &mut |_, _| {
+                readable = true;
+                ControlFlow::Break(())
+            })
+            .expect("reading goes on");
+        assert!(readable);
+        house.store.mood(|mood| attempts = mood.reopened);
+        let due = u32::try_from(begun.elapsed().as_secs()).expect("soon") + 2;
+        assert!(attempts <= due, "{attempts} attempts where {due} were due");
+
+        let seen = *house.landed.borrow_and_update();
+        house.store.mood(|mood| mood.full = false);
+        house.event(|event| matches!(event, Event::StorageRecovered { held } if held.len() == 1));
+        assert!(*house.landed.borrow() > seen, "watchers look again when it recovers");
+        assert!(matches!(house.create(202).blocking_recv(), Ok(Ok(Done::Created(_)))));
+    }
+
+    #[test]
+    fn a_failure_that_a_reader_met_is_mended_without_a_write() {
+        let mut house = house();
+        house.store.mood(|mood| mood.failed = true);
+        house.event(|event| matches!(event, Event::StorageFailed { stopped: true, .. }));
+        house.event(|event| matches!(event, Event::StorageRecovered { .. }));
+        assert_eq!(house.store.failure(), None);
+    }
+
+    #[test]
+    fn a_disk_thread_that_panics_is_told_and_leaves_nobody_waiting() {
+        let mut house = house();
+        house.store.mood(|mood| mood.panics = true);
+        assert!(house.create(1).blocking_recv().is_err(), "nothing was acknowledged");
+        house.event(|event| matches!(event, Event::DiskThreadDied { thread: "commits" }));
+        assert!(house.create(2).blocking_recv().is_err(), "and nobody waits for ever");
+        drop(house.disk);
+        let ended: Vec<bool> = house.threads.into_iter().map(|thread| thread.join().is_ok()).collect();
+        assert_eq!(ended, [false, true]);
     }
 }

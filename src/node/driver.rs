@@ -26,7 +26,7 @@ use super::disk::{Disk, DiskJob, PeerRead, Waiter, What};
 use super::intake::{Intake, Room};
 use super::status::Status;
 use super::{JoinError, NodeError, Peer, SyncReport};
-use crate::causal::Known as Knows;
+use crate::causal::{Known as Knows, VersionVector};
 use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
 use crate::replica::{
     Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
@@ -45,6 +45,9 @@ const GOODBYE_WITHIN: Duration = Duration::from_millis(300);
 /// How often what peers acknowledged is written down while they are connected.
 const REMEMBER_EVERY: Duration = Duration::from_secs(10);
 
+/// How many damaged records the status names.
+const DAMAGE_MAX: usize = 16;
+
 /// What happens to a node.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -55,9 +58,13 @@ pub(super) enum Event {
         shared: Vec<(SessionId, SpaceId, Option<Introduction>)>,
     },
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
-    StorageFailed { message: String, stopped: bool },
+    StorageFailed { error: StoreError, stopped: bool },
     /// The store works again, and holds this.
     StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
+    /// What a peer asked for cannot be read.
+    Damaged(StoreError),
+    /// A disk thread panicked. What the node knows of its store is in doubt, so it ends.
+    DiskThreadDied { thread: &'static str },
     /// The log was read for a peer.
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// The segments in which this device was granted its role.
@@ -80,7 +87,7 @@ pub(super) enum Event {
 /// What the handles ask the loop.
 #[derive(Debug)]
 pub(super) enum Question {
-    Status(oneshot::Sender<Result<Status, StoreError>>),
+    Status(oneshot::Sender<Status>),
     Peers(oneshot::Sender<Vec<Peer>>),
     AddPeer(PeerAddress, oneshot::Sender<Result<(), NodeError>>),
     RemovePeer(DeviceId, oneshot::Sender<Result<bool, NodeError>>),
@@ -103,6 +110,8 @@ pub(super) struct Driver {
     peers: Peers,
     keep_connected: bool,
     synced_ms: BTreeMap<(SpaceId, DeviceId), u64>,
+    /// What was written down last of what peers acknowledged.
+    remembered: BTreeMap<(SpaceId, DeviceId), VersionVector>,
     remember_at: Option<Instant>,
     syncs: Vec<Syncing>,
     joins: Vec<Joining>,
@@ -110,7 +119,9 @@ pub(super) struct Driver {
     cluster: BTreeSet<DeviceId>,
     /// The spaces that cluster peers introduced and that are not held yet, and by whom.
     introduced: BTreeMap<SpaceId, (Introduction, DeviceId)>,
-    storage_failure: Option<String>,
+    storage_failure: Option<StoreError>,
+    /// Damaged records that were met so far, each once, up to [`DAMAGE_MAX`].
+    damage: Vec<StoreError>,
     stopping: Vec<oneshot::Sender<()>>,
 }
 
@@ -137,12 +148,14 @@ impl Driver {
             peers: Peers::default(),
             keep_connected,
             synced_ms: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             remember_at: None,
             syncs: Vec::new(),
             joins: Vec::new(),
             cluster,
             introduced: BTreeMap::new(),
             storage_failure: None,
+            damage: Vec::new(),
             stopping: Vec::new(),
         }
     }
@@ -196,9 +209,16 @@ impl Driver {
 
     /// Takes in one event. Returns whether it was the wish to stop.
     fn take(&mut self, event: Event) -> bool {
-        if let Event::Asked(Question::Stop(answer)) = event {
-            self.stopping.push(answer);
-            return true;
+        match event {
+            Event::Asked(Question::Stop(answer)) => {
+                self.stopping.push(answer);
+                return true;
+            }
+            Event::DiskThreadDied { thread } => {
+                tracing::error!(thread, "a disk thread ended unexpectedly: the node stops");
+                return true;
+            }
+            _ => {}
         }
         self.on_event(event);
         self.look_around();
@@ -298,13 +318,25 @@ impl Driver {
                 }
                 self.welcome();
             }
-            Event::StorageFailed { message, stopped } => {
-                tracing::error!(error = %message, writing = !stopped, "storage failed");
-                if stopped {
-                    self.storage_failure = Some(message);
+            Event::StorageFailed { error, stopped } => {
+                // Said once, however many wait for it.
+                if !stopped || self.storage_failure.as_ref() != Some(&error) {
+                    tracing::error!(%error, stopped, "storage failed");
                 }
+                if stopped {
+                    self.storage_failure = Some(error);
+                } else {
+                    self.note_damage(error);
+                }
+                self.remembered.clear();
                 self.handle(Input::CommitFailed);
             }
+            Event::Damaged(error) => {
+                tracing::error!(%error, "cannot read the log for a peer");
+                self.note_damage(error);
+            }
+            // Taken by the loop itself.
+            Event::DiskThreadDied { .. } => {}
             Event::StorageRecovered { held } => {
                 tracing::info!("storage recovered");
                 self.storage_failure = None;
@@ -349,6 +381,12 @@ impl Driver {
                 }
             },
             Event::Asked(question) => self.answer(question),
+        }
+    }
+
+    fn note_damage(&mut self, error: StoreError) {
+        if self.damage.len() < DAMAGE_MAX && matches!(error, StoreError::Damaged(_)) && !self.damage.contains(&error) {
+            self.damage.push(error);
         }
     }
 
@@ -414,6 +452,8 @@ impl Driver {
 
     /// Says goodbye, and lets the disk finish.
     async fn stop(mut self) {
+        // With the latest moment in step, which alone is no reason to write.
+        self.remembered.clear();
         self.remember(None);
         self.sessions.values().for_each(|session| session.tell_end("this node stops"));
         if let Some(endpoint) = self.endpoint.take() {

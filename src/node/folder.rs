@@ -5,6 +5,7 @@
 //! | `device.key` | the secret key, 64 hexadecimal digits; readable by its owner only |
 //! | `thence.redb` | the store |
 //! | `store.lease`, `store.closed` | tell whether the store is a copy or an older state: [`super::lease`] |
+//! | `thence.redb.aside-N` | a store that was there before a restore; never touched again |
 //! | `reset.key` | lets peers notice at once that this node was restarted |
 //! | `node.lock` | held by a node for as long as it runs, and while it waits to start |
 //! | `store.lock` | held by whoever has the store open |
@@ -26,7 +27,7 @@ use rand::Rng;
 
 use super::lease::Lease;
 use crate::model::{DeviceId, DeviceKey};
-use crate::store::{Ledger, LedgerError, RedbStore, StoreError};
+use crate::store::{Batch, Ledger, LedgerError, Read, RedbStore, Snapshot, Store, StoreError};
 
 /// Why a data folder cannot be used. Nothing in it was changed.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +76,7 @@ pub enum FolderError {
     },
 }
 
-fn system(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
+pub(super) fn system(path: &Path) -> impl FnOnce(io::Error) -> FolderError + '_ {
     |error| FolderError::System { path: path.to_owned(), error }
 }
 
@@ -119,8 +120,13 @@ impl DataFolder {
         self.path.join("device.key")
     }
 
-    fn store_path(&self) -> PathBuf {
+    pub(super) fn store_path(&self) -> PathBuf {
         self.path.join("thence.redb")
+    }
+
+    /// Says whether the store is the one that was written here last.
+    pub(super) fn lease(&self) -> Lease {
+        Lease::of(&self.store_path())
     }
 
     /// Whether it was initialised.
@@ -175,6 +181,17 @@ impl DataFolder {
         read_secret::<32>(&self.key_path()).map(|secret| DeviceKey::from_secret(&secret))
     }
 
+    /// The key that lets peers notice a restart at once; made when it is first needed.
+    pub(super) fn reset_key(&self) -> Result<[u8; 64], FolderError> {
+        let path = self.path.join("reset.key");
+        if !path.exists() {
+            let mut secret = [0; 64];
+            rand::rng().fill_bytes(&mut secret);
+            write_secret(&path, &secret)?;
+        }
+        read_secret(&path)
+    }
+
     /// Claims the folder for a short command, waiting up to `wait` for another one to end.
     ///
     /// [`FolderError::NodeRunning`] means that a node runs or starts: speak to its socket instead.
@@ -200,7 +217,13 @@ impl DataFolder {
                 Err(TryLockError::Error(error)) => return Err(system(&self.path)(error)),
             }
         }
-        Ok(Claim { folder: self.clone(), key, opened: AtomicBool::new(false), _store_lock: store_lock, _node_lock: None })
+        Ok(Claim {
+            folder: self.clone(),
+            key,
+            opened: AtomicBool::new(false),
+            _store_lock: store_lock,
+            _node_lock: None,
+        })
     }
 
     /// Claims the folder for a node, waiting up to `wait` for a short command to end.
@@ -213,7 +236,13 @@ impl DataFolder {
         let node_lock = node_lock.ok_or_else(|| FolderError::NodeRunning { path: self.path.clone() })?;
         let store_lock = self.lock_exclusively("store.lock", until)?;
         let store_lock = store_lock.ok_or_else(|| FolderError::Busy { path: self.path.clone() })?;
-        Ok(Claim { folder: self.clone(), key, opened: AtomicBool::new(false), _store_lock: store_lock, _node_lock: Some(node_lock) })
+        Ok(Claim {
+            folder: self.clone(),
+            key,
+            opened: AtomicBool::new(false),
+            _store_lock: store_lock,
+            _node_lock: Some(node_lock),
+        })
     }
 
     fn open_lock(&self, name: &str) -> Result<File, FolderError> {
@@ -245,22 +274,13 @@ impl Claim {
         &self.key
     }
 
-    /// The key that lets peers notice a restart at once; made when it is first needed.
-    pub(super) fn reset_key(&self) -> Result<[u8; 64], FolderError> {
-        let path = self.folder.path.join("reset.key");
-        if !path.exists() {
-            let mut secret = [0; 64];
-            rand::rng().fill_bytes(&mut secret);
-            write_secret(&path, &secret)?;
-        }
-        read_secret(&path)
-    }
-
     /// Opens the ledger, making an empty one if there is none yet.
-    pub(super) fn open_ledger(&self, cache_bytes: usize) -> Result<Ledger, FolderError> {
+    ///
+    /// The folder stays claimed until the store is closed, whoever closes it.
+    pub(super) fn open_ledger(self, cache_bytes: usize) -> Result<Ledger, FolderError> {
         let path = self.folder.store_path();
         let device = self.key.device();
-        let lease = self.lease();
+        let lease = self.folder.lease();
         let is_as_left = lease.opening();
         self.opened.store(true, Ordering::Relaxed);
         let store = if path.exists() {
@@ -273,16 +293,11 @@ impl Claim {
             RedbStore::create(&path, cache_bytes, Ledger::first_batch(device, nonce))
         };
         let store = store.map_err(|error: StoreError| LedgerError::from(error))?;
-        let ledger = Ledger::open(Arc::new(store), self.key.clone())?;
-        let is_node = self._node_lock.is_some();
+        let (key, is_node) = (self.key.clone(), self._node_lock.is_some());
+        let ledger = Ledger::open(Arc::new(Claimed { store, _claim: self }), key)?;
         let nonce = rand::rng().next_u64();
         lease.take(&ledger, is_as_left, is_node, super::disk::wall_ms(), nonce).map_err(LedgerError::from)?;
         Ok(ledger)
-    }
-
-    /// Says whether the store is the one that was written here last.
-    pub(super) fn lease(&self) -> Lease {
-        Lease::of(&self.folder.store_path())
     }
 }
 
@@ -290,8 +305,40 @@ impl Drop for Claim {
     /// Whoever had the store open has closed it by now; the locks go after this.
     fn drop(&mut self) {
         if *self.opened.get_mut() {
-            self.lease().closed();
+            self.folder.lease().closed();
         }
+    }
+}
+
+/// A store, and after it, since fields are dropped in order, the right to have it open.
+struct Claimed {
+    store: RedbStore,
+    _claim: Claim,
+}
+
+impl Store for Claimed {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        self.store.snapshot()
+    }
+
+    fn commit(&self, compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>) -> Result<(), StoreError> {
+        self.store.commit(compute)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.store.reopen()
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.store.damage()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe()
     }
 }
 

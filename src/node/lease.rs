@@ -92,7 +92,8 @@ impl Lease {
         nonce: u64,
     ) -> Result<(), StoreError> {
         let remembered = ledger.setting(REMEMBERED)?;
-        let is_new = remembered.is_none() && ledger.spaces().is_empty();
+        // One that never had a lease was just made, empty or from a backup, and its replica id with it.
+        let is_new = remembered.is_none();
         let leased = fs::read_to_string(&self.lease).ok();
         let holds = is_as_left
             && leased.is_some_and(|said| self.as_leased(ledger.replica()).is_ok_and(|now| now == said))
@@ -106,7 +107,8 @@ impl Lease {
         self.make(ledger, now_ms, nonce)
     }
 
-    fn make(&self, ledger: &Ledger, now_ms: u64, nonce: u64) -> Result<(), StoreError> {
+    /// Makes a new lease: for another replica id, or so that an older state of the store is known.
+    pub(super) fn make(&self, ledger: &Ledger, now_ms: u64, nonce: u64) -> Result<(), StoreError> {
         let failed = |error: io::Error| StoreError::Io(format!("{}: {error}", self.lease.display()));
         let text = self.as_leased(ledger.replica()).map_err(failed)?;
         let beside = self.lease.with_extension("new");
@@ -120,11 +122,6 @@ impl Lease {
         let value = written.map_err(failed)?;
         ledger.commit(&[Work::Setting { name: REMEMBERED.to_owned(), value }], now_ms, nonce)?;
         Ok(())
-    }
-
-    /// The replica id changed while the store was open.
-    pub(super) fn renew(&self, ledger: &Ledger, now_ms: u64, nonce: u64) -> Result<(), StoreError> {
-        self.make(ledger, now_ms, nonce)
     }
 
     /// Notes how the store is left, once it is closed.

@@ -14,12 +14,14 @@ mod driver;
 mod folder;
 mod intake;
 mod lease;
+mod restore;
 mod space;
 mod status;
 mod wire;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
 
 pub use self::folder::{Claim, DataFolder, FolderError};
+pub use self::restore::{BackupSummary, Repaired, RestoreError, Restored, check_backup};
 pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{ClusterPeer, ClusterState, PeerState, PeerStatus, SpaceStatus, Status};
 use crate::causal::ReplicaId;
@@ -190,8 +193,8 @@ pub struct Peer {
     pub connected: bool,
 }
 
-/// What the handles of one node share. [`Node::close`] ends with the store closed and then the claim let go; a node that
-/// is only dropped lets its claim go while its threads may still hold the store for a moment.
+/// What the handles of one node share. The folder is free when the store is closed: [`Node::close`] waits for that, and
+/// a node that is only dropped closes it when its threads have ended.
 #[derive(Debug)]
 struct Shared {
     disk: Disk,
@@ -200,7 +203,6 @@ struct Shared {
     landed: watch::Receiver<u64>,
     local_address: Option<SocketAddr>,
     threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
-    _claim: Claim,
 }
 
 /// A handle to a running node. Clones are handles to the same node, which stops when the last one is dropped.
@@ -213,16 +215,17 @@ impl Node {
     /// Starts a node. Call it inside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let NodeConfig { claim, listen, cache_bytes, peers, mut cluster_peers, keep_connected } = config;
+        let folder = claim.folder().clone();
         let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
-            Some(listen) => Some(Endpoint::bind(claim.key(), wire::transport_config(listen, claim.reset_key()?))?),
+            Some(listen) => Some(Endpoint::bind(ledger.key(), wire::transport_config(listen, folder.reset_key()?))?),
             None => None,
         };
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);
         let (landing, landed) = watch::channel(0);
-        let (disk, threads) = Disk::start(&ledger, &events, landing)
+        let (disk, threads) = Disk::start(&ledger, &events, landing, Some(folder.lease()))
             .map_err(|error| OpenError::System { what: "cannot start a thread", error })?;
         if let Some(endpoint) = endpoint.clone() {
             tokio::spawn(accept(endpoint, events.clone()));
@@ -232,7 +235,7 @@ impl Node {
         let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected, cluster);
         tokio::spawn(driver.run(received, asked));
         let threads = Mutex::new(threads);
-        let shared = Shared { disk, ledger, questions, landed, local_address, threads, _claim: claim };
+        let shared = Shared { disk, ledger, questions, landed, local_address, threads };
         let node = Self { shared: Arc::new(shared) };
         if let Some(address) = local_address {
             tracing::info!(device = %node.device(), replica = ?node.replica(), %address, "listening");
@@ -399,6 +402,12 @@ impl Node {
         self.ask(|answer| Question::Join(ticket, answer)).await?
     }
 
+    /// Hands a backup of this instant to `to`, piece by piece, until that breaks; see [`Ledger::back_up`]. It reads the
+    /// whole store, and keeps nobody from writing meanwhile.
+    pub fn back_up(&self, to: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), NodeError> {
+        Ok(self.shared.ledger.back_up(disk::wall_ms(), to)?)
+    }
+
     /// Dials every known peer now and waits until both sides know the same, durably, or `timeout` is over.
     pub async fn sync(&self, timeout: Duration) -> Result<SyncReport, NodeError> {
         self.ask(|answer| Question::Sync(timeout, answer)).await
@@ -406,7 +415,13 @@ impl Node {
 
     /// What is synced with whom, what is not yet, and why.
     pub async fn status(&self) -> Result<Status, NodeError> {
-        Ok(self.ask(Question::Status).await??)
+        self.ask(Question::Status).await
+    }
+
+    /// Waits until the node has ended without having been asked to, because one of its threads panicked. There is
+    /// nothing to be done with it then but to close it.
+    pub async fn broken(&self) {
+        self.shared.questions.closed().await;
     }
 
     /// Remembers a peer and dials it.
@@ -433,7 +448,7 @@ impl Node {
         // A loop that is gone already has stopped.
         let _ = self.ask(Question::Stop).await;
         if let Some(shared) = Arc::into_inner(self.shared) {
-            let Shared { disk, threads, ledger, _claim, .. } = shared;
+            let Shared { disk, threads, ledger, .. } = shared;
             drop(disk);
             let threads = threads.into_inner().unwrap_or_default();
             let join = || threads.into_iter().for_each(|thread| drop(thread.join()));

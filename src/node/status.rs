@@ -2,7 +2,7 @@
 
 use crate::causal::ReplicaId;
 use crate::model::DeviceId;
-use crate::store::SpaceSummary;
+use crate::store::{Renewed, SpaceSummary};
 
 /// A node, its spaces and its peers.
 #[derive(Clone, Debug)]
@@ -11,14 +11,18 @@ pub struct Status {
     pub device: DeviceId,
     /// The incarnation of its store.
     pub replica: ReplicaId,
+    /// Every time that it began to write under a new replica id, and why; the first one first.
+    pub renewals: Vec<Renewed>,
     /// Where it listens, if it does.
     pub listening: Option<std::net::SocketAddr>,
     /// Why nothing can be written or acknowledged at the moment, if so.
     pub storage_failure: Option<String>,
     /// Every device that this node counts as a cluster peer, or that counts this node as one.
     pub cluster: Vec<ClusterPeer>,
-    /// Every space that is held here.
+    /// Every space that is held here and can be read.
     pub spaces: Vec<SpaceStatus>,
+    /// What was found damaged or cannot be read since the node started, in words. Everything else is served.
+    pub damage: Vec<String>,
 }
 
 /// A cluster peer, or one that would be if both sides said so.
@@ -127,6 +131,7 @@ impl Status {
             let reason = peer.reason.as_deref().unwrap_or("not connected yet");
             complaints.push(format!("cluster peer {}: {}: {reason}", peer.device, peer.state.as_str()));
         }
+        complaints.extend(self.damage.iter().cloned());
         for space in &self.spaces {
             for peer in space.peers.iter().filter(|peer| !peer.is_well()) {
                 let reason = peer.reason.as_deref().unwrap_or("not in step yet");

@@ -81,7 +81,8 @@ impl Space {
         let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
         for claim in claims.iter() {
             let id = claim.dot.replica;
-            let is_it = known.head(id).map(|head| (head.counter == claim.dot.counter, head.hash.prefix() == claim.hash));
+            let is_it =
+                known.head(id).map(|head| (head.counter == claim.dot.counter, head.hash.prefix() == claim.hash));
             match is_it {
                 Some((true, false)) => _ = uncertain.insert(known.root(id)),
                 Some((false, _)) if distrusted.contains(&known.root(id)) => _ = uncertain.insert(known.root(id)),
@@ -734,12 +735,7 @@ impl Replica {
     }
 
     /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is told nothing.
-    fn on_show(
-        &mut self,
-        session: SessionId,
-        space: SpaceId,
-        segments: Vec<ByteBuf>,
-    ) -> Result<(), PeerMisbehaved> {
+    fn on_show(&mut self, session: SessionId, space: SpaceId, segments: Vec<ByteBuf>) -> Result<(), PeerMisbehaved> {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
             return Ok(());
         };

@@ -18,8 +18,8 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, Change, ChangeKind, Done, Found, Ledger, LedgerError, Renewal, Renewed, Report, SpaceSummary, View,
-    Work, WriteError, Written,
+    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Done, Found, Ledger, LedgerError, Renewal, Renewed,
+    Report, Salvaged, SpaceSummary, StoredRow, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;
@@ -31,7 +31,7 @@ pub type Batch = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Why a store did not do what it was asked. The store is unchanged in every case but one: a commit that failed with
 /// [`StoreError::Io`] is there whole or not at all, which [`Store::reopen`] decides.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// Another process holds the file.
@@ -91,4 +91,20 @@ pub trait Store: Send + Sync + 'static {
 
     /// Opens the medium anew after [`StoreError::Io`]. Until this succeeds every call fails.
     fn reopen(&self) -> Result<(), StoreError>;
+
+    /// Why it waits for [`Store::reopen`], if it does. Costs next to nothing, and asks no disk.
+    fn failure(&self) -> Option<StoreError> {
+        None
+    }
+
+    /// What was found damaged so far by whoever read, in words for people. What can be read is read all the same.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// Finds out whether the medium has room for what a large commit puts there. Not by a commit: one that fails ends
+    /// all reading until the next [`Store::reopen`].
+    fn probe(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }

@@ -17,18 +17,20 @@
 //! - After a failure of the medium, or any failed commit, nothing is done any more until [`Store::reopen`]. That
 //!   closes the old engine first, whose snapshots then fail: they neither keep the file locked nor block anything.
 //!
-//! It does not notice a flipped bit in a record (a record carries its own check), and does not keep a process from
-//! calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
+//! - Every block of the file carries a check ([`blocks`]): what the engine would read wrong, and could follow to wrong
+//!   rows or to none, it gives up on instead.
+//!
+//! It does not keep a process from calling `commit` or `reopen` inside the closure of a commit, which waits for itself for ever.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::{Bound, ControlFlow};
 use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use ::redb::backends::FileBackend;
 use ::redb::{
@@ -37,9 +39,11 @@ use ::redb::{
     WriteTransaction,
 };
 
+use self::blocks::{Blocks, Damage};
 use self::held::{Change, Held};
 use super::{Batch, Read, Snapshot, Store, StoreError};
 
+mod blocks;
 mod held;
 
 #[doc(hidden)]
@@ -58,6 +62,10 @@ const CONSISTENT_BYTE: Bound<u64> = Bound::Included((1 << 62) + 4);
 /// What [`RedbStore::peek`] may cache, in bytes: it reads one path through the tree.
 const PEEK_CACHE_BYTES: usize = 1 << 20;
 
+/// How much room there must be before a store that failed is written to again, in bytes: about what the largest group of
+/// a busy node takes.
+const PROBE_BYTES: usize = 4 << 20;
+
 /// Opens the medium, again and again: once to begin with, and once for every reopening.
 type Source = dyn Fn() -> io::Result<Box<dyn StorageBackend>> + Send + Sync;
 
@@ -66,6 +74,10 @@ pub struct RedbStore {
     /// What errors call the file.
     name: String,
     source: Box<Source>,
+    /// Where [`Store::probe`] finds out about room; nowhere if the medium is the caller's.
+    probe_path: Option<PathBuf>,
+    /// What was found damaged since this was made.
+    damage: Damage,
     cache_bytes: usize,
     /// `None` only while a reopening runs, and after one that failed.
     open: RwLock<Option<Open>>,
@@ -83,7 +95,9 @@ impl RedbStore {
     pub fn open(path: &Path, cache_bytes: usize) -> Result<RedbStore, StoreError> {
         let path = absolute(path)?;
         let name = path.display().to_string();
-        Self::start(name, Box::new(move || file(OpenOptions::new().read(true).write(true), &path)), cache_bytes)
+        let probe_path = Some(beside(&path, ".probe"));
+        let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
+        Self::start(name, source, probe_path, cache_bytes)
     }
 
     /// Creates a store at `path` that holds `first`, and opens it with a cache of `cache_bytes` bytes.
@@ -95,17 +109,14 @@ impl RedbStore {
     pub fn create(path: &Path, cache_bytes: usize, first: Batch) -> Result<RedbStore, StoreError> {
         let path = absolute(path)?;
         let name = path.display().to_string();
-        let beside = PathBuf::from({
-            let mut beside = path.clone().into_os_string();
-            beside.push(".new");
-            beside
-        });
+        let (probe_path, beside) = (Some(beside(&path, ".probe")), beside(&path, ".new"));
         let refuse = |trouble: Trouble| trouble.refusing(&name);
         vacant(&path).map_err(refuse)?;
         // Not truncated here: it may be another process's, which only the engine's lock can tell.
         let backend = file(OpenOptions::new().read(true).write(true).create(true).truncate(false), &beside)
             .map_err(|error| refuse(Trouble::of_io(error)))?;
-        let open = Open::create(backend, cache_bytes, &first).map_err(refuse)?;
+        let damage = Damage::default();
+        let open = Open::create(backend, &damage, cache_bytes, &first).map_err(refuse)?;
         // Asked again under the lock: if another process was quicker, then what is locked here under the name that it
         // had before the rename is the finished store, and nothing may be let through to it.
         vacant(&path).map_err(refuse)?;
@@ -115,7 +126,7 @@ impl RedbStore {
             .map_err(|error| StoreError::Io(format!("{name}: {error}")))?;
         // The file stays open, and locked, across the rename, so that there is no moment for anyone else.
         let source = Box::new(move || file(OpenOptions::new().read(true).write(true), &path));
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        Ok(Self { name, source, probe_path, damage, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// The value under `key` in the store at `path`, read without changing the file: so that a caller can look at the
@@ -143,7 +154,10 @@ impl RedbStore {
                 let reader = Builder::new()
                     .set_cache_size(PEEK_CACHE_BYTES)
                     .set_concurrency_mode(ConcurrencyMode::SingleWriter)
-                    .open_read_only(&path)?;
+                    .open_read_only_with_backend(Blocks::over(
+                        Box::new(FileBackend::new(File::open(&path)?)?),
+                        Damage::default(),
+                    ))?;
                 let transaction = reader.begin_read()?;
                 transaction.open_table(MARK)?;
                 let Some(table) = (&transaction).table(first_of(key))? else { return Ok(None) };
@@ -168,19 +182,27 @@ impl RedbStore {
         let name = "the store".to_string();
         let source: Box<Source> = Box::new(move || Ok(Box::new(source()?)));
         let Some(first) = first else {
-            return Self::start(name, source, cache_bytes);
+            return Self::start(name, source, None, cache_bytes);
         };
+        let damage = Damage::default();
         let open = source()
             .map_err(Trouble::of_io)
-            .and_then(|backend| Open::create(backend, cache_bytes, &first))
+            .and_then(|backend| Open::create(backend, &damage, cache_bytes, &first))
             .and_then(|open| open.let_through().map(|()| open))
             .map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+        let open = RwLock::new(Some(open));
+        Ok(Self { name, source, probe_path: None, damage, cache_bytes, open, turn: Mutex::new(()) })
     }
 
-    fn start(name: String, source: Box<Source>, cache_bytes: usize) -> Result<RedbStore, StoreError> {
-        let open = Open::existing(&*source, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
-        Ok(Self { name, source, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
+    fn start(
+        name: String,
+        source: Box<Source>,
+        probe_path: Option<PathBuf>,
+        cache_bytes: usize,
+    ) -> Result<RedbStore, StoreError> {
+        let damage = Damage::default();
+        let open = Open::existing(&*source, &damage, cache_bytes).map_err(|trouble| trouble.refusing(&name))?;
+        Ok(Self { name, source, probe_path, damage, cache_bytes, open: RwLock::new(Some(open)), turn: Mutex::new(()) })
     }
 
     /// What `work` makes of the open engine, or an error while there is none that works.
@@ -230,9 +252,35 @@ impl Store for RedbStore {
         // Taken out in a statement of its own, so that the lock is free while the engine closes and opens.
         let old = self.open.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(old);
-        let open = Open::existing(&*self.source, self.cache_bytes).map_err(|trouble| trouble.refusing(&self.name))?;
+        let open = Open::existing(&*self.source, &self.damage, self.cache_bytes);
+        let open = open.map_err(|trouble| trouble.refusing(&self.name))?;
         *self.open.write().unwrap_or_else(PoisonError::into_inner) = Some(open);
         Ok(())
+    }
+
+    fn damage(&self) -> Option<String> {
+        let damage = locked(&self.damage);
+        let first = damage.first()?;
+        Some(format!(
+            "{} is damaged: {} of its blocks were found so far, the first is block {first}",
+            self.name,
+            damage.len()
+        ))
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.with_open(|_| Ok(())).err()
+    }
+
+    fn probe(&self) -> Result<(), StoreError> {
+        let Some(path) = &self.probe_path else { return Ok(()) };
+        let probed = File::create(path).and_then(|mut file| {
+            file.write_all(&vec![0x5a; PROBE_BYTES])?;
+            file.sync_all()
+        });
+        // Also what is only half there takes room.
+        let removed = fs::remove_file(path);
+        probed.and(removed).map_err(|error| StoreError::Io(format!("{}: {error}", self.name)))
     }
 }
 
@@ -432,8 +480,9 @@ struct Open {
 
 impl Open {
     /// Opens what `source` has. Nothing is changed unless this succeeds.
-    fn existing(source: &Source, cache_bytes: usize) -> Result<Open, Trouble> {
-        let open = Self::held(source().map_err(Trouble::of_io)?, cache_bytes, Held::over)?;
+    fn existing(source: &Source, damage: &Damage, cache_bytes: usize) -> Result<Open, Trouble> {
+        let open =
+            Self::held(source().map_err(Trouble::of_io)?, damage, cache_bytes, |file| Ok(Held::over(file.len()?)))?;
         // The engine would take an empty file for a new one, and any other engine's file for ours.
         if open.medium.began_empty.load(Ordering::Acquire) {
             return Err(Trouble::Unreadable("it is empty".to_string()));
@@ -444,8 +493,13 @@ impl Open {
     }
 
     /// Makes a store with `first` in it. Nothing is changed until it is let through.
-    fn create(backend: Box<dyn StorageBackend>, cache_bytes: usize, first: &Batch) -> Result<Open, Trouble> {
-        let open = Self::held(backend, cache_bytes, |_| Held::emptied())?;
+    fn create(
+        backend: Box<dyn StorageBackend>,
+        damage: &Damage,
+        cache_bytes: usize,
+        first: &Batch,
+    ) -> Result<Open, Trouble> {
+        let open = Self::held(backend, damage, cache_bytes, |_| Ok(Held::emptied()))?;
         sheltered(|| -> Result<_, EngineError> {
             let transaction = begin(open.database())?;
             drop(transaction.open_table(MARK)?);
@@ -455,8 +509,13 @@ impl Open {
         Ok(open)
     }
 
-    fn held(backend: Box<dyn StorageBackend>, cache_bytes: usize, over: fn(u64) -> Held) -> Result<Open, Trouble> {
-        let medium = Arc::new(Medium::new(backend, over));
+    fn held(
+        backend: Box<dyn StorageBackend>,
+        damage: &Damage,
+        cache_bytes: usize,
+        over: fn(&Blocks) -> io::Result<Held>,
+    ) -> Result<Open, Trouble> {
+        let medium = Arc::new(Medium::new(Blocks::over(backend, Arc::clone(damage)), over));
         let engine = Handle(medium.clone());
         let database = sheltered(|| Builder::new().set_cache_size(cache_bytes).create_with_backend(engine));
         // Also the failed open must not leave a lock behind, should a panic have cut its cleaning up short.
@@ -466,6 +525,7 @@ impl Open {
 
     fn let_through(&self) -> Result<(), Trouble> {
         self.medium.let_through().map_err(|error| {
+            let _ = self.health.why.set(error.to_string());
             self.health.failed.store(true, Ordering::Release);
             Trouble::of_io(error)
         })
@@ -494,12 +554,15 @@ impl Drop for Open {
 #[derive(Debug, Default)]
 struct Health {
     failed: AtomicBool,
+    /// What failed first. What follows is only a consequence.
+    why: OnceLock<String>,
 }
 
 impl Health {
     fn check(&self) -> Result<(), StoreError> {
         if self.failed.load(Ordering::Acquire) {
-            return Err(StoreError::Io("storage failed before; nothing works until it is reopened".to_string()));
+            let why = self.why.get().map_or("the storage engine was closed", String::as_str);
+            return Err(StoreError::Io(why.to_string()));
         }
         Ok(())
     }
@@ -508,15 +571,20 @@ impl Health {
     fn note(&self, trouble: Trouble) -> StoreError {
         // Unreadable is a page beyond the end, after which the engine refuses everything as well.
         if matches!(trouble, Trouble::Io(_) | Trouble::Unreadable(_)) {
-            self.failed.store(true, Ordering::Release);
+            return self.fail(trouble);
         }
         trouble.at_work()
     }
 
     /// Trouble with ending a transaction, after which the engine's own state is in doubt: stops everything.
     fn fail(&self, trouble: Trouble) -> StoreError {
+        let error = trouble.at_work();
+        if let StoreError::Io(why) | StoreError::Damaged(why) = &error {
+            // Only the first is kept.
+            let _ = self.why.set(why.clone());
+        }
         self.failed.store(true, Ordering::Release);
-        trouble.at_work()
+        error
     }
 }
 
@@ -607,7 +675,7 @@ fn sheltered<T, E: Into<EngineError>>(work: impl FnOnce() -> Result<T, E>) -> Re
 /// What the engine takes for its file: the real one, under changes that may have to wait.
 #[derive(Debug)]
 struct Medium {
-    backend: Box<dyn StorageBackend>,
+    backend: Blocks,
     stage: Mutex<Stage>,
     /// Whether [`Stage::Through`] is reached, so that the usual case takes no lock.
     through: AtomicBool,
@@ -621,13 +689,13 @@ struct Medium {
 #[derive(Debug)]
 enum Stage {
     /// Not looked at. The length is asked for when the engine holds its lock, not before.
-    New(fn(u64) -> Held),
+    New(fn(&Blocks) -> io::Result<Held>),
     Held(Held),
     Through,
 }
 
 impl Medium {
-    fn new(backend: Box<dyn StorageBackend>, over: fn(u64) -> Held) -> Self {
+    fn new(backend: Blocks, over: fn(&Blocks) -> io::Result<Held>) -> Self {
         Self {
             backend,
             stage: Mutex::new(Stage::New(over)),
@@ -648,7 +716,7 @@ impl Medium {
         }
         let mut stage = locked(&self.stage);
         if let Stage::New(over) = *stage {
-            let held = over(self.backend.len()?);
+            let held = over(&self.backend)?;
             self.began_empty.store(held.len() == 0, Ordering::Release);
             *stage = Stage::Held(held);
         }
@@ -769,6 +837,13 @@ impl StorageBackend for Handle {
 /// A lock that guards no data that a panic could have left half changed.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The path with `end` appended.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(end);
+    beside.into()
 }
 
 /// The path as it will still mean the same file after a change of the working directory.

@@ -173,6 +173,18 @@ impl Device {
         RunningNode::start(self.name, command)
     }
 
+    /// Starts a node that cannot make a file larger than `bytes`, as on a disk that is full then.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn start_cramped_node(&self, bytes: u64) -> RunningNode {
+        // Ignored, the signal of that limit becomes an error, as a full disk is one.
+        let mut command = Command::new("sh");
+        command.args(["-c", r#"trap "" XFSZ; exec prlimit --fsize="$0": -- "$@""#, &bytes.to_string()]);
+        command.arg(env!("CARGO_BIN_EXE_thence")).arg("--data").arg(self.data());
+        command.args(["node", "--listen", "127.0.0.1:0"]);
+        RunningNode::start(self.name, command)
+    }
+
     /// Starts `thence watch`.
     #[track_caller]
     pub fn watch(&self, space: &str, extra: &[&str]) -> Watch {

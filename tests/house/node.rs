@@ -76,6 +76,15 @@ impl RunningNode {
         self.stderr.text()
     }
 
+    /// Lifts the limit of [`super::Device::start_cramped_node`]: there is room again.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn make_room(&self) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:"]).status();
+        assert!(status.is_ok_and(|status| status.success()), "prlimit of util-linux is needed");
+    }
+
     /// Asks it to drain and expects exit 0. Returns what it has logged.
     #[track_caller]
     pub fn terminate(self) -> String {

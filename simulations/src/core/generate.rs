@@ -10,8 +10,20 @@ use thence::replica::Limits;
 use crate::world::{Chance, DiskFault, Draws, Item, Millis, Scenario, Weather, What};
 
 /// The kinds of faults that a seed draws from.
-pub const FAULTS: &[&str] =
-    &["loss", "duplicate", "reorder", "delay", "cut", "one-way", "drop", "crash", "disk", "slow-disk", "put-back", "copy"];
+pub const FAULTS: &[&str] = &[
+    "loss",
+    "duplicate",
+    "reorder",
+    "delay",
+    "cut",
+    "one-way",
+    "drop",
+    "crash",
+    "disk",
+    "slow-disk",
+    "put-back",
+    "copy",
+];
 
 /// What a caller wants of a generated scenario.
 #[derive(Clone, Debug, Default)]

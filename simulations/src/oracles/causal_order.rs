@@ -37,7 +37,9 @@ pub(super) fn check_past(
     let past_of = |of: EventHash| history.events.get(&(space, of)).map_or(&nothing, |told| &told.past);
     let dependencies: Vec<EventHash> =
         event.dependencies.iter().filter_map(|dependency| shelf.find(dependency)).collect();
-    let direct = || dependencies.iter().copied().chain((event.previous != EventHash::start(dot.replica)).then_some(event.previous));
+    let direct = || {
+        dependencies.iter().copied().chain((event.previous != EventHash::start(dot.replica)).then_some(event.previous))
+    };
     let mut said: BTreeSet<EventHash> = BTreeSet::new();
     for dependency in direct() {
         said.extend(past_of(dependency));

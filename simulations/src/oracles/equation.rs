@@ -110,7 +110,8 @@ impl<'a> Reading<'a> {
             _ => None,
         };
         let mut slots = Vec::new();
-        let mut histories: Vec<ReplicaId> = chain.iter().filter_map(|hash| self.name(*hash)).map(|d| d.replica).collect();
+        let mut histories: Vec<ReplicaId> =
+            chain.iter().filter_map(|hash| self.name(*hash)).map(|d| d.replica).collect();
         histories.dedup();
         let mut before = 0;
         let mut reached = false;
@@ -152,7 +153,9 @@ impl<'a> Reading<'a> {
         let mut chain = vec![last];
         while let Some(hash) = chain.last().copied().filter(|hash| *hash != first) {
             match self.history.events.get(&(self.space, hash)) {
-                Some(told) if told.event.previous != EventHash::start(told.event.dot.replica) => chain.push(told.event.previous),
+                Some(told) if told.event.previous != EventHash::start(told.event.dot.replica) => {
+                    chain.push(told.event.previous)
+                }
                 _ => break,
             }
         }
@@ -168,7 +171,8 @@ impl<'a> Reading<'a> {
             let dot = self.history.dot(self.space, *chain.first()?)?;
             Some(chain.first() == Some(&begun) && dot.counter == run)
         };
-        let mutations = told.event.mutations.iter().filter(|m| (&m.collection, &m.key) == (&self.object.0, &self.object.1));
+        let mutations =
+            told.event.mutations.iter().filter(|m| (&m.collection, &m.key) == (&self.object.0, &self.object.1));
         mutations.flat_map(|mutation| &mutation.edits).find_map(|edit| match (&edit.slot, &edit.add) {
             (Slot::Counter { path, replica, run }, Some(Content::Total { at, total }))
                 if path == field && Dot::new(*replica, *at) == told.event.dot && run_began(*run) == Some(true) =>

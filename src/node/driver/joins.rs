@@ -92,8 +92,8 @@ impl Driver {
                     }
                     if now >= join.until {
                         let failure = self.storage_failure.clone();
-                        let error =
-                            StoreError::Io(failure.unwrap_or_else(|| "the space could not be stored".to_owned()));
+                        let unknown = || StoreError::Io("the space could not be stored".to_owned());
+                        let error = failure.unwrap_or_else(unknown);
                         let _ = join.answer.send(Err(JoinError::Node(error.into())));
                         continue;
                     }

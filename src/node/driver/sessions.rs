@@ -158,6 +158,9 @@ impl Driver {
 
     /// Forgets a session, and plans to connect again.
     pub(super) fn end(&mut self, session: SessionId, cause: &str) {
+        if let Some(ended) = self.sessions.get(&session) {
+            self.remembered.retain(|(_, device), _| *device != ended.device);
+        }
         self.remember(Some(session));
         let Some(gone) = self.sessions.remove(&session) else { return };
         gone.tell_end(cause);
@@ -193,7 +196,13 @@ impl Driver {
                 continue;
             }
             for (space, vector) in self.replica.acknowledged(*id) {
-                let synced_ms = self.synced_ms.get(&(space, session.device)).copied();
+                let link = (space, session.device);
+                // A disk is not kept busy, and a full one not filled, by what it knows already.
+                if self.remembered.get(&link) == Some(&vector) {
+                    continue;
+                }
+                self.remembered.insert(link, vector.clone());
+                let synced_ms = self.synced_ms.get(&link).copied();
                 let row = Acknowledged { space, device: session.device, vector, synced_ms };
                 self.disk.send(DiskJob::Commit(Work::Acknowledged(row), Waiter::None));
             }

@@ -12,9 +12,11 @@
 
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod backup;
 mod key;
 mod place;
 mod record;
+mod salvage;
 mod shelf;
 mod split;
 #[cfg(test)]
@@ -25,17 +27,17 @@ mod writing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+pub use self::backup::{BackupError, BackupReader, StoredRow};
 use serde::{Deserialize, Serialize};
 
 use self::record::{FORMAT, Meta, PeerRow, RenewalRow, SpaceRow};
+pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
 pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
 use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
 use crate::causal::{Known, ReplicaId, VersionVector};
-use crate::model::{
-    Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId,
-};
+use crate::model::{Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId};
 use crate::replica::{Committed, Introduction, SessionId, TicketRefusal};
 
 /// Why a ledger cannot be opened. Nothing was changed.
@@ -154,17 +156,16 @@ pub enum Renewal {
         /// In this space.
         space: SpaceId,
     },
-    /// It was made from a backup.
-    Restored,
 }
 
 impl std::fmt::Display for Renewal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lease => f.write_str("this store was copied, moved or replaced"),
-            Self::Behind { .. } => f.write_str("this store was put back to an older state: a peer had newer events of it"),
+            Self::Behind { .. } => {
+                f.write_str("this store was put back to an older state: a peer had newer events of it")
+            }
             Self::Split { .. } => f.write_str("two copies of this store wrote under one id; what both wrote is kept"),
-            Self::Restored => f.write_str("this store was made from a backup"),
         }
     }
 }
@@ -420,10 +421,30 @@ impl Ledger {
         })?;
         self.set_replica(meta.incarnation().replica());
         *writer = Writer { meta, shelves, names, stale: false };
-        // All of it: a failed commit may have given out numbers that mean something else from now on.
-        self.published.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.publish(writer, None);
+        let fresh = |(id, shelf): (&SpaceId, &Shelf)| {
+            let names = Arc::new(writer.names.get(id)?.clone());
+            Some((*id, Published { row: shelf.row.clone(), names, access: Arc::new(shelf.access.clone()) }))
+        };
+        // All of it: a failed commit may have given out numbers that mean something else from now on. And at once: no
+        // reader may find that there is nothing.
+        let fresh = writer.shelves.iter().filter_map(fresh).collect();
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
+    }
+
+    /// Why nothing works until [`Ledger::reopen`], if so. Costs next to nothing.
+    pub fn failure(&self) -> Option<StoreError> {
+        self.store.failure()
+    }
+
+    /// What was found damaged so far, in words for people; see [`Store::damage`].
+    pub fn damage(&self) -> Option<String> {
+        self.store.damage()
+    }
+
+    /// Whether the medium has room for more; see [`Store::probe`].
+    pub fn probe(&self) -> Result<(), StoreError> {
+        self.store.probe()
     }
 
     /// Commits `work` in one durable batch. `now_ms` is wall time, for people; `nonce` is drawn at random, and makes a

@@ -103,7 +103,8 @@ impl Writing<'_> {
         self.access_changed.insert(space);
         if let Some(replica) = names.replicas.find(ended) {
             let (from, to) = (key::dot(number, replica, last + 1), key::after_prefix(&key::dots(number, replica)));
-            let mut gone: Vec<Vec<u8>> = self.batch.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect();
+            let mut gone: Vec<Vec<u8>> =
+                self.batch.range(from.clone()..to.clone()).map(|(key, _)| key.clone()).collect();
             self.read.scan(&from, &to, &mut |key, _| {
                 gone.push(key.to_vec());
                 ControlFlow::Continue(())

@@ -11,7 +11,8 @@ use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, HashPrefix, VersionVector, Witness};
 use crate::model::{
-    CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId, about,
+    CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId,
+    about,
 };
 use crate::replica::Stretch;
 use crate::store::{Snapshot, StoreError};
@@ -159,10 +160,16 @@ impl View {
     }
 
     fn object(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Object>, StoreError> {
-        let Some(collection) = self.published.names.collection(collection) else { return Ok(None) };
-        let key = key::object(self.number(), collection, key.as_str());
-        let Some(value) = self.snapshot.get(&key)? else { return Ok(None) };
-        self.unpack(record::read(&key, &value)?).map(Some)
+        let Some(number) = self.published.names.collection(collection) else { return Ok(None) };
+        let stored = key::object(self.number(), number, key.as_str());
+        let found = self
+            .snapshot
+            .get(&stored)
+            .and_then(|value| value.map(|value| self.unpack(record::read(&stored, &value)?)).transpose());
+        found.map_err(|error| match error {
+            StoreError::Damaged(detail) => damaged(format_args!("object {key} in {collection}: {detail}")),
+            other => other,
+        })
     }
 
     fn unpack(&self, row: ObjectRow) -> Result<Object, StoreError> {
