@@ -97,13 +97,13 @@ fn ledger(disk: &Disk, n: u8) -> Ledger {
 
 fn create(ledger: &Ledger, n: u8) -> SpaceId {
     let genesis = Genesis { creator: ledger.device(), nonce: [n; 16] };
-    ledger.commit(&[Work::Create { genesis, name: format!("space{n}") }], 1).expect("it works");
+    ledger.commit(&[Work::Create { genesis, name: format!("space{n}") }], 1, 7).expect("it works");
     genesis.space()
 }
 
 fn write(ledger: &Ledger, space: SpaceId, transaction: Result<Transaction, thence::node::InvalidRequest>) {
     let requests = transaction.expect("well formed").into();
-    let report = ledger.commit(&[Work::Write { space, requests }], 1).expect("it works");
+    let report = ledger.commit(&[Work::Write { space, requests }], 1, 7).expect("it works");
     assert!(matches!(report.done[0], Done::Written(Ok(_))), "{:?}", report.done[0]);
 }
 
@@ -113,7 +113,7 @@ fn hand_over(from: &Ledger, to: &Ledger, space: SpaceId) {
     let stretches = view.log_after(&after, usize::MAX).expect("readable");
     let verified = stretches.iter().map(|stretch| Segment::verify(space, 1, stretch.bytes.clone()).expect("genuine"));
     let work = Work::Receive { session: SessionId(1), space, segments: verified.collect() };
-    to.commit(&[work], 1).expect("it works");
+    to.commit(&[work], 1, 7).expect("it works");
 }
 
 /// Conflicts, counters, sets, nested maps, deletes and an edit that lost to one, by two devices.
@@ -131,9 +131,9 @@ fn mixed(ledger: &Ledger) {
         name: "space1".to_owned(),
     };
     let ticket = SignedTicket::sign(ticket, ledger.key()).to_bytes();
-    let admitted = ledger.commit(&[Work::Admit { device: other.device(), ticket }], 1).expect("it works");
+    let admitted = ledger.commit(&[Work::Admit { device: other.device(), ticket }], 1, 7).expect("it works");
     let Some(Done::Admitted(Ok(introduction))) = admitted.done.first().cloned() else { panic!("a good ticket") };
-    other.commit(&[Work::Join { introduction, introducer: ledger.device() }], 1).expect("it works");
+    other.commit(&[Work::Join { introduction, introducer: ledger.device() }], 1, 7).expect("it works");
     for n in 0..40 {
         let fields = json!({ "n": n, "map": { "in": { "it": n } }, "text": "t".repeat(n * 7) });
         write(ledger, space, Transaction::new().put("things", &format!("k{n}"), fields));
@@ -200,7 +200,7 @@ fn shapes() -> Vec<(&'static str, Vec<u8>)> {
                 let device = key(9).device();
                 let peer = Work::RememberPeer { device, addresses: vec!["192.0.2.1:7117".to_owned()] };
                 let setting = Work::Setting { name: "listened".to_owned(), value: "192.0.2.2:7117".to_owned() };
-                ledger.commit(&[peer, setting], 1).expect("it works");
+                ledger.commit(&[peer, setting], 1, 7).expect("it works");
             }),
         ),
         ("after a kill", killed),
@@ -284,7 +284,7 @@ fn write_on(ledger: &Ledger) -> bool {
     ledger.spaces().into_iter().all(|space| {
         let fields = json!({ "written": "after the flip" });
         let requests = Transaction::new().put("rows", "row00003", fields).expect("well formed").into();
-        let report = ledger.commit(&[Work::Write { space, requests }], 1);
+        let report = ledger.commit(&[Work::Write { space, requests }], 1, 7);
         report.is_ok_and(|report| matches!(report.done.first(), Some(Done::Written(Ok(_)))))
     })
 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use serde_bytes::ByteBuf;
 use serde_json::{Value, json};
-use thence::causal::{Dot, Knowledge, ReplicaId, VersionVector};
+use thence::causal::{Dot, Knowledge, ReplicaId, VersionVector, Witness};
 use thence::model::{DeviceKey, Genesis, Request, Role, Segment, SignedTicket, SpaceId, Ticket};
 use thence::node::Transaction;
-use thence::replica::{Hello, Introduction, Know, Message, Open, Probed, Refusal, TicketRefusal};
+use thence::replica::{Hello, Introduction, Message, Open, Probed, Refusal, TicketRefusal};
 use thence::store::{Batch, Ledger, MemoryStore, Store, Work};
 
 fn golden(name: &str) -> PathBuf {
@@ -130,18 +130,19 @@ fn segments_keep_their_form_and_old_ones_verify() {
     for (line, stretch) in text.lines().zip(&log) {
         let bytes = HEXLOWER.decode(line.as_bytes()).expect("hexadecimal");
         let segment = Segment::verify(space, 1, bytes.into()).expect("a segment of format 1");
-        assert_eq!((segment.first(), segment.last()), (stretch.first, stretch.last));
+        assert_eq!((segment.first(), segment.last()), (stretch.first, stretch.last.dot));
     }
 }
 
 #[test]
 fn messages_keep_their_form() {
     let dot = Dot::new(ReplicaId::from_bytes([5; 16]), 300);
-    let knowledge = Knowledge::full([dot].into_iter().collect());
+    let witness = Witness { dot, hash: [6; 8] };
+    let knowledge = Knowledge::full([witness].into_iter().collect());
     let introduction = Introduction { genesis: genesis(), revision: 1, name: "home".into() };
     let open = Open { revision: 1, digest: [3; 16], knowledge: Some(knowledge.clone()), answer: true };
     let messages = [
-        Message::Hello(Hello { version: 1, agent: "thence 0.1.0".into() }),
+        Message::Hello(Hello { version: 1, agent: "thence 0.1.0".into(), replica: dot.replica }),
         Message::Offered(2),
         Message::Redeem(ByteBuf::from(vec![1, 2, 3])),
         Message::Redeemed(Ok(introduction.clone())),
@@ -149,12 +150,14 @@ fn messages_keep_their_form() {
         Message::Cluster,
         Message::Introduce(introduction),
         Message::Open(open),
-        Message::Know(Know { digest: [3; 16], knowledge }),
+        Message::Know(knowledge),
         Message::Segments(vec![ByteBuf::from(vec![9; 3])]),
-        Message::Ack(vec![dot]),
+        Message::Ack(vec![witness]),
         Message::Refuse(Refusal::NotFound),
         Message::Probe(4),
         Message::Probed(Probed { nonce: 4, spaces: 1 }),
+        Message::Diverged(dot.replica),
+        Message::Show(vec![ByteBuf::from(vec![8; 3])]),
     ];
     let line = |message: &Message| format!("{} {}\n", message.kind(), HEXLOWER.encode(&message.body()));
     hold_against("messages", &messages.iter().map(line).collect::<String>());

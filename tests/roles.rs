@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 use serde_json::{Map, json};
-use thence::causal::{Knowledge, VersionVector};
+use thence::causal::{Claims, Knowledge, VersionVector, Witness};
 use thence::model::{
     Access, CollectionName, DeviceKey, Genesis, Operation, Request, Role, SignedTicket, SpaceId, Ticket,
 };
@@ -237,9 +237,10 @@ impl World {
         self.devices[at].ledger.access(space()).and_then(|access| access.role(self.devices[device].key.device()))
     }
 
-    fn knows(&self, device: usize) -> VersionVector {
-        let view = self.devices[device].ledger.view(space()).expect("readable").expect("held");
-        view.vector().expect("readable")
+    /// The last event that a device has of each replica.
+    fn knows(&self, device: usize) -> Vec<Witness> {
+        let held = self.devices[device].ledger.held();
+        held.into_iter().flat_map(|(_, _, known, _)| known.claims().iter().collect::<Vec<_>>()).collect()
     }
 
     fn last_refusal(&mut self) -> (usize, usize, String) {
@@ -252,7 +253,7 @@ const PEERS: [bool; 2] = [false, false];
 const MUTUAL: [bool; 2] = [true, true];
 
 fn open_with_nothing() -> Message {
-    let knowledge = Some(Knowledge::full(VersionVector::new()));
+    let knowledge = Some(Knowledge::full(Claims::default()));
     Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: true })
 }
 
@@ -377,8 +378,8 @@ fn whose_grant_is_gone_is_served_no_longer_and_not_accused() {
         // Whatever it says now, and whatever is written: it hears nothing of the space but that it may not see it.
         world.write(OWNER, "after");
         for message in [
-            Message::Know(Know { digest: [0; 16], knowledge: Knowledge::full(VersionVector::new()) }),
-            Message::Ack(world.knows(THIRD).iter().collect()),
+            Message::Know(Knowledge::full(Claims::default())),
+            Message::Ack(world.knows(THIRD)),
             Message::Probe(7),
             open_with_nothing(),
         ] {

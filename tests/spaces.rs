@@ -10,7 +10,7 @@ use house::PATIENCE;
 use house::proxy::Proxy;
 use house::{Device, eventually};
 use serde_json::json;
-use thence::causal::{Dot, Knowledge, VersionVector};
+use thence::causal::{Claims, Knowledge, VersionVector, Witness};
 use thence::model::{CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SpaceId};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig, Transaction};
 use thence::replica::{Channel, Input, Limits, Message, Millis, Open, Output, Replica, SessionId};
@@ -126,7 +126,7 @@ impl Slow {
         }
         slow.handle(Input::Connected { session: SESSION, peer: owner.device() });
         for space in slow.spaces.clone() {
-            let knowledge = Some(Knowledge::full(VersionVector::new()));
+            let knowledge = Some(Knowledge::full(Claims::default()));
             slow.say(space, &Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: false }));
         }
         slow
@@ -168,8 +168,9 @@ impl Slow {
     fn acknowledge(&mut self, space: SpaceId) {
         let segments = self.waiting.remove(&space).unwrap_or_default();
         self.in_flight -= segments.iter().map(|segment| segment.bytes().len()).sum::<usize>();
-        let dots: VersionVector = segments.iter().map(Segment::last).collect();
-        self.say(space, &Message::Ack(dots.iter().collect::<Vec<Dot>>()));
+        let last = |segment: &Segment| Witness { dot: segment.last(), hash: segment.hash().prefix() };
+        let last: Claims = segments.iter().map(last).collect();
+        self.say(space, &Message::Ack(last.into()));
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
 use crate::node::{ClusterPeer, PeerStatus, Status};
-use crate::store::{Change, ChangeKind, Found, SpaceSummary};
+use crate::store::{Change, ChangeKind, Copied, Found, Renewed, SpaceSummary};
 use crate::transport::PeerAddress;
 
 /// Ids and tickets are text on the wire, as people write them.
@@ -429,6 +429,8 @@ pub struct StatusReport {
     pub device: String,
     /// The incarnation of its store.
     pub replica: String,
+    /// Every time that the store began to write under a new replica id; the first one first.
+    pub renewals: Vec<RenewalReport>,
     /// Where it listens, if it does.
     pub listening: Option<String>,
     /// Why nothing can be written at the moment, if so.
@@ -473,8 +475,34 @@ pub struct SpaceReport {
     pub conflicts: u64,
     /// How many edits lost to a delete.
     pub lost: u64,
+    /// Stores that were copied, or put back, and wrote twice under one replica id.
+    pub copied: Vec<CopiedReport>,
     /// How it stands with every peer.
     pub peers: Vec<PeerReport>,
+}
+
+/// A store that wrote more than once under one replica id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CopiedReport {
+    /// Whose store it was.
+    pub device: String,
+    /// The id.
+    pub replica: String,
+    /// How many copies of it wrote. What each wrote is there.
+    pub copies: usize,
+}
+
+/// That this store began to write under another replica id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RenewalReport {
+    /// The id before.
+    pub before: String,
+    /// The id since.
+    pub now: String,
+    /// Why.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
 }
 
 /// A peer that was added, with its address, or removed.
@@ -527,6 +555,17 @@ impl From<&Status> for StatusReport {
             state: peer.state.as_str().to_owned(),
             reason: peer.reason.clone(),
         };
+        let copied = |copied: &Copied| CopiedReport {
+            device: copied.device.to_string(),
+            replica: copied.replica.to_string(),
+            copies: copied.copies,
+        };
+        let renewal = |renewed: &Renewed| RenewalReport {
+            before: renewed.before.to_string(),
+            now: renewed.now.to_string(),
+            reason: renewed.reason.to_string(),
+            at_ms: renewed.at_ms,
+        };
         let spaces = status.spaces.iter().map(|space| {
             let summary = &space.summary;
             SpaceReport {
@@ -538,12 +577,14 @@ impl From<&Status> for StatusReport {
                 vector: summary.vector.iter().map(|dot| (dot.replica.to_string(), dot.counter)).collect(),
                 conflicts: summary.conflicts,
                 lost: summary.lost,
+                copied: space.copied.iter().map(copied).collect(),
                 peers: space.peers.iter().map(peer).collect(),
             }
         });
         Self {
             device: status.device.to_string(),
             replica: status.replica.to_string(),
+            renewals: status.renewals.iter().map(renewal).collect(),
             listening: status.listening.map(|address| address.to_string()),
             storage_failure: status.storage_failure.clone(),
             cluster: status.cluster.iter().map(cluster).collect(),

@@ -11,9 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::command::{
-    Answer, ClusterReport, Command, ConflictRow, LostRow, PeerReport, Place, SpaceReport, StatusReport, SyncRow,
-};
+use super::command::{Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport, StatusReport, SyncRow};
 use super::duration;
 use super::failure::{Code, Failure};
 
@@ -281,6 +279,10 @@ impl<W: Write> Show<W> {
             Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
             None => writeln!(self.to, "device {}, no node running", report.device)?,
         }
+        for renewal in &report.renewals {
+            let RenewalReport { before, now, reason, .. } = renewal;
+            writeln!(self.to, "wrote as replica {before}, writes as {now}: {reason}")?;
+        }
         if !report.cluster.is_empty() {
             writeln!(self.to, "\ncluster")?;
             let cells = |peer: &ClusterReport| {
@@ -292,6 +294,12 @@ impl<W: Write> Show<W> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for space in &report.spaces {
             writeln!(self.to, "\n{}", space_line(space))?;
+            for CopiedReport { device, replica, copies } in &space.copied {
+                writeln!(
+                    self.to,
+                    "  {copies} copies of a store of {device} wrote as replica {replica}; what each wrote is here"
+                )?;
+            }
             self.table(space.peers.iter().map(|peer| peer_cells(peer, now)))?;
         }
         Ok(())
@@ -467,6 +475,7 @@ mod tests {
 
     fn report(peers: Vec<PeerReport>, complaints: usize) -> StatusReport {
         let space = SpaceReport {
+            copied: Vec::new(),
             id: "ab".repeat(16),
             name: "atlas".to_owned(),
             role: Some("owner".to_owned()),
@@ -478,6 +487,7 @@ mod tests {
             peers,
         };
         StatusReport {
+            renewals: Vec::new(),
             device: "ef".repeat(32),
             replica: "cd".repeat(16),
             listening: None,

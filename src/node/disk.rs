@@ -403,7 +403,7 @@ mod tests {
         let ledger = Arc::new(Ledger::open(store.clone(), key).expect("a fresh store"));
         let (sender, events) = mpsc::unbounded_channel();
         let (landing, landed) = watch::channel(0);
-        let (disk, threads) = Disk::start(&ledger, &sender, landing).expect("threads");
+        let (disk, threads) = Disk::start(&ledger, &sender, landing, None).expect("threads");
         House { store, ledger, disk, events, landed, threads }
     }
 

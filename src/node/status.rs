@@ -2,7 +2,7 @@
 
 use crate::causal::ReplicaId;
 use crate::model::DeviceId;
-use crate::store::{Renewed, SpaceSummary};
+use crate::store::{Copied, Renewed, SpaceSummary};
 
 /// A node, its spaces and its peers.
 #[derive(Clone, Debug)]
@@ -63,6 +63,8 @@ impl ClusterState {
 pub struct SpaceStatus {
     /// The space in numbers.
     pub summary: SpaceSummary,
+    /// The replica ids under which several copies of one store wrote.
+    pub copied: Vec<Copied>,
     /// The peers that are known or connected, by device id.
     pub peers: Vec<PeerStatus>,
 }

@@ -68,6 +68,8 @@ pub struct Hello {
     pub version: u32,
     /// The program and its version, for people.
     pub agent: String,
+    /// Under which replica id the sender writes: it tells copies of one device's store apart.
+    pub replica: ReplicaId,
 }
 
 /// What a newcomer must know of a space before it can ask for it.

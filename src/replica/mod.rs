@@ -352,7 +352,10 @@ impl Replica {
             waiting: VecDeque::new(),
         };
         self.sessions.insert(session, fresh);
-        let hello = Hello { version: PROTOCOL_VERSION, agent: self.agent.clone() };
+        let hello = {
+            let replica = self.own.unwrap_or(ReplicaId::from_bytes([0; 16]));
+            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica }
+        };
         self.send(session, Channel::Control, Message::Hello(hello));
         if cluster {
             self.send(session, Channel::Control, Message::Cluster);

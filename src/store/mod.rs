@@ -18,7 +18,7 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Done, Found, Ledger, LedgerError, Renewal, Renewed,
+    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Renewal, Renewed,
     Report, Salvaged, SpaceSummary, StoredRow, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use thence::causal::{Knowledge, VersionVector};
+use thence::causal::{Claims, Knowledge, ReplicaId};
 use thence::codec;
 use thence::model::{DeviceKey, SpaceId};
 use thence::replica::{Channel, Hello, Message, Open, PROTOCOL_VERSION};
@@ -77,7 +77,7 @@ impl Attacker {
         self.run(async {
             let connection = self.connect().await;
             let mut control = stream(&connection, Channel::Control).await;
-            let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned() };
+            let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned(), replica: ReplicaId::from_bytes([7; 16]) };
             control.send(&frame(&Message::Hello(hello))).await.expect("connected");
             control.send(&frame(&Message::Offered(0))).await.expect("connected");
             Greeted { connection, control, hearing: None }
@@ -155,7 +155,7 @@ pub fn frame(message: &Message) -> Frame {
 
 /// The opening of a space of which nothing is known.
 pub fn open_with_nothing() -> Message {
-    let knowledge = Some(Knowledge::full(VersionVector::new()));
+    let knowledge = Some(Knowledge::full(Claims::default()));
     Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: true })
 }
 
@@ -164,7 +164,7 @@ pub fn long_vector(replicas: u32) -> Vec<u8> {
     let mut replica = [0; 16];
     let dots = (0..replicas).map(|number| {
         replica[..4].copy_from_slice(&number.to_be_bytes());
-        (replica, 1_u8)
+        (replica, 1_u8, [0_u8; 8])
     });
     codec::encode(&dots.collect::<Vec<_>>())
 }

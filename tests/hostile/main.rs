@@ -16,7 +16,7 @@ use attacker::{Attacker, Greeted, MOMENT, frame, long_vector, open_with_nothing,
 use house::{Device, PATIENCE, RunningNode, eventually, made_up_rows, write_rows};
 use memory::Memory;
 use serde_json::json;
-use thence::causal::VersionVector;
+use thence::causal::{ReplicaId, VersionVector};
 use thence::model::{
     CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket,
 };
@@ -141,18 +141,19 @@ fn what_breaks_the_rules_is_refused_with_a_reason_that_all_can_see() {
         stage.assert_turned_away(&mallory, &peer, words);
     }
 
+    let replica = ReplicaId::from_bytes([7; 16]);
     // Frames that are no messages, or not here.
     let mut cases = vec![
         (Channel::Control, critical(99, Vec::new()), "unknown and critical".to_owned()),
         (Channel::Control, critical(1, vec![0xff; 40]), "malformed hello".to_owned()),
         (
             Channel::Control,
-            frame(&Message::Hello(Hello { version: 9, agent: String::new() })),
+            frame(&Message::Hello(Hello { version: 9, agent: String::new(), replica })),
             "protocol version 9".to_owned(),
         ),
         (
             Channel::Control,
-            frame(&Message::Hello(Hello { version: 1, agent: "m".repeat(300) })),
+            frame(&Message::Hello(Hello { version: 1, agent: "m".repeat(300), replica })),
             "256 bytes in its name".to_owned(),
         ),
         (Channel::Control, frame(&open_with_nothing()), "unexpected message for this channel".to_owned()),
@@ -458,7 +459,7 @@ fn own_segments(key: &DeviceKey, genesis: Genesis) -> Vec<Vec<u8>> {
         Work::Write { space, requests: vec![Request { collection, key, operation: Operation::Put(fields) }] }
     }));
     for works in works.chunks(1024) {
-        ledger.commit(works, 0).expect("memory does not fail");
+        ledger.commit(works, 0, 7).expect("memory does not fail");
     }
     let view = ledger.view(space).expect("memory does not fail").expect("it is held");
     let log = view.log_after(&VersionVector::new(), usize::MAX).expect("memory does not fail");
@@ -523,14 +524,14 @@ fn a_peer_that_never_acknowledges_is_turned_away_in_the_end() {
     let batch = Ledger::first_batch(owner.device(), 1);
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
     let ledger = Ledger::open(store, owner.clone()).expect("a new store");
-    ledger.commit(&[Work::Create { genesis, name: SPACE.to_owned() }], 0).expect("memory does not fail");
+    ledger.commit(&[Work::Create { genesis, name: SPACE.to_owned() }], 0, 7).expect("memory does not fail");
     let mut replica = Replica::new("test", Limits::default());
     let mut now: Millis = 0;
     for (space, revision, known, access) in ledger.held() {
         replica.handle(now, Input::Held { space, revision, known, access });
     }
     let (session, space) = (SessionId(1), genesis.space());
-    replica.handle(now, Input::Connected { session, peer: owner.device() });
+    replica.handle(now, Input::Connected { session, peer: owner.device(), cluster: false });
     let Message::Open(open) = open_with_nothing() else { unreachable!("it is an open") };
     let opening = Message::Open(Open { answer: false, ..open });
     let (kind, body, channel) = (opening.kind(), opening.body(), Channel::Space(space));

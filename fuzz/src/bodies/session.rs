@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use thence::model::{Segment, SpaceId};
 use thence::replica::{Channel, Input, Limits, Message, Millis, Output, Replica, SessionId};
-use thence::store::{Done, Ledger, Work};
+use thence::store::{Done, Ledger, Renewal, Work};
 
 use super::world::{OWNER, PEER, REVISION, STRANGER, key, ledger, node_store, operations, space, write};
 
@@ -74,6 +74,8 @@ struct Node {
     waiting: VecDeque<(Work, Option<SessionId>)>,
     sessions: BTreeMap<SessionId, u8>,
     next_session: u64,
+    /// Drawn anew for every commit.
+    nonce: u64,
     limits: Limits,
 }
 
@@ -95,8 +97,10 @@ pub fn session(data: &[u8]) {
         waiting: VecDeque::new(),
         sessions: BTreeMap::new(),
         next_session: 0,
+        nonce: 0,
         limits,
     };
+    node.handle(Input::Writes { replica: node.ledger.replica() });
     for (space, revision, known, access) in node.ledger.held() {
         node.handle(Input::Held { space, revision, known, access });
     }
@@ -163,7 +167,7 @@ impl Node {
         self.next_session += 1;
         let session = SessionId(self.next_session);
         self.sessions.insert(session, device);
-        self.handle(Input::Connected { session, peer: key(device).device() });
+        self.handle(Input::Connected { session, peer: key(device).device(), cluster: false });
     }
 
     fn disconnect(&mut self, session: SessionId) {
@@ -199,6 +203,14 @@ impl Node {
                     self.sessions.remove(&session).expect("only a session that there is can be closed");
                     self.replica.handle(self.now, Input::Disconnected { session });
                 }
+                Output::Behind { space, counter } => {
+                    self.waiting.push_back((Work::Renew(Renewal::Behind { space, counter }), None));
+                }
+                Output::Credential { session, space } => {
+                    let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
+                    let segments = view.credentials().expect("memory does not fail");
+                    self.replica.handle(self.now, Input::Credential { session, space, segments });
+                }
                 Output::Redeemed { .. } => {}
                 // Later releases want other things too.
                 #[allow(unreachable_patterns)]
@@ -231,7 +243,11 @@ impl Node {
 
     fn land(&mut self) {
         for (work, asked) in std::mem::take(&mut self.waiting) {
-            let mut report = self.ledger.commit(&[work], self.now).expect("memory does not fail");
+            self.nonce += 1;
+            let mut report = self.ledger.commit(&[work], self.now, self.nonce).expect("memory does not fail");
+            if let Some(renewed) = report.renewed {
+                self.handle(Input::Writes { replica: renewed.now });
+            }
             for (space, revision, known, access) in report.held {
                 self.handle(Input::Held { space, revision, known, access });
             }

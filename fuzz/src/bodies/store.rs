@@ -45,7 +45,7 @@ pub fn store(data: &[u8]) {
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
     let Ok(ledger) = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, key(OWNER)) else { return };
     let _ = read(&ledger);
-    let _ = ledger.commit(&[write("o", operations().swap_remove(3)), write("q", operations().swap_remove(0))], 1);
+    let _ = ledger.commit(&[write("o", operations().swap_remove(3)), write("q", operations().swap_remove(0))], 1, 7);
     let _ = read(&ledger);
 }
 

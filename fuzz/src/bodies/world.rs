@@ -84,7 +84,7 @@ pub fn node_store() -> MemoryStore {
             works.push(write("p", operations().swap_remove(0)));
             works.push(Work::RememberPeer { device: key(PEER).device(), addresses: vec!["192.0.2.2:7117".to_owned()] });
             for work in works {
-                ledger.commit(&[work], 0).expect("memory does not fail");
+                ledger.commit(&[work], 0, 7).expect("memory does not fail");
             }
             store.fork()
         })

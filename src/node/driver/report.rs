@@ -111,6 +111,6 @@ impl Driver {
                 link.map_or_else(|| row.vector.count_missing_from(&summary.vector), |link| link.behind_events);
             peers.push(PeerStatus { device, state, behind_events, ahead_events, last_synced_ms, reason });
         }
-        Ok(Some(SpaceStatus { summary, peers }))
+        Ok(Some(SpaceStatus { summary, copied: view.copied(), peers }))
     }
 }

@@ -24,6 +24,10 @@ pub(super) const GREET_WITHIN: Duration = Duration::from_secs(10);
 /// How many strangers, who may see no space, can be connected at a time: to redeem a ticket takes them moments.
 const STRANGERS_MAX: usize = 64;
 
+fn duplicate() -> CloseReason {
+    CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 4, "another connection is in use")
+}
+
 /// One connection.
 pub(super) struct Session {
     pub(super) device: DeviceId,
@@ -80,18 +84,18 @@ impl Driver {
             // opens no stream on the other; of two in opposite ones both keep the one that the smaller device dialled.
             let keep_old =
                 if session.dialled == dialled { dialled } else { session.dialled == (self.ledger.device() < device) };
-            (*id, at_once && keep_old)
+            (*id, at_once, at_once && keep_old)
         });
-        let duplicate = || CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 4, "another connection is in use");
-        if let Some((old, keep_old)) = old {
+        if let Some((old, at_once, keep_old)) = old {
             if keep_old {
                 connection.close(duplicate());
                 return;
             }
-            if let Some(session) = self.sessions.get(&old) {
-                session.wire.close(duplicate());
+            if dialled || at_once {
+                self.replace(old);
             }
-            self.end(old, "replaced by a newer connection");
+            // A dialer that is connected already has lost that connection, or is another copy of the same store, which
+            // has the same key: its hello tells.
         }
         if !dialled && !self.is_member(device) {
             self.make_room_for_a_stranger();
@@ -107,6 +111,14 @@ impl Driver {
         self.peers.entry(device).stage = Stage::Connected(session);
         let cluster = self.cluster.contains(&device);
         self.handle(Input::Connected { session, peer: device, cluster });
+    }
+
+    /// Ends a session whose place another one takes.
+    fn replace(&mut self, old: SessionId) {
+        if let Some(session) = self.sessions.get(&old) {
+            session.wire.close(duplicate());
+        }
+        self.end(old, "replaced by a newer connection");
     }
 
     /// Of too many strangers the one that has been here longest has to go, so that they never keep anybody out.
@@ -127,17 +139,20 @@ impl Driver {
     /// Takes note of a hello.
     pub(super) fn greet(&mut self, id: SessionId) {
         let Some(hello) = self.replica.hello(id) else { return };
-        if let Some(session) = self.sessions.get_mut(&id)
-            && !session.greeted
-        {
-            session.greeted = true;
-            let address = session.wire.connection().remote_address();
-            let dialled = session.dialled;
-            tracing::info!(peer = %session.device, %address, dialled, agent = ?hello.agent, "peer connected");
-            let device = session.device;
-            self.peers.entry(device).greeted();
-            self.welcome();
-        }
+        let (agent, replica) = (hello.agent.clone(), hello.replica);
+        let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.greeted) else { return };
+        session.greeted = true;
+        let (device, dialled, address) = (session.device, session.dialled, session.wire.connection().remote_address());
+        tracing::info!(peer = %device, %address, dialled, ?agent, "peer connected");
+        // Two connections to one device may stand only if these are two copies of its store, each under its own id.
+        let is_older = |(other, session): (&SessionId, &Session)| {
+            let same = self.replica.hello(*other).is_none_or(|hello| hello.replica == replica);
+            (*other != id && session.device == device && same).then_some(*other)
+        };
+        let older: Vec<SessionId> = self.sessions.iter().filter_map(is_older).collect();
+        older.into_iter().for_each(|older| self.replace(older));
+        self.peers.entry(device).greeted();
+        self.welcome();
     }
 
     /// Whether a device has a role in any space that is held here.
@@ -165,8 +180,11 @@ impl Driver {
         let Some(gone) = self.sessions.remove(&session) else { return };
         gone.tell_end(cause);
         self.handle(Input::Disconnected { session });
+        let other = self.session_of(gone.device).map(|(id, _)| id);
         let known = self.peers.entry(gone.device);
-        if known.stage == Stage::Connected(session) {
+        if let Some(other) = other {
+            known.stage = Stage::Connected(other);
+        } else if known.stage == Stage::Connected(session) {
             known.failed(cause.to_owned(), Instant::now());
             // Whoever came by itself, and cannot be dialled, is forgotten, so that strangers leave nothing behind;
             // unless it is a member that misbehaved, which people should see.

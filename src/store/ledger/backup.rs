@@ -320,7 +320,7 @@ mod tests {
         }
         work.push(Work::RememberPeer { device: key_of(2).device(), addresses: vec!["198.51.100.7:7117".to_owned()] });
         work.push(Work::Setting { name: "listened".to_owned(), value: "203.0.113.9:7117".to_owned() });
-        ledger.commit(&work, 1).expect("memory does not fail");
+        ledger.commit(&work, 1, 7).expect("memory does not fail");
         for space in ledger.spaces() {
             let request = |n: u64| Request {
                 collection: CollectionName::user("notes").expect("a name"),
@@ -328,7 +328,7 @@ mod tests {
                 operation: Operation::Put(json!({ "n": n }).as_object().expect("an object").clone()),
             };
             let requests = (0..20).map(request).collect();
-            ledger.commit(&[Work::Write { space, requests }], 1).expect("memory does not fail");
+            ledger.commit(&[Work::Write { space, requests }], 1, 7).expect("memory does not fail");
         }
         ledger
     }
@@ -371,7 +371,7 @@ mod tests {
         assert_eq!(restored.setting("listened").expect("memory does not fail"), None);
         // The number of a space is not given out again.
         let genesis = Genesis { creator: key_of(1).device(), nonce: [3; 16] };
-        restored.commit(&[Work::Create { genesis, name: "space3".to_owned() }], 1).expect("memory does not fail");
+        restored.commit(&[Work::Create { genesis, name: "space3".to_owned() }], 1, 7).expect("memory does not fail");
         let numbers = |ledger: &Ledger| ledger.lock().shelves.values().map(|shelf| shelf.row.number).max();
         assert!(numbers(&restored) > numbers(&ledger));
     }

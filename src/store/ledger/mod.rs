@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 use self::record::{FORMAT, Meta, PeerRow, RenewalRow, SpaceRow};
 pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
-pub use self::view::{Change, ChangeKind, Found, SpaceSummary, View};
+pub use self::view::{Change, ChangeKind, Copied, Found, SpaceSummary, View};
 use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
 use crate::causal::{Known, ReplicaId, VersionVector};
@@ -271,6 +271,16 @@ struct Published {
     row: SpaceRow,
     names: Arc<Names>,
     access: Arc<Access>,
+    /// For every branch that goes on in further branches, the id under which all of it was written.
+    inner_branches: Vec<ReplicaId>,
+}
+
+impl Published {
+    fn of(shelf: &Shelf, names: Arc<Names>, access: Arc<Access>) -> Self {
+        let known = &shelf.known;
+        let inner = known.branches().filter(|(id, _)| known.is_split(*id)).map(|(_, branch)| branch.root);
+        Self { row: shelf.row.clone(), names, access, inner_branches: inner.collect() }
+    }
 }
 
 /// The writer's own state. It runs ahead of the store inside a commit and is loaded anew if that fails.
@@ -423,7 +433,7 @@ impl Ledger {
         *writer = Writer { meta, shelves, names, stale: false };
         let fresh = |(id, shelf): (&SpaceId, &Shelf)| {
             let names = Arc::new(writer.names.get(id)?.clone());
-            Some((*id, Published { row: shelf.row.clone(), names, access: Arc::new(shelf.access.clone()) }))
+            Some((*id, Published::of(shelf, names, Arc::new(shelf.access.clone()))))
         };
         // All of it: a failed commit may have given out numbers that mean something else from now on. And at once: no
         // reader may find that there is nothing.
@@ -523,7 +533,7 @@ impl Ledger {
                 Some(old) if *old.access == shelf.access => Arc::clone(&old.access),
                 _ => Arc::new(shelf.access.clone()),
             };
-            published.insert(*id, Published { row: shelf.row.clone(), names, access });
+            published.insert(*id, Published::of(shelf, names, access));
         }
     }
 

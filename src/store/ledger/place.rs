@@ -46,6 +46,9 @@ pub(super) struct Admitted {
     pub(super) own: Renaming,
 }
 
+/// A key and its value.
+type Entry = (Vec<u8>, Vec<u8>);
+
 /// Reads what the commit sees: what it changed so far, and below that what was there before.
 pub(super) struct Seen<'a> {
     pub(super) read: &'a dyn Read,
@@ -61,7 +64,7 @@ impl Seen<'_> {
     }
 
     /// The first entry with `from <= key < to`.
-    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub(super) fn first(&self, from: &[u8], to: &[u8]) -> Result<Option<Entry>, StoreError> {
         let mut before = None;
         self.read.scan(from, to, &mut |key, value| {
             if self.batch.contains_key(key) {

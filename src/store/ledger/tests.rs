@@ -178,7 +178,7 @@ fn writes_of_one_commit_share_a_segment_and_keep_their_order() {
     assert!(committed.local);
     assert_eq!(committed.written.len(), 1);
     let (me, written) = (ledger.replica(), &committed.written[0]);
-    assert_eq!((written.first, written.last), (Dot::new(me, 2), Dot::new(me, 11)));
+    assert_eq!((written.first, written.last.dot), (Dot::new(me, 2), Dot::new(me, 11)));
     assert_eq!(shown(&ledger, space, "n1"), Some(json!({"n": 9})));
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 use super::key::{self, Index};
 use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
-use crate::causal::{Dot, HashPrefix, VersionVector, Witness};
+use crate::causal::{Dot, HashPrefix, ReplicaId, VersionVector, Witness};
 use crate::model::{
     CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId,
     about,
@@ -84,6 +84,20 @@ pub struct SpaceSummary {
     pub vector: VersionVector,
 }
 
+/// A segment with a grant, and whose it is.
+type Credential = (Arc<[u8]>, DeviceId);
+
+/// A replica id under which several copies of one store wrote.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// Whose store it was.
+    pub device: DeviceId,
+    /// The id. What each copy wrote has an id of its own.
+    pub replica: ReplicaId,
+    /// How many copies wrote, as far as is known here.
+    pub copies: usize,
+}
+
 fn damaged(error: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
@@ -128,6 +142,22 @@ impl View {
             Ok(())
         })?;
         Ok(vector)
+    }
+
+    /// The replica ids under which several copies of one store wrote.
+    pub fn copied(&self) -> Vec<Copied> {
+        let mut copied: BTreeMap<ReplicaId, Copied> = BTreeMap::new();
+        for author in self.published.names.authors.iter().filter(|author| author.branch.is_some()) {
+            let (replica, device) = (author.incarnation.replica(), author.incarnation.device);
+            // Where a history is split in two, one copy more wrote than before; a copy that was itself copied again
+            // shows as two branches where there was one.
+            copied.entry(replica).or_insert(Copied { device, replica, copies: 0 }).copies += 1;
+        }
+        let inner = self.published.inner_branches.iter();
+        for replica in inner {
+            copied.entry(*replica).and_modify(|copied| copied.copies = copied.copies.saturating_sub(1));
+        }
+        copied.into_values().collect()
     }
 
     /// The last position in the feed.
@@ -321,7 +351,7 @@ impl View {
     }
 
     /// The segment in which `device` was granted its role last, and who did.
-    fn grant_of(&self, device: DeviceId) -> Result<Option<(Arc<[u8]>, DeviceId)>, StoreError> {
+    fn grant_of(&self, device: DeviceId) -> Result<Option<Credential>, StoreError> {
         let Some(object) = self.object(&CollectionName::grants(), &Grant::key(device))? else { return Ok(None) };
         let Some((_, last)) = object.entries().map(|(_, dot, entry)| (entry.depth, dot)).max() else { return Ok(None) };
         let (number, names) = (self.number(), &self.published.names);
