@@ -12,7 +12,7 @@ use thence::model::{
     Access, CollectionName, DeviceKey, Genesis, Operation, Request, Role, SignedTicket, SpaceId, Ticket,
 };
 use thence::replica::{
-    Channel, Committed, Input, Introduction, Know, Limits, Message, Open, Output, PeerMisbehaved, Refusal, Rejection,
+    Channel, Committed, Input, Introduction, Limits, Message, Open, Output, PeerMisbehaved, Refusal, Rejection,
     Relation, Replica, SessionId,
 };
 use thence::store::{Done, Ledger, MemoryStore, Store, Work};
@@ -117,7 +117,7 @@ impl World {
     }
 
     fn commit(&mut self, device: usize, work: Work) -> Done {
-        let mut report = self.devices[device].ledger.commit(&[work], 1).expect("memory does not fail");
+        let mut report = self.devices[device].ledger.commit(&[work], 1, 7).expect("memory does not fail");
         for (space, revision, known, access) in report.held {
             self.handle(device, Input::Held { space, revision, known, access });
         }
@@ -416,7 +416,7 @@ fn both_say_so_and_share_with_one_event() {
     assert_eq!(world.devices[OWNER].replica.relation(session(OWNER, THIRD)), Some(Relation::Cluster));
     let known = world.knows(OWNER);
     assert_eq!(known, world.knows(THIRD));
-    assert_eq!(known.iter().map(|dot| dot.counter).sum::<u64>(), 2, "the space's first event, and one grant");
+    assert_eq!(known.iter().map(|known| known.dot.counter).sum::<u64>(), 2, "the space's first event, and one grant");
 
     // What comes later is shared as soon as it is held; and from the third on it goes on to the next.
     world.connect(THIRD, ACCOMPLICE, MUTUAL);

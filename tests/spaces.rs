@@ -10,7 +10,7 @@ use house::PATIENCE;
 use house::proxy::Proxy;
 use house::{Device, eventually};
 use serde_json::json;
-use thence::causal::{Claims, Knowledge, VersionVector, Witness};
+use thence::causal::{Claims, Knowledge, Witness};
 use thence::model::{CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SpaceId};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig, Transaction};
 use thence::replica::{Channel, Input, Limits, Message, Millis, Open, Output, Replica, SessionId};
@@ -115,7 +115,7 @@ impl Slow {
             };
             let create = Work::Create { genesis, name: "many".to_owned() };
             for work in std::iter::once(create).chain((0..20).map(write)) {
-                ledger.commit(&[work], 0).expect("memory does not fail");
+                ledger.commit(&[work], 0, 7).expect("memory does not fail");
             }
         }
         let replica = Replica::new("test", limits);
@@ -124,7 +124,7 @@ impl Slow {
         for (space, revision, known, access) in slow.ledger.held() {
             slow.handle(Input::Held { space, revision, known, access });
         }
-        slow.handle(Input::Connected { session: SESSION, peer: owner.device() });
+        slow.handle(Input::Connected { session: SESSION, peer: owner.device(), cluster: false });
         for space in slow.spaces.clone() {
             let knowledge = Some(Knowledge::full(Claims::default()));
             slow.say(space, &Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: false }));
@@ -215,7 +215,7 @@ fn a_space_that_waits_for_the_window_is_sent_what_was_written_meanwhile() {
     let operation = Operation::Put(serde_json::Map::from_iter([("late".to_owned(), true.into())]));
     let (collection, key) = (CollectionName::user("rows").expect("a name"), "late".parse().expect("a key"));
     let work = Work::Write { space: starved, requests: vec![Request { collection, key, operation }] };
-    let report = slow.ledger.commit(&[work], 0).expect("memory does not fail");
+    let report = slow.ledger.commit(&[work], 0, 7).expect("memory does not fail");
     for (space, committed) in report.changed {
         slow.handle(Input::Committed { space, committed });
     }

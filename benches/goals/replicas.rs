@@ -49,8 +49,8 @@ async fn written_by(replicas: u64) -> Outcome<Source> {
         let introduction = Introduction { genesis, revision: 1, name: "notes".to_owned() };
         // Introduced by itself, it may write before it has heard of anything.
         let introducer = writer.device();
-        ledger.commit(&[Work::Join { introduction, introducer }], 0)?;
-        ledger.commit(&[Work::Write { space, requests: rows::put([nonce], 0)?.into() }], 0)?;
+        ledger.commit(&[Work::Join { introduction, introducer }], 0, 7)?;
+        ledger.commit(&[Work::Write { space, requests: rows::put([nonce], 0)?.into() }], 0, 7)?;
         let view = ledger.view(space)?.ok_or("the space is held")?;
         for stretch in view.log_after(&VersionVector::new(), usize::MAX)? {
             segments.push(Segment::verify(space, 1, stretch.bytes)?);
@@ -63,10 +63,10 @@ async fn written_by(replicas: u64) -> Outcome<Source> {
     let key = DeviceKey::from_secret(secret.as_slice().try_into()?);
     let store = RedbStore::open(&folder.path().join("thence.redb"), 64 << 20)?;
     let ledger = Ledger::open(Arc::new(store), key)?;
-    ledger.commit(&[Work::Admit { device: writer.device(), ticket }], 0)?;
+    ledger.commit(&[Work::Admit { device: writer.device(), ticket }], 0, 7)?;
     for segments in segments.chunks(1000) {
         let receive = Work::Receive { session: SessionId(1), space, segments: segments.to_vec() };
-        let report = ledger.commit(&[receive], 0)?;
+        let report = ledger.commit(&[receive], 0, 7)?;
         if let Some((_, rejection)) = report.changed.values().flat_map(|changed| &changed.rejected).next() {
             return Err(format!("an event was refused: {rejection:?}").into());
         }

@@ -113,9 +113,9 @@ fn syncs_of_a_write() -> Outcome<(u64, u64)> {
     let store = RedbStore::with_backend(medium, 1 << 20, Some(first))?;
     let genesis = Genesis { creator: key.device(), nonce: [1; 16] };
     let ledger = Ledger::open(Arc::new(store), key)?;
-    ledger.commit(&[Work::Create { genesis, name: "notes".to_owned() }], 0)?;
+    ledger.commit(&[Work::Create { genesis, name: "notes".to_owned() }], 0, 7)?;
     let before = syncs.load(Ordering::SeqCst);
-    ledger.commit(&[Work::Write { space: genesis.space(), requests: rows::put([0], 0)?.into() }], 0)?;
+    ledger.commit(&[Work::Write { space: genesis.space(), requests: rows::put([0], 0)?.into() }], 0, 7)?;
     let ours = syncs.load(Ordering::SeqCst) - before;
     let disk = Disk::on(counting(&syncs))?;
     disk.commit(&rows_of([0], 0))?;
