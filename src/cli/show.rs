@@ -11,7 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::command::{Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport, StatusReport, SyncRow};
+use super::command::{
+    Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport,
+    StatusReport, SyncRow,
+};
 use super::duration;
 use super::failure::{Code, Failure};
 

@@ -18,8 +18,8 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Renewal, Renewed,
-    Report, Salvaged, SpaceSummary, StoredRow, View, Work, WriteError, Written,
+    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Renewal,
+    Renewed, Report, Salvaged, SpaceSummary, StoredRow, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;

@@ -77,7 +77,11 @@ impl Attacker {
         self.run(async {
             let connection = self.connect().await;
             let mut control = stream(&connection, Channel::Control).await;
-            let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned(), replica: ReplicaId::from_bytes([7; 16]) };
+            let hello = Hello {
+                version: PROTOCOL_VERSION,
+                agent: "mallory".to_owned(),
+                replica: ReplicaId::from_bytes([7; 16]),
+            };
             control.send(&frame(&Message::Hello(hello))).await.expect("connected");
             control.send(&frame(&Message::Offered(0))).await.expect("connected");
             Greeted { connection, control, hearing: None }
