@@ -163,6 +163,11 @@ impl World {
                 let stretches = Some(view.log_after(&after, bytes_max).expect("readable"));
                 self.handle(device, Input::Fetched { session, space, stretches });
             }
+            Output::Credential { session, space } => {
+                let view = self.devices[device].ledger.view(space).expect("readable").expect("held");
+                let segments = view.credentials().expect("readable");
+                self.handle(device, Input::Credential { session, space, segments });
+            }
             Output::Share { session, space, device: peer } => {
                 let Done::Shared(introduction) = self.commit(device, Work::Share { space, device: peer }) else {
                     panic!("sharing is answered by what was shared");
