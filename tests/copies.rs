@@ -90,7 +90,16 @@ fn restarts_kills_and_short_commands_are_no_reason_for_another_id() {
         put(&a, "n1", json!({ "n": n }));
         let node = a.start_node(&[]);
         put(&a, "n2", json!({ "n": n }));
-        if n == 1 { node.kill() } else { drop(node.terminate()) }
+        if n == 1 {
+            node.kill()
+        } else {
+            drop(node.terminate())
+        }
+        // Containers set owners and permissions anew at every start.
+        for file in ["thence.redb", "store.lease"] {
+            let path = a.data().join(file);
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).expect("set");
+        }
     }
     put(&a, "n1", json!({"n": "last"}));
     assert_eq!(replica(&a), before);

@@ -137,7 +137,7 @@ fn segments_keep_their_form_and_old_ones_verify() {
 #[test]
 fn messages_keep_their_form() {
     let dot = Dot::new(ReplicaId::from_bytes([5; 16]), 300);
-    let witness = Witness { dot, hash: [6; 8] };
+    let witness = Witness { dot, hash: [6; 16] };
     let knowledge = Knowledge::full([witness].into_iter().collect());
     let introduction = Introduction { genesis: genesis(), revision: 1, name: "home".into() };
     let open = Open { revision: 1, digest: [3; 16], knowledge: Some(knowledge.clone()), answer: true };

@@ -168,6 +168,11 @@ impl World {
                 let segments = view.credentials().expect("readable");
                 self.handle(device, Input::Credential { session, space, segments });
             }
+            Output::Judge { session, space, device: peer, segments } => {
+                let view = self.devices[device].ledger.view(space).expect("readable").expect("held");
+                let role = view.judge(peer, &segments).expect("readable");
+                self.handle(device, Input::Judged { session, space, role });
+            }
             Output::Share { session, space, device: peer } => {
                 let Done::Shared(introduction) = self.commit(device, Work::Share { space, device: peer }) else {
                     panic!("sharing is answered by what was shared");

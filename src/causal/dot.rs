@@ -60,8 +60,11 @@ impl fmt::Debug for Dot {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EventHash([u8; 32]);
 
-/// The first eight bytes of an [`EventHash`]: enough to notice that a dot was used twice, small enough to repeat.
-pub type HashPrefix = [u8; 8];
+/// The first sixteen bytes of an [`EventHash`]: enough to notice that a dot was used twice, small enough to repeat.
+///
+/// Decision (2026-11): not eight, since the author of both events may be looking for two that look alike, which takes
+/// four billion tries at eight bytes.
+pub type HashPrefix = [u8; 16];
 
 impl EventHash {
     /// What stands before the first event of a replica. It bears the replica's id, so that no two replicas that write the
@@ -85,10 +88,10 @@ impl EventHash {
         &self.0
     }
 
-    /// Its first eight bytes.
+    /// Its first sixteen bytes.
     pub fn prefix(&self) -> HashPrefix {
-        let mut prefix = [0; 8];
-        prefix.copy_from_slice(&self.0[..8]);
+        let mut prefix = HashPrefix::default();
+        prefix.copy_from_slice(&self.0[..16]);
         prefix
     }
 }
@@ -98,7 +101,7 @@ impl EventHash {
 pub struct Witness {
     /// The event.
     pub dot: Dot,
-    /// The first eight bytes of its hash.
+    /// The first sixteen bytes of its hash.
     pub hash: HashPrefix,
 }
 

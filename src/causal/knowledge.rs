@@ -120,6 +120,8 @@ pub struct Known {
     /// The greatest depth of any head.
     depth: u64,
     branches: BTreeMap<ReplicaId, Branch>,
+    /// What branches go on from.
+    split: BTreeSet<ReplicaId>,
 }
 
 /// One of several histories that go on from the same event of one replica: its store was copied, or put back to an
@@ -143,12 +145,20 @@ pub struct Branch {
 impl Known {
     /// Nothing.
     pub const fn new() -> Self {
-        Self { heads: BTreeMap::new(), tips: BTreeSet::new(), depth: 0, branches: BTreeMap::new() }
+        Self {
+            heads: BTreeMap::new(),
+            tips: BTreeSet::new(),
+            depth: 0,
+            branches: BTreeMap::new(),
+            split: BTreeSet::new(),
+        }
     }
 
     /// Nothing but where replicas are split.
     pub fn of_branches(branches: impl IntoIterator<Item = (ReplicaId, Branch)>) -> Self {
-        Self { branches: branches.into_iter().collect(), ..Self::new() }
+        let mut known = Self::new();
+        branches.into_iter().for_each(|(id, branch)| known.set_branch(id, branch));
+        known
     }
 
     /// What is stored: heads, each with whether it is a tip.
@@ -188,6 +198,7 @@ impl Known {
     /// Gives a branch its id, or tells what it goes on from now.
     pub fn set_branch(&mut self, id: ReplicaId, branch: Branch) {
         self.branches.insert(id, branch);
+        self.split.insert(branch.parent);
     }
 
     /// Ends the history of `id` with `last`, or before its first event. What came after it is `rest` from now on.
@@ -197,6 +208,7 @@ impl Known {
             child.parent = rest;
         }
         self.branches.insert(rest, branch);
+        self.split = self.branches.values().map(|branch| branch.parent).collect();
         let before = last.map_or(0, |last| last.counter);
         if let Some(head) = self.heads.remove(&id) {
             let tip = self.tips.remove(&id);
@@ -209,7 +221,7 @@ impl Known {
 
     /// Whether the history of `id` ends where others go on from it.
     pub fn is_split(&self, id: ReplicaId) -> bool {
-        self.branches.values().any(|branch| branch.parent == id)
+        self.split.contains(&id)
     }
 
     /// The id under which the events of `id` were written.
@@ -499,12 +511,12 @@ mod tests {
         assert_eq!(known.admit(&event(gap, 10, 11, 3, &[])), Err(Inadmissible::Gap { dot: gap, known: 1 }));
         assert_eq!(known.admit(&event(dot, 99, 11, 3, &[])), Err(Inadmissible::Fork { dot: Dot::new(A, 1) }));
         let later = Dot::new(B, 2);
-        let missing = [Witness { dot: later, hash: [0; 8] }];
+        let missing = [Witness { dot: later, hash: [0; 16] }];
         assert_eq!(
             known.admit(&event(dot, 10, 11, 3, &missing)),
             Err(Inadmissible::Dependency { dot, dependency: later })
         );
-        let other = [Witness { dot: Dot::new(B, 1), hash: [7; 8] }];
+        let other = [Witness { dot: Dot::new(B, 1), hash: [7; 16] }];
         assert_eq!(known.admit(&event(dot, 10, 11, 3, &other)), Err(Inadmissible::Fork { dot: Dot::new(B, 1) }));
         for depth in [0, 1, 4, u64::MAX] {
             assert_eq!(
@@ -530,7 +542,7 @@ mod tests {
         let low = KeyRange::new(b"a".to_vec(), Some(b"m".to_vec())).expect("a < m");
         let high = KeyRange::new(b"m".to_vec(), None).expect("no end");
         assert!(KeyRange::new(b"m".to_vec(), Some(b"a".to_vec())).is_none());
-        let claims: Claims = [Witness { dot: Dot::new(A, 1), hash: [7; 8] }].into_iter().collect();
+        let claims: Claims = [Witness { dot: Dot::new(A, 1), hash: [7; 16] }].into_iter().collect();
         assert!(Knowledge::new(vec![(high.clone(), claims.clone()), (low.clone(), claims.clone())]).is_none());
         let partial = Knowledge::new(vec![(low, claims.clone()), (high, Claims::default())]).expect("in order");
         assert!(partial.contains(b"b", Dot::new(A, 1)) && !partial.contains(b"z", Dot::new(A, 1)));

@@ -20,7 +20,7 @@ use super::driver::Event;
 use super::intake::Room;
 use super::lease::Lease;
 use crate::causal::VersionVector;
-use crate::model::SpaceId;
+use crate::model::{DeviceId, Segment, SpaceId};
 use crate::replica::{SessionId, TicketRefusal};
 use crate::store::{Done, Ledger, Report, StoreError, Work};
 
@@ -65,6 +65,8 @@ pub(super) enum What {
     Log(VersionVector, usize),
     /// The segments in which this device was granted its role.
     Credential,
+    /// Whether these segments show that device to have a role.
+    Judge(DeviceId, Vec<Segment>),
 }
 
 /// The disk threads of one node.
@@ -142,6 +144,10 @@ fn read_for_peers(ledger: &Ledger, events: &mpsc::UnboundedSender<Event>, reads:
             What::Credential => {
                 let read = view.and_then(|view| view.map_or_else(|| Ok(Vec::new()), |view| view.credentials()));
                 Event::Credential { session, space, segments: read.map_err(failed).unwrap_or_default() }
+            }
+            What::Judge(device, segments) => {
+                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
+                Event::Judged { session, space, role: read.map_err(failed).unwrap_or_default() }
             }
         };
         if events.send(event).is_err() {

@@ -27,7 +27,7 @@ use super::intake::{Intake, Room};
 use super::status::Status;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::{Known as Knows, VersionVector};
-use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
+use crate::model::{Access, DeviceId, Role, SignedTicket, SpaceId};
 use crate::replica::{
     Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
 };
@@ -69,6 +69,8 @@ pub(super) enum Event {
     Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
     /// The segments in which this device was granted its role.
     Credential { session: SessionId, space: SpaceId, segments: Vec<Arc<[u8]>> },
+    /// The role that a peer showed to have.
+    Judged { session: SessionId, space: SpaceId, role: Option<Role> },
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped; `room` goes back when
     /// what it asks for is committed.
     Frame { session: SessionId, channel: Channel, frame: Frame, room: Room, taken: oneshot::Sender<()> },
@@ -267,6 +269,10 @@ impl Driver {
                 Output::Credential { session, space } => {
                     self.disk.send(DiskJob::Read(PeerRead { session, space, what: What::Credential }));
                 }
+                Output::Judge { session, space, device, segments } => {
+                    let what = What::Judge(device, segments);
+                    self.disk.send(DiskJob::Read(PeerRead { session, space, what }));
+                }
                 Output::Behind { space, counter } => {
                     let renewal = Work::Renew(Renewal::Behind { space, counter });
                     self.disk.send(DiskJob::Commit(renewal, Waiter::None));
@@ -354,6 +360,9 @@ impl Driver {
             }
             Event::Credential { session, space, segments } => {
                 self.handle(Input::Credential { session, space, segments });
+            }
+            Event::Judged { session, space, role } => {
+                self.handle(Input::Judged { session, space, role });
             }
             Event::Frame { session, channel, frame, room, taken } => {
                 let Frame { kind, critical, body } = frame;

@@ -95,7 +95,7 @@ pub struct Claim {
     folder: DataFolder,
     key: DeviceKey,
     /// Whether the store was opened under this claim.
-    opened: AtomicBool,
+    opened: Arc<AtomicBool>,
     _store_lock: File,
     _node_lock: Option<File>,
 }
@@ -217,13 +217,7 @@ impl DataFolder {
                 Err(TryLockError::Error(error)) => return Err(system(&self.path)(error)),
             }
         }
-        Ok(Claim {
-            folder: self.clone(),
-            key,
-            opened: AtomicBool::new(false),
-            _store_lock: store_lock,
-            _node_lock: None,
-        })
+        Ok(Claim { folder: self.clone(), key, opened: Arc::default(), _store_lock: store_lock, _node_lock: None })
     }
 
     /// Claims the folder for a node, waiting up to `wait` for a short command to end.
@@ -239,7 +233,7 @@ impl DataFolder {
         Ok(Claim {
             folder: self.clone(),
             key,
-            opened: AtomicBool::new(false),
+            opened: Arc::default(),
             _store_lock: store_lock,
             _node_lock: Some(node_lock),
         })
@@ -282,7 +276,6 @@ impl Claim {
         let device = self.key.device();
         let lease = self.folder.lease();
         let is_as_left = lease.opening();
-        self.opened.store(true, Ordering::Relaxed);
         let store = if path.exists() {
             // Looked at before it is opened for writing: a store that is not ours stays as it is, byte for byte.
             let meta = RedbStore::peek(&path, &Ledger::check_key()).map_err(LedgerError::from)?;
@@ -293,10 +286,12 @@ impl Claim {
             RedbStore::create(&path, cache_bytes, Ledger::first_batch(device, nonce))
         };
         let store = store.map_err(|error: StoreError| LedgerError::from(error))?;
-        let (key, is_node) = (self.key.clone(), self._node_lock.is_some());
+        let (key, is_node, opened) = (self.key.clone(), self._node_lock.is_some(), Arc::clone(&self.opened));
         let ledger = Ledger::open(Arc::new(Claimed { store, _claim: self }), key)?;
         let nonce = rand::rng().next_u64();
         lease.take(&ledger, is_as_left, is_node, super::disk::wall_ms(), nonce).map_err(LedgerError::from)?;
+        // What was found out is written down by now: the next one may trust what this one leaves.
+        opened.store(true, Ordering::Relaxed);
         Ok(ledger)
     }
 }
@@ -304,7 +299,7 @@ impl Claim {
 impl Drop for Claim {
     /// Whoever had the store open has closed it by now; the locks go after this.
     fn drop(&mut self) {
-        if *self.opened.get_mut() {
+        if self.opened.load(Ordering::Relaxed) {
             self.folder.lease().closed();
         }
     }

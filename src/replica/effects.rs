@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::message::{Channel, Introduction, InvalidMessage, Message, TicketRefusal};
 use crate::causal::{Dot, Head, Known, ReplicaId, VersionVector, Witness};
-use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Segment, SpaceId};
+use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Role, Segment, SpaceId};
 
 /// A moment: milliseconds since any fixed start. It never runs backwards.
 pub type Millis = u64;
@@ -50,7 +50,7 @@ impl Default for Limits {
             session_window_bytes_max: 16 << 20,
             frame_bytes_max: 1 << 20,
             eager_vector_len_max: 64,
-            vector_len_max: 1 << 17,
+            vector_len_max: 1 << 16,
             spaces_max: 4096,
             ack_ms: 20,
             forward_ms: 60,
@@ -228,6 +228,15 @@ pub enum Input {
         /// The segments, each by an owner that the one before it made one; none if there are none.
         segments: Vec<Arc<[u8]>>,
     },
+    /// The answer to [`Output::Judge`].
+    Judged {
+        /// For whom.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
+        /// The role that it has, if that was shown.
+        role: Option<Role>,
+    },
     /// Ask a peer for all that it knows by now; [`Replica::is_synced`](super::Replica::is_synced) waits for the answer.
     ///
     /// What a peer said last may be some time ago: it takes its time to say what it got from others.
@@ -316,6 +325,18 @@ pub enum Output {
         session: SessionId,
         /// What it said.
         answer: Result<Introduction, TicketRefusal>,
+    },
+    /// A peer that was refused shows these segments: look whether they show its role ([`crate::store::View::judge`]),
+    /// then report [`Input::Judged`].
+    Judge {
+        /// Who shows them.
+        session: SessionId,
+        /// Of which space.
+        space: SpaceId,
+        /// Its device.
+        device: DeviceId,
+        /// What it shows.
+        segments: Vec<Segment>,
     },
     /// A peer says that it has events of this very store that are not here, which then was put back to an older state:
     /// begin to write under another id, and report [`Input::Writes`].

@@ -1,10 +1,10 @@
 //! One space in one session: what the peer has, what is on its way, and what is due.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::Millis;
 use super::message::Refusal;
-use crate::causal::{Dot, ReplicaId, VersionVector, Witness};
+use crate::causal::{Dot, HashPrefix, ReplicaId, VersionVector, Witness};
 
 /// How far the exchange of a space with one peer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum LinkState {
 pub(super) struct Link {
     /// Whether this device showed why it may see the space.
     pub(super) shown: bool,
+    /// Whether the peer has not answered that yet.
+    pub(super) showing: bool,
     /// Whether this side's Open was sent and not refused.
     pub(super) opened: bool,
     /// Digest and vector of that Open, if it held only the digest, so that the peer may need the knowledge too.
@@ -33,8 +35,9 @@ pub(super) struct Link {
     pub(super) uncertain: BTreeSet<ReplicaId>,
     /// The replicas of which the peer was asked for all, since what came does not fit.
     pub(super) asked: BTreeSet<ReplicaId>,
-    /// The replicas of which the peer asked for all: of these, what it says that it has may be another history.
-    pub(super) distrusted: BTreeSet<ReplicaId>,
+    /// The replicas of which the peer asked for all: of these, what it says that it has may be another history. When
+    /// it asked last.
+    pub(super) distrusted: BTreeMap<ReplicaId, Millis>,
     /// What is durable at the peer, as far as it said.
     pub(super) theirs: Option<VersionVector>,
     /// That, and what was sent since.
@@ -45,6 +48,8 @@ pub(super) struct Link {
     pub(super) owed: BTreeSet<Witness>,
     /// What was sent and is not acknowledged, with its size.
     in_flight: VecDeque<(Witness, usize)>,
+    /// The same by hash: what each is called here.
+    by_hash: BTreeMap<HashPrefix, Dot>,
     pub(super) in_flight_bytes: usize,
     /// The probe that the peer has not answered yet.
     pub(super) awaiting: Option<u64>,
@@ -75,6 +80,7 @@ impl Link {
             self.stalls = 0;
         }
         self.in_flight.clear();
+        self.by_hash.clear();
         self.in_flight_bytes = 0;
         self.stall_at = None;
         self.uncertain = uncertain;
@@ -88,6 +94,7 @@ impl Link {
             self.theirs.iter_mut().for_each(|theirs| theirs.forget(replica));
             self.sent.forget(replica);
             self.in_flight.retain(|(last, _)| last.dot.replica != replica);
+            self.by_hash.retain(|_, dot| dot.replica != replica);
         }
         self.in_flight_bytes = self.in_flight.iter().map(|(_, bytes)| bytes).sum();
     }
@@ -102,7 +109,7 @@ impl Link {
 
     /// What the event of this hash is called here, if it is on its way.
     pub(super) fn on_its_way(&self, witness: &Witness) -> Option<Dot> {
-        self.in_flight.iter().find(|(last, _)| last.hash == witness.hash).map(|(last, _)| last.dot)
+        self.by_hash.get(&witness.hash).copied()
     }
 
     /// Forgets what the peer has acknowledged. Returns whether that was anything.
@@ -113,6 +120,7 @@ impl Link {
             && theirs.contains(last.dot)
         {
             self.in_flight.pop_front();
+            self.by_hash.remove(&last.hash);
             self.in_flight_bytes -= bytes;
         }
         before != self.in_flight.len()
@@ -146,6 +154,7 @@ impl Link {
         self.announced.advance(last.dot);
         self.sent.advance(last.dot);
         self.in_flight.push_back((last, bytes));
+        self.by_hash.insert(last.hash, last.dot);
         self.in_flight_bytes += bytes;
     }
 

@@ -75,7 +75,11 @@ impl Space {
     /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
     /// branch: unless that is the last of it, it is not looked up, and the peer may get some of it again. Where the peer's last event is not the one
     /// that bears its name here, nothing that it has under that id is certain; these ids are returned too.
-    fn translate(&self, claims: &Claims, distrusted: &BTreeSet<ReplicaId>) -> (VersionVector, BTreeSet<ReplicaId>) {
+    fn translate(
+        &self,
+        claims: &Claims,
+        distrusted: &BTreeMap<ReplicaId, Millis>,
+    ) -> (VersionVector, BTreeSet<ReplicaId>) {
         let known = &self.known;
         let mut vector = VersionVector::new();
         let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
@@ -85,7 +89,7 @@ impl Space {
                 known.head(id).map(|head| (head.counter == claim.dot.counter, head.hash.prefix() == claim.hash));
             match is_it {
                 Some((true, false)) => _ = uncertain.insert(known.root(id)),
-                Some((false, _)) if distrusted.contains(&known.root(id)) => _ = uncertain.insert(known.root(id)),
+                Some((false, _)) if distrusted.contains_key(&known.root(id)) => _ = uncertain.insert(known.root(id)),
                 _ => self.translate_one(&claim).into_iter().for_each(|dot| vector.advance(dot)),
             }
         }
@@ -129,6 +133,8 @@ struct Session {
     redeeming: bool,
     /// The spaces in which the peer showed to have a role that nothing here says yet.
     shown: BTreeMap<SpaceId, Role>,
+    /// The spaces for which what it showed is being looked at.
+    judging: BTreeSet<SpaceId>,
     links: BTreeMap<SpaceId, Link>,
     cluster: Cluster,
     /// The sum of what the links claim of the session's window.
@@ -211,15 +217,20 @@ impl Replica {
             Input::Committed { space, committed } => self.committed(space, committed),
             Input::CommitFailed => self.commit_failed(),
             Input::Credential { session, space, segments } => {
+                let stall_at = self.now + self.limits.stall_ms;
                 let Some(link) = self.link(session, space) else { return };
+                link.showing = !segments.is_empty();
                 if segments.is_empty() {
                     // Its grant has not come yet: to be looked for again when it has.
                     link.shown = false;
                 } else {
+                    link.stall_at.get_or_insert(stall_at);
                     let segments = segments.iter().map(|segment| ByteBuf::from(segment.to_vec())).collect();
                     self.send(session, Channel::Space(space), Message::Show(segments));
                 }
+                self.keep_in_step(session, space);
             }
+            Input::Judged { session, space, role } => self.judged(session, space, role),
             Input::Fetched { session, space, stretches } => {
                 self.fetched(session, space, stretches);
                 self.pump_waiting(session);
@@ -306,7 +317,8 @@ impl Replica {
                 match self.spaces.get(space) {
                     Some(space) => {
                         let state = link.state(&space.vector);
-                        link.awaiting.is_none() && matches!(state, LinkState::Synced | LinkState::Refused(_))
+                        let settled = link.awaiting.is_none() && !link.showing;
+                        settled && matches!(state, LinkState::Synced | LinkState::Refused(_))
                     }
                     None => true,
                 }
@@ -346,6 +358,7 @@ impl Replica {
             awaiting: false,
             redeeming: false,
             shown: BTreeMap::new(),
+            judging: BTreeSet::new(),
             links: BTreeMap::new(),
             cluster: Cluster::new(cluster),
             claimed: 0,
@@ -441,6 +454,7 @@ impl Replica {
                 if let Some(link) = self.link(session, space) {
                     link.refuse(refusal);
                     if refusal == Refusal::NotFound && !std::mem::replace(&mut link.shown, true) {
+                        link.showing = true;
                         self.outputs.push_back(Output::Credential { session, space });
                     }
                     self.keep_in_step(session, space);
@@ -483,6 +497,7 @@ impl Replica {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let link = state.links.entry(space).or_default();
         link.opened = true;
+        link.showing = false;
         link.refused = None;
         link.opened_with = (!eager).then(|| (digest, announced.clone()));
         link.announced = announced;
@@ -609,7 +624,7 @@ impl Replica {
             self.outputs.push_back(Output::Behind { space, counter: claim.dot.counter });
         }
         let link = self.sessions.get(&session).and_then(|state| state.links.get(&space));
-        let nobody = BTreeSet::new();
+        let nobody = BTreeMap::new();
         Ok(Some(held.translate(claims, link.map_or(&nobody, |link| &link.distrusted))))
     }
 
@@ -737,32 +752,56 @@ impl Replica {
         }
     }
 
-    /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is told nothing.
+    /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is refused again.
     fn on_show(&mut self, session: SessionId, space: SpaceId, segments: Vec<ByteBuf>) -> Result<(), PeerMisbehaved> {
-        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
-            return Ok(());
-        };
-        if state.may_see(space, &held.access) {
-            return Ok(());
-        }
-        let (what, limit) = ("grants", CREDENTIALS_MAX);
-        if segments.len() > limit {
-            return Err(PeerMisbehaved::TooMany { what, limit });
-        }
-        let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
-        let segments: Vec<Segment> = segments.into_iter().map(verify).collect::<Result<_, _>>()?;
-        if let Some(role) = held.access.shown(state.peer, &segments) {
-            state.shown.insert(space, role);
-            self.open(session, space, true);
+        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
+        let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
+        let verified = held.filter(|_| in_order).and_then(|held| {
+            let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
+            segments.into_iter().map(verify).collect::<Result<Vec<Segment>, _>>().ok()
+        });
+        match verified {
+            Some(segments) => {
+                state.judging.insert(space);
+                let device = state.peer;
+                self.outputs.push_back(Output::Judge { session, space, device, segments });
+            }
+            // As before, one answer for all that is not good.
+            None => self.judged(session, space, None),
         }
         Ok(())
+    }
+
+    fn judged(&mut self, session: SessionId, space: SpaceId, role: Option<Role>) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        state.judging.remove(&space);
+        if state.links.get(&space).is_some_and(|link| link.opened) {
+            return;
+        }
+        match role {
+            Some(role) => {
+                state.shown.insert(space, role);
+                self.open(session, space, true);
+            }
+            None => self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound)),
+        }
     }
 
     /// The peer holds another history under this id, or it did until it was told of both: it may lack anything of it.
     fn on_diverged(&mut self, session: SessionId, space: SpaceId, root: ReplicaId) {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
-        let Some(link) = state.links.get_mut(&space) else { return };
-        link.distrusted.insert(root);
+        let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return };
+        let (root, known) = (held.known.root(root), &held.known);
+        if known.family(root).all(|id| known.head(id).is_none()) {
+            return;
+        }
+        // Whoever asks again and again does not get it again and again.
+        let again_at = link.distrusted.get(&root).map(|asked_at| asked_at + self.limits.stall_ms);
+        if again_at.is_some_and(|at| at > self.now) {
+            return;
+        }
+        link.distrusted.insert(root, self.now);
         link.distrust(held.known.family(root));
         self.pump(session, space);
     }
@@ -776,13 +815,18 @@ impl Replica {
         let Some(link) = state.links.get_mut(&space) else { return Ok(()) };
         for ack in acks {
             // The hash says which event is meant, even where the peer calls it otherwise.
-            let is_certain = || !link.distrusted.contains(&held.known.root(ack.dot.replica));
+            let is_certain = || !link.distrusted.contains_key(&held.known.root(ack.dot.replica));
             let dots = match link.on_its_way(&ack) {
                 Some(dot) => vec![dot],
                 None if is_certain() => held.translate_one(&ack),
                 None => Vec::new(),
             };
-            dots.into_iter().for_each(|dot| link.acknowledged(dot));
+            for dot in dots {
+                link.acknowledged(dot);
+                // A branch is nothing without all that it goes on from.
+                let before = held.known.lineage(dot.replica).skip(1);
+                before.for_each(|id| link.acknowledged(Dot::new(id, held.known.counter(id))));
+            }
         }
         if link.theirs.as_ref().is_some_and(|theirs| theirs.len() > limit) {
             return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
@@ -908,6 +952,7 @@ impl Replica {
                 && link.refused == Some(Refusal::NotFound)
                 && !std::mem::replace(&mut link.shown, true)
             {
+                link.showing = true;
                 self.outputs.push_back(Output::Credential { session: *session, space });
             }
         }
@@ -949,8 +994,16 @@ impl Replica {
         link.fetching = false;
         match stretches {
             Some(stretches) if !stretches.is_empty() => {
-                self.push(session, space, stretches);
-                self.pump(session, space);
+                if self.push(session, space, stretches) {
+                    self.pump(session, space);
+                } else {
+                    // Known by other names, or not known to this part of the program yet: it hears of that in a moment.
+                    let at = self.now + self.limits.ack_ms;
+                    if let Some(link) = self.link(session, space) {
+                        link.forward_at.get_or_insert(at);
+                    }
+                    self.keep_in_step(session, space);
+                }
             }
             // Nothing to read although something is missing, or a read error: try again later, not at once.
             _ => {
@@ -965,11 +1018,13 @@ impl Replica {
 
     // Sending.
 
-    /// Sends stretches of the log that the peer lacks, in frames.
-    fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) {
+    /// Sends stretches of the log that the peer lacks, in frames. Returns whether anything was sent.
+    fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) -> bool {
         let limits = self.limits;
-        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
-        let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return };
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
+            return false;
+        };
+        let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return false };
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
@@ -979,7 +1034,7 @@ impl Replica {
             }
             // A gap means that the peer's view was reset while the log was read: what it lacks is read anew. So is what is
             // not known here by this name, not yet or not any more.
-            let follows = first.counter <= link.sent.counter(first.replica) + 1;
+            let follows = first.counter <= link.sent.counter(first.replica).saturating_add(1);
             if !held.vector.contains(last.dot) || link.sent.contains(last.dot) || !follows {
                 continue;
             }
@@ -994,7 +1049,7 @@ impl Replica {
             }
         }
         if frames.is_empty() {
-            return;
+            return false;
         }
         let stall_at = self.now + self.limits.stall_ms;
         if let Some(link) = self.link(session, space) {
@@ -1003,6 +1058,7 @@ impl Replica {
         for frame in frames {
             self.send(session, Channel::Space(space), Message::Segments(frame));
         }
+        true
     }
 
     /// Whether the session's window is open.

@@ -168,7 +168,7 @@ pub fn long_vector(replicas: u32) -> Vec<u8> {
     let mut replica = [0; 16];
     let dots = (0..replicas).map(|number| {
         replica[..4].copy_from_slice(&number.to_be_bytes());
-        (replica, 1_u8, [0_u8; 8])
+        (replica, 1_u8, [0_u8; 16])
     });
     codec::encode(&dots.collect::<Vec<_>>())
 }

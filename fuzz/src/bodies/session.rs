@@ -211,6 +211,11 @@ impl Node {
                     let segments = view.credentials().expect("memory does not fail");
                     self.replica.handle(self.now, Input::Credential { session, space, segments });
                 }
+                Output::Judge { session, space, device, segments } => {
+                    let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
+                    let role = view.judge(device, &segments).expect("memory does not fail");
+                    self.replica.handle(self.now, Input::Judged { session, space, role });
+                }
                 Output::Redeemed { .. } => {}
                 // Later releases want other things too.
                 #[allow(unreachable_patterns)]

@@ -704,6 +704,16 @@ impl World<'_> {
                 };
                 self.handle(node, Input::Credential { session, space, segments })
             }
+            Output::Judge { session, space, device, segments } => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let view = process.ledger.view(space);
+                let role = match view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments))) {
+                    Ok(role) => role,
+                    Err(StoreError::Io(_)) => None,
+                    Err(error) => return unexpected(node, error),
+                };
+                self.handle(node, Input::Judged { session, space, role })
+            }
             Output::Admit { session, device, ticket } => {
                 self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });
                 Ok(())

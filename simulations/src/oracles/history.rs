@@ -55,7 +55,7 @@ impl Shelf {
     /// The event that a witness tells of.
     pub(super) fn find(&self, witness: &Witness) -> Option<EventHash> {
         let mut bytes = [0; 32];
-        bytes[..8].copy_from_slice(&witness.hash);
+        bytes[..16].copy_from_slice(&witness.hash);
         let least = EventHash::from_bytes(bytes);
         self.events.range(least..).next().filter(|hash| hash.prefix() == witness.hash).copied()
     }

@@ -1,4 +1,4 @@
-//! The connections of a node, one per peer at most: how they begin, and what their end leaves behind.
+//! The connections of a node, one per store of a peer at most: how they begin, and what their end leaves behind.
 //!
 //! **Invariant**: of two connections to one peer both sides keep the same one.
 
@@ -27,6 +27,9 @@ const STRANGERS_MAX: usize = 64;
 fn duplicate() -> CloseReason {
     CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 4, "another connection is in use")
 }
+
+/// So many copies of one device's store may be connected at a time.
+const COPIES_MAX: usize = 4;
 
 /// One connection.
 pub(super) struct Session {
@@ -91,8 +94,16 @@ impl Driver {
                 connection.close(duplicate());
                 return;
             }
-            if dialled || at_once {
+            // Of two that came from there nothing tells which one is used, before one of them has said hello.
+            let both_came = !dialled && !self.sessions.get(&old).is_some_and(|session| session.dialled);
+            if dialled || (at_once && !both_came) {
                 self.replace(old);
+            }
+            let of_device = self.sessions.values().filter(|session| session.device == device).count();
+            if of_device >= COPIES_MAX
+                && let Some((oldest, _)) = self.session_of(device)
+            {
+                self.replace(oldest);
             }
             // A dialer that is connected already has lost that connection, or is another copy of the same store, which
             // has the same key: its hello tells.

@@ -22,9 +22,6 @@ use crate::model::{Event, Lineage, Renaming, Segment, SpaceId};
 use crate::replica::{PeerMisbehaved, Rejection};
 use crate::store::{Batch, Read, StoreError};
 
-/// Into so many histories one id may be split. An honest device needs one more for each copy of its store.
-const BRANCHES_MAX: usize = 64;
-
 /// Where a segment belongs.
 pub(super) struct Placed {
     /// The history that its last event lies in.
@@ -192,6 +189,11 @@ impl Histories<'_> {
         if is_next {
             return Ok(Ok(Placed { last: root, known: 0, split: None }));
         }
+        // Or it is here already: hashes are chained, so its last event tells of all of it.
+        let last = Witness { dot: segment.last(), hash: segment.hash().prefix() };
+        if let Some(last) = self.find(last)? {
+            return Ok(Ok(Placed { last, known: segment.events().len(), split: None }));
+        }
         let (mut id, mut counter) = (root, 0);
         if first.dot.counter > 1 {
             let previous = Witness { dot: Dot::new(root, first.dot.counter - 1), hash: first.previous.prefix() };
@@ -210,7 +212,7 @@ impl Histories<'_> {
                     None => {
                         let added = (author.branch(event.hash), branch(id, event.dot.counter - 1, event.hash));
                         let split = Split { rest: None, added };
-                        return Ok(self.limited(root, Placed { last: added.0, known: at, split: Some(split) }));
+                        return Ok(Ok(Placed { last: added.0, known: at, split: Some(split) }));
                     }
                 }
             }
@@ -226,17 +228,9 @@ impl Histories<'_> {
             let rest = (author.branch(here), branch(id, after, here));
             let added = (author.branch(event.hash), branch(id, after, event.hash));
             let split = Split { rest: Some((before, rest)), added };
-            return Ok(self.limited(root, Placed { last: added.0, known: at, split: Some(split) }));
+            return Ok(Ok(Placed { last: added.0, known: at, split: Some(split) }));
         }
         Ok(Ok(Placed { last: id, known: segment.events().len(), split: None }))
-    }
-
-    fn limited(&self, root: ReplicaId, placed: Placed) -> Result<Placed, Rejection> {
-        let (what, limit) = ("branches of one replica", BRANCHES_MAX);
-        match self.shelf.known.family(root).count() < limit {
-            true => Ok(placed),
-            false => Err(Rejection::Misbehaved(PeerMisbehaved::TooMany { what, limit })),
-        }
     }
 
     /// Whether all of a segment that is not here yet may be taken in now, and how to read it.

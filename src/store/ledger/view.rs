@@ -1,6 +1,6 @@
 //! Reading a space at one instant.
 
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -339,15 +339,52 @@ impl View {
     /// The segments that show how this device got its role, as far as the log has them: the last one grants it, and each
     /// is of an owner that the one before it made one. Who created the space needs none.
     pub fn credentials(&self) -> Result<Vec<Arc<[u8]>>, StoreError> {
-        let mut segments = Vec::new();
-        let mut device = self.device;
-        while device != self.genesis().creator && segments.len() < CREDENTIALS_MAX {
+        /// More than that fits into no frame with the rest of it; grants are small, and mostly stand alone.
+        const BYTES_MAX: usize = 1 << 20;
+        let (mut segments, mut bytes) = (Vec::new(), 0);
+        let (mut device, mut seen) = (self.device, BTreeSet::new());
+        while device != self.genesis().creator && segments.len() < CREDENTIALS_MAX && seen.insert(device) {
             let Some((segment, owner)) = self.grant_of(device)? else { break };
+            bytes += segment.len();
+            if bytes > BYTES_MAX {
+                break;
+            }
             segments.push(segment);
             device = owner;
         }
         segments.reverse();
         Ok(segments)
+    }
+
+    /// The role that `segments` show `device` to have: see [`crate::model::Access::shown`]. What is known here shows
+    /// nothing, since then it is the grants themselves that say who may do what.
+    pub fn judge(&self, device: DeviceId, segments: &[Segment]) -> Result<Option<Role>, StoreError> {
+        let Some(last) = segments.last() else { return Ok(None) };
+        if self.knows(last)? { Ok(None) } else { Ok(self.published.access.shown(device, segments)) }
+    }
+
+    /// Whether the last event of a segment is known here, whatever it is called.
+    fn knows(&self, segment: &Segment) -> Result<bool, StoreError> {
+        let (number, names) = (self.number(), &self.published.names);
+        let author = segment.author();
+        for (replica, _) in (0..).zip(&names.authors).filter(|(_, other)| other.incarnation == author) {
+            let Some(counter) = segment.last().counter.checked_sub(names.offset(replica)) else { continue };
+            let (from, to) = (key::dot(number, replica, counter), key::after_prefix(&key::dots(number, replica)));
+            let mut found = Ok(false);
+            self.snapshot.scan(&from, &to, &mut |key, value| {
+                found = record::read(key, value).and_then(|row: DotRow| {
+                    let last = key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?;
+                    let from_last = usize::try_from(last.saturating_sub(counter)).unwrap_or(usize::MAX);
+                    let at = row.hashes.len().checked_sub(1).and_then(|end| end.checked_sub(from_last));
+                    Ok(at.is_some_and(|at| row.hashes[at] == segment.hash().prefix()))
+                });
+                ControlFlow::Break(())
+            })?;
+            if found? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The segment in which `device` was granted its role last, and who did.
