@@ -23,6 +23,9 @@ mod cluster;
 mod effects;
 mod link;
 mod message;
+mod sending;
+mod showing;
+mod space;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,85 +41,9 @@ pub use self::link::LinkState;
 pub use self::message::{
     Channel, Hello, Introduction, InvalidMessage, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal,
 };
-use crate::causal::{Claims, Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
-use crate::model::{Access, CREDENTIALS_MAX, DeviceId, Role, Segment, SpaceId};
-
-#[derive(Debug)]
-struct Space {
-    revision: u64,
-    access: Access,
-    known: Known,
-    /// The same, counters only: what is durable here.
-    vector: VersionVector,
-    /// That, and what is on its way to the disk.
-    incoming: VersionVector,
-    /// The digest of `known`, until it changes.
-    digest: Option<[u8; 16]>,
-}
-
-impl Space {
-    fn digest(&mut self) -> [u8; 16] {
-        let Self { known, digest, .. } = self;
-        *digest.get_or_insert_with(|| {
-            let mut hasher = blake3::Hasher::new_derive_key("thence 1 knowledge");
-            for (replica, head, _) in known.heads() {
-                hasher.update(replica.as_bytes());
-                hasher.update(&head.counter.to_le_bytes());
-                hasher.update(head.hash.as_bytes());
-            }
-            let mut digest = [0; 16];
-            digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-            digest
-        })
-    }
-
-    /// What a peer has, in the names that are used here.
-    ///
-    /// A peer that does not know yet that a history was split means, by an event beyond where it is split, one in a
-    /// branch: unless that is the last of it, it is not looked up, and the peer may get some of it again. Where the peer's last event is not the one
-    /// that bears its name here, nothing that it has under that id is certain; these ids are returned too.
-    fn translate(
-        &self,
-        claims: &Claims,
-        distrusted: &BTreeMap<ReplicaId, Millis>,
-    ) -> (VersionVector, BTreeSet<ReplicaId>) {
-        let known = &self.known;
-        let mut vector = VersionVector::new();
-        let mut uncertain: BTreeSet<ReplicaId> = BTreeSet::new();
-        for claim in claims.iter() {
-            let id = claim.dot.replica;
-            let is_it =
-                known.head(id).map(|head| (head.counter == claim.dot.counter, head.hash.prefix() == claim.hash));
-            match is_it {
-                Some((true, false)) => _ = uncertain.insert(known.root(id)),
-                Some((false, _)) if distrusted.contains_key(&known.root(id)) => _ = uncertain.insert(known.root(id)),
-                _ => self.translate_one(&claim).into_iter().for_each(|dot| vector.advance(dot)),
-            }
-        }
-        uncertain.iter().flat_map(|root| known.family(*root)).for_each(|id| vector.forget(id));
-        (vector, uncertain)
-    }
-
-    /// What a peer has that has this event and all before it.
-    fn translate_one(&self, claim: &Witness) -> Vec<Dot> {
-        let (known, named) = (&self.known, claim.dot.replica);
-        let end = known.counter(named);
-        if !known.is_split(named) || claim.dot.counter <= end {
-            return vec![claim.dot];
-        }
-        let is_it = |id: &ReplicaId| known.head(*id).is_some_and(|head| head.hash.prefix() == claim.hash);
-        let last = known.family(known.root(named)).find(is_it).unwrap_or(named);
-        known.lineage(last).map(|id| Dot::new(id, known.counter(id))).collect()
-    }
-
-    /// Replaces what is known, since some events have other names now.
-    fn rename(&mut self, known: Known) {
-        self.vector = known.vector();
-        self.incoming = self.vector.clone();
-        self.known = known;
-        self.digest = None;
-    }
-}
+use self::space::Space;
+use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
+use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
 
 #[derive(Debug)]
 struct Session {
@@ -752,42 +679,6 @@ impl Replica {
         }
     }
 
-    /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is refused again.
-    fn on_show(&mut self, session: SessionId, space: SpaceId, segments: Vec<ByteBuf>) -> Result<(), PeerMisbehaved> {
-        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
-        let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
-        let verified = held.filter(|_| in_order).and_then(|held| {
-            let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
-            segments.into_iter().map(verify).collect::<Result<Vec<Segment>, _>>().ok()
-        });
-        match verified {
-            Some(segments) => {
-                state.judging.insert(space);
-                let device = state.peer;
-                self.outputs.push_back(Output::Judge { session, space, device, segments });
-            }
-            // As before, one answer for all that is not good.
-            None => self.judged(session, space, None),
-        }
-        Ok(())
-    }
-
-    fn judged(&mut self, session: SessionId, space: SpaceId, role: Option<Role>) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
-        state.judging.remove(&space);
-        if state.links.get(&space).is_some_and(|link| link.opened) {
-            return;
-        }
-        match role {
-            Some(role) => {
-                state.shown.insert(space, role);
-                self.open(session, space, true);
-            }
-            None => self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound)),
-        }
-    }
-
     /// The peer holds another history under this id, or it did until it was told of both: it may lack anything of it.
     fn on_diverged(&mut self, session: SessionId, space: SpaceId, root: ReplicaId) {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
@@ -941,23 +832,6 @@ impl Replica {
         }
     }
 
-    /// Who may do what has changed: what a peer showed may be known here now, and this device may have something to show.
-    fn show_anew(&mut self, space: SpaceId) {
-        let Some(access) = self.spaces.get(&space).map(|held| &held.access) else { return };
-        for (session, state) in &mut self.sessions {
-            if access.role(state.peer).is_some() {
-                state.shown.remove(&space);
-            }
-            if let Some(link) = state.links.get_mut(&space)
-                && link.refused == Some(Refusal::NotFound)
-                && !std::mem::replace(&mut link.shown, true)
-            {
-                link.showing = true;
-                self.outputs.push_back(Output::Credential { session: *session, space });
-            }
-        }
-    }
-
     /// Says anew what is known here to everybody, and asks the same of them: what was said before names some events as
     /// they are not called any more.
     fn open_anew(&mut self, space: SpaceId) {
@@ -1013,158 +887,6 @@ impl Replica {
                 }
                 self.keep_in_step(session, space);
             }
-        }
-    }
-
-    // Sending.
-
-    /// Sends stretches of the log that the peer lacks, in frames. Returns whether anything was sent.
-    fn push(&mut self, session: SessionId, space: SpaceId, stretches: Vec<Stretch>) -> bool {
-        let limits = self.limits;
-        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
-            return false;
-        };
-        let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return false };
-        let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
-        let mut room = 0;
-        for Stretch { bytes, first, last } in stretches {
-            if link.in_flight_bytes >= limits.window_bytes_max {
-                // One commit may hold more than the window: the rest is read from the log as the peer acknowledges.
-                break;
-            }
-            // A gap means that the peer's view was reset while the log was read: what it lacks is read anew. So is what is
-            // not known here by this name, not yet or not any more.
-            let follows = first.counter <= link.sent.counter(first.replica).saturating_add(1);
-            if !held.vector.contains(last.dot) || link.sent.contains(last.dot) || !follows {
-                continue;
-            }
-            link.send(last, bytes.len());
-            if bytes.len() > room {
-                frames.push(Vec::new());
-                room = limits.frame_bytes_max;
-            }
-            room = room.saturating_sub(bytes.len());
-            if let Some(frame) = frames.last_mut() {
-                frame.push(ByteBuf::from(bytes.to_vec()));
-            }
-        }
-        if frames.is_empty() {
-            return false;
-        }
-        let stall_at = self.now + self.limits.stall_ms;
-        if let Some(link) = self.link(session, space) {
-            link.stall_at.get_or_insert(stall_at);
-        }
-        for frame in frames {
-            self.send(session, Channel::Space(space), Message::Segments(frame));
-        }
-        true
-    }
-
-    /// Whether the session's window is open.
-    fn has_room(&self, session: SessionId) -> bool {
-        self.sessions.get(&session).is_some_and(|state| state.claimed < self.limits.session_window_bytes_max)
-    }
-
-    /// Lets the spaces that wait for the session's window go on, as far as it is open.
-    fn pump_waiting(&mut self, session: SessionId) {
-        while self.has_room(session)
-            && let Some(state) = self.sessions.get_mut(&session)
-            && let Some(space) = state.waiting.pop_front()
-        {
-            if let Some(link) = state.links.get_mut(&space) {
-                link.waiting = false;
-            }
-            self.pump(session, space);
-        }
-    }
-
-    /// Reads on in the log if the peer lacks something and the windows are open.
-    fn pump(&mut self, session: SessionId, space: SpaceId) {
-        let limits = self.limits;
-        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
-        let Some(link) = state.links.get_mut(&space) else { return };
-        let open = link.theirs.is_some() && link.opened && link.refused.is_none();
-        if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
-        {
-            link.forward_at = None;
-            if state.claimed < limits.session_window_bytes_max {
-                link.fetching = true;
-                let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
-                self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
-            } else if !std::mem::replace(&mut link.waiting, true) {
-                state.waiting.push_back(space);
-            }
-        }
-        self.keep_in_step(session, space);
-    }
-
-    /// Says what became durable here and was not said yet.
-    fn acknowledge(&mut self, session: SessionId, space: SpaceId) {
-        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
-        let Some(link) = state.links.get_mut(&space) else { return };
-        let owed = std::mem::take(&mut link.owed);
-        let vector = &held.vector;
-        // Where the peer knows another history under the same id, only what it sent itself means the same to it.
-        let is_certain = |dot: &Dot| {
-            let root = held.known.root(dot.replica);
-            !link.uncertain.contains(&root) && !link.asked.contains(&root)
-        };
-        let known = &held.known;
-        let all = owed.iter().filter(|owed| is_certain(&owed.dot)).filter_map(|owed| known.witness(owed.dot.replica));
-        let again = all.chain(owed.iter().copied());
-        let news = vector.missing_from(&link.announced).filter_map(|(replica, ..)| known.witness(replica));
-        let acks: BTreeSet<Witness> = again.chain(news).collect();
-        if !acks.is_empty() {
-            link.announced = vector.clone();
-            self.send(session, Channel::Space(space), Message::Ack(acks.into_iter().collect()));
-        }
-    }
-
-    fn on_timer(&mut self, session: SessionId, space: SpaceId) {
-        let (now, limits) = (self.now, self.limits);
-        let due = |at: &mut Option<Millis>| at.take_if(|at| *at <= now).is_some();
-        let Some(link) = self.link(session, space) else { return };
-        let (ack, forward) = (due(&mut link.ack_at), due(&mut link.forward_at));
-        let (reopen, stalled) = (due(&mut link.reopen_at), due(&mut link.stall_at));
-        if ack && link.opened {
-            self.acknowledge(session, space);
-        }
-        if stalled && let Some(link) = self.link(session, space) {
-            link.stalls += 1;
-            if link.stalls > limits.stalls_max {
-                self.close(session, PeerMisbehaved::NeverAcknowledges);
-                return;
-            }
-            link.stall_at = Some(now + limits.stall_ms);
-        }
-        if reopen || stalled {
-            // A digest alone says nothing to a peer that does not share it: then both sides must say theirs anew.
-            let eager = |held: &Space| held.vector.len() <= limits.eager_vector_len_max;
-            let answer = stalled || !self.spaces.get(&space).is_some_and(eager);
-            self.open(session, space, answer);
-        }
-        if forward {
-            self.pump(session, space);
-        }
-        self.keep_in_step(session, space);
-    }
-
-    /// Keeps the timers in step with a link's moments, and the session's sum with what it claims.
-    fn keep_in_step(&mut self, session: SessionId, space: SpaceId) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
-        let Some(link) = state.links.get_mut(&space) else { return };
-        let claim = link.claim(self.limits.frame_bytes_max);
-        state.claimed = state.claimed + claim - std::mem::replace(&mut link.claimed, claim);
-        let due = link.due();
-        if due == link.scheduled {
-            return;
-        }
-        if let Some(old) = std::mem::replace(&mut link.scheduled, due) {
-            self.timers.remove(&(old, session, space));
-        }
-        if let Some(due) = due {
-            self.timers.insert((due, session, space));
         }
     }
 }

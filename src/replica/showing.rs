@@ -1,0 +1,72 @@
+//! A peer that is refused a space shows why it may see it after all.
+//!
+//! An owner whose store was put back to an older state has forgotten whom it invited since: it would refuse them, and
+//! so never learn of them again. So whoever is refused shows the grants, signed by owners, that led to its role.
+//!
+//! **Invariant**: whatever is shown in vain gets the same answer as before, so that nobody can tell a space that is not
+//! here from one that they may not see; and what is known here already shows nothing.
+
+use serde_bytes::ByteBuf;
+
+use super::{Channel, Message, Output, PeerMisbehaved, Refusal, Replica, SessionId};
+use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
+
+impl Replica {
+    /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is refused again.
+    pub(super) fn on_show(
+        &mut self,
+        session: SessionId,
+        space: SpaceId,
+        segments: Vec<ByteBuf>,
+    ) -> Result<(), PeerMisbehaved> {
+        let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
+        let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
+        let verified = held.filter(|_| in_order).and_then(|held| {
+            let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
+            segments.into_iter().map(verify).collect::<Result<Vec<Segment>, _>>().ok()
+        });
+        match verified {
+            Some(segments) => {
+                state.judging.insert(space);
+                let device = state.peer;
+                self.outputs.push_back(Output::Judge { session, space, device, segments });
+            }
+            // As before, one answer for all that is not good.
+            None => self.judged(session, space, None),
+        }
+        Ok(())
+    }
+
+    pub(super) fn judged(&mut self, session: SessionId, space: SpaceId, role: Option<Role>) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        state.judging.remove(&space);
+        if state.links.get(&space).is_some_and(|link| link.opened) {
+            return;
+        }
+        match role {
+            Some(role) => {
+                state.shown.insert(space, role);
+                self.open(session, space, true);
+            }
+            None => self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound)),
+        }
+    }
+
+    /// Who may do what has changed: what a peer showed may be known here now, and this device may have something to show.
+    pub(super) fn show_anew(&mut self, space: SpaceId) {
+        let Some(access) = self.spaces.get(&space).map(|held| &held.access) else { return };
+        for (session, state) in &mut self.sessions {
+            if access.role(state.peer).is_some() {
+                state.shown.remove(&space);
+            }
+            if let Some(link) = state.links.get_mut(&space)
+                && link.refused == Some(Refusal::NotFound)
+                && !std::mem::replace(&mut link.shown, true)
+            {
+                link.showing = true;
+                self.outputs.push_back(Output::Credential { session: *session, space });
+            }
+        }
+    }
+}
