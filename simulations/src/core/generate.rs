@@ -23,6 +23,8 @@ pub const FAULTS: &[&str] = &[
     "slow-disk",
     "put-back",
     "copy",
+    "outsider",
+    "hostile",
 ];
 
 /// What a caller wants of a generated scenario.
@@ -62,6 +64,14 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
         match *fault {
             "copy" => {
                 copy(chance, nodes, &mut edges, &writers, quiet_at, &mut items);
+                nodes += 1;
+            }
+            "outsider" => {
+                outsider(chance, nodes, spaces, &mut edges, quiet_at, &mut items);
+                nodes += 1;
+            }
+            "hostile" => {
+                hostile(chance, nodes, spaces, &mut edges, quiet_at, &mut items);
                 nodes += 1;
             }
             fault => harm(chance, fault, nodes, &edges, quiet_at, &mut items),
@@ -242,6 +252,66 @@ fn copy(
         let requests = vec![request(&mut draws, keys)];
         items.push(Item { at, what: What::Write { node: nodes, space, requests } });
     }
+}
+
+/// Adds a node that is a member of nothing and connects. Its users try to write, and so do users of readers.
+fn outsider(
+    chance: Chance,
+    nodes: usize,
+    spaces: usize,
+    edges: &mut Vec<(usize, usize)>,
+    quiet_at: Millis,
+    items: &mut Vec<Item>,
+) {
+    let mut draws = chance.draws("outsider", 0);
+    meet(&mut draws, nodes, nodes, edges);
+    let readers = items.iter().filter_map(|item| match item.what {
+        What::Redeem { node, space, role: Role::Reader, .. } => Some((node, space)),
+        _ => None,
+    });
+    let trespassers: Vec<(usize, usize)> = readers.chain((0..spaces).map(|space| (nodes, space))).collect();
+    for number in 0..draws.within((1, 12)) {
+        let mut draws = chance.draws("write of an outsider", number);
+        let (node, space) = *draws.pick(&trespassers);
+        let requests = vec![request(&mut draws, 3)];
+        items.push(Item { at: draws.below(quiet_at), what: What::Write { node, space, requests } });
+    }
+}
+
+/// Adds a node on which nobody depends, and which turns hostile. It is a reader, a writer or a member of nothing, and
+/// each space has its own opinion.
+fn hostile(
+    chance: Chance,
+    nodes: usize,
+    spaces: usize,
+    edges: &mut Vec<(usize, usize)>,
+    quiet_at: Millis,
+    items: &mut Vec<Item>,
+) {
+    let mut draws = chance.draws("hostile", 0);
+    // Node 0 owns every space and invites it.
+    meet(&mut draws, nodes, nodes, edges);
+    if !edges.contains(&(nodes, 0)) {
+        edges.push((nodes, 0));
+    }
+    for space in 0..spaces {
+        let role = *draws.pick(&[None, Some(Role::Reader), Some(Role::Writer), Some(Role::Writer)]);
+        let Some(role) = role else { continue };
+        items.push(Item { at: draws.below(300), what: What::Redeem { node: nodes, space, from: 0, role } });
+        for number in 0..draws.within((0, 12)) {
+            let mut draws = chance.draws("write of a hostile node", (space as u64) << 32 | number);
+            let requests = vec![request(&mut draws, 3)];
+            items.push(Item { at: draws.below(quiet_at), what: What::Write { node: nodes, space, requests } });
+        }
+    }
+    items.push(Item { at: draws.below(quiet_at / 2), what: What::Hostile { node: nodes } });
+}
+
+/// Connects a new node to one or more of those that there are.
+fn meet(draws: &mut Draws, new: usize, nodes: usize, edges: &mut Vec<(usize, usize)>) {
+    let share = *draws.pick(&[0, 400, 1000]);
+    let first = draws.below(nodes as u64);
+    edges.extend((0..nodes).filter(|other| *other as u64 == first || draws.yes(share)).map(|other| (new, other)));
 }
 
 /// Adds one kind of fault to a scenario.

@@ -8,6 +8,7 @@ use thence::model::{DeviceId, DeviceKey, SpaceId};
 use thence::replica::{Input, Limits, Output, Replica, SessionId};
 use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
 
+use super::liar::Liar;
 use crate::oracles::{Follower, Shelf};
 use crate::world::{Chance, Disk, Millis};
 
@@ -63,6 +64,8 @@ pub(super) struct Node {
     /// The last image of its disk, and what the oracles knew of it.
     pub(super) image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
+    /// Who speaks in place of its process, once it is hostile.
+    pub(super) liar: Option<Liar>,
 }
 
 impl Node {
@@ -83,6 +86,7 @@ impl Node {
             acknowledged: BTreeSet::new(),
             image: None,
             followers: BTreeMap::new(),
+            liar: None,
         })
     }
 

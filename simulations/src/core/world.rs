@@ -7,10 +7,12 @@ use thence::model::{Genesis, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId, Stretch};
 use thence::store::{Done, Ledger, LedgerError, Renewal, Report, StoreError, View, Work};
 
+use super::liar::Liar;
 use super::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
-    Broken, Deadline, Export, History, ObjectName, Shelf, Violation, check_acknowledged, check_alike, check_belief,
-    check_claims, check_in_flight, check_object, check_openings, check_reopened, check_sent, check_silence,
+    Broken, Deadline, Export, History, ObjectName, Shelf, Shown, Violation, check_acknowledged, check_alike,
+    check_belief, check_claims, check_disk, check_in_flight, check_object, check_openings, check_reopened, check_sent,
+    check_silence,
 };
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Side, Trace, What};
 
@@ -79,6 +81,7 @@ struct World<'a> {
     /// How often each node opened each space in each session.
     openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
     history: History,
+    shown: Shown,
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
     quiet: (u64, u64),
@@ -104,6 +107,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         answered: BTreeSet::new(),
         openings: BTreeMap::new(),
         history: History::default(),
+        shown: Shown::default(),
         deadline: None,
         quiet: (0, 0),
         trace: Trace::new(told),
@@ -195,6 +199,10 @@ impl World<'_> {
         for number in 0..scenario.nodes {
             let mut node = Node::new(self.chance, number, scenario.disk_ms).at(number)?;
             node.start(0, scenario.limits).at(number)?;
+            if scenario.is_hostile(number) {
+                self.history.hostile.insert(node.device());
+                self.history.copied.insert(node.device());
+            }
             self.nodes.push(node);
         }
         for number in 0..scenario.spaces {
@@ -202,6 +210,7 @@ impl World<'_> {
             nonce.copy_from_slice(&self.chance.bytes("genesis", number as u64)[..16]);
             let genesis = Genesis { creator: self.nodes[0].device(), nonce };
             self.spaces.push((genesis.space(), genesis));
+            self.history.creators.insert(genesis.space(), genesis.creator);
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
@@ -302,6 +311,7 @@ impl World<'_> {
             }
             What::PutBack { node } => self.put_back(*node),
             What::Copy { node, onto } => self.copy(*node, *onto),
+            What::Hostile { node } => self.turn_hostile(*node),
             What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
             What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
         }
@@ -331,7 +341,7 @@ impl World<'_> {
         for (space, shelf) in before {
             for event in shelf.events {
                 let has = |node: &Node| node.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event));
-                if !self.nodes.iter().any(has) {
+                if !self.honest().any(|node| has(&self.nodes[node])) {
                     self.nodes.iter_mut().for_each(|node| _ = node.acknowledged.remove(&(space, event)));
                 }
             }
@@ -360,6 +370,22 @@ impl World<'_> {
         }
     }
 
+    /// From now on a node says what it likes.
+    fn turn_hostile(&mut self, node: usize) {
+        let geneses = self.spaces.iter().map(|(_, genesis)| *genesis).collect();
+        self.nodes[node].liar = Some(Liar::new(self.chance, node, self.nodes[node].key.clone(), geneses));
+    }
+
+    /// The nodes of which something is expected.
+    fn honest(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|node| !self.scenario.is_hostile(*node))
+    }
+
+    /// Whether a hostile node has been cut off for good.
+    fn is_cut_off(&self, node: usize) -> bool {
+        self.scenario.is_hostile(node) && self.now >= self.scenario.quiet_at
+    }
+
     fn heal(&mut self, from: usize, to: usize) {
         for (at, arrival) in self.network.heal(self.now, from, to) {
             self.schedule(at, Happening::Arrival(arrival));
@@ -375,7 +401,9 @@ impl World<'_> {
         }
         for node in 0..self.nodes.len() {
             self.nodes[node].disk_ms = self.scenario.disk_ms;
-            if self.nodes[node].process.is_none() {
+            if self.is_cut_off(node) {
+                self.crash(node);
+            } else if self.nodes[node].process.is_none() {
                 self.restart(node)?;
             }
             if self.nodes[node].process.as_ref().is_some_and(|process| process.commit.is_none()) {
@@ -411,6 +439,7 @@ impl World<'_> {
                     if let What::Redeem { node, space, from, role } = item.what
                         && space == number
                         && owners.contains(&from)
+                        && !self.scenario.is_hostile(from)
                         && connected(node, from)
                     {
                         members.insert(node);
@@ -439,7 +468,8 @@ impl World<'_> {
                     (*a == node || *b == node) && members.contains(other) && !is_copy(other)
                 })
             };
-            members.iter().copied().filter(|node| !is_copy(node) || meets(*node)).collect()
+            let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));
+            members.filter(|node| !self.scenario.is_hostile(*node)).collect()
         });
         self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
     }
@@ -447,7 +477,7 @@ impl World<'_> {
     fn redeem(&mut self, item: usize, node: usize, space: usize, from: usize, role: Role) -> Result<(), Failure> {
         let (id, genesis) = self.spaces[space];
         let held = self.nodes[node].holds(id);
-        if self.answered.contains(&item) && held {
+        if self.answered.contains(&item) && held || self.is_cut_off(node) {
             return Ok(());
         }
         // A ticket that can never be good: in a shrunk scenario its inviter may not be an owner any more.
@@ -498,7 +528,7 @@ impl World<'_> {
     }
 
     fn restart(&mut self, node: usize) -> Result<(), Failure> {
-        if self.nodes[node].process.is_some() {
+        if self.nodes[node].process.is_some() || self.is_cut_off(node) {
             return Ok(());
         }
         let limits = self.scenario.limits;
@@ -538,7 +568,7 @@ impl World<'_> {
         let connected = self.dialled[edge].is_some_and(|session| {
             self.network.lines.get(&session).is_some_and(|line| line.side_of(dialer) != Side::Down)
         });
-        if connected || self.nodes[dialer].process.is_none() {
+        if connected || self.nodes[dialer].process.is_none() || self.is_cut_off(listener) {
             return;
         }
         let reachable = self.nodes[listener].process.is_some()
@@ -649,6 +679,7 @@ impl World<'_> {
             Ok(Some(Message::Hello(_) | Message::Redeem(_))) => format!("{peer} -> {to} ({}) kind {kind}", session.0),
             other => format!("{peer} -> {to} ({}) {other:?}", session.0),
         });
+        self.hear(session, to, channel, kind, &body);
         self.handle(to, Input::Received { session, channel, kind, critical: true, body })?;
         let Some(process) = &self.nodes[to].process else { return Ok(()) };
         let nothing = Shelf::default();
@@ -657,6 +688,18 @@ impl World<'_> {
             check_belief(&self.history, space, self.nodes[peer].key.device(), shelf, &believed).at(to)?;
         }
         Ok(())
+    }
+
+    /// Oracles and hostile nodes listen.
+    fn hear(&mut self, session: SessionId, node: usize, channel: Channel, kind: u8, body: &[u8]) {
+        let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
+        let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
+        if let Channel::Space(space) = channel {
+            self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
+        }
+        if let Some(liar) = &mut self.nodes[node].liar {
+            liar.hear(channel, message);
+        }
     }
 
     // A node's loop: from the outputs of one half to the inputs of the other.
@@ -727,13 +770,19 @@ impl World<'_> {
             Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
+                let mut asked = false;
                 let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };
                 for (at, item) in self.scenario.items.iter().enumerate() {
                     if let What::Redeem { node: who, space, from, .. } = item.what
                         && (who, from, self.spaces[space].1) == (node, peer, introduction.genesis)
                     {
+                        asked = true;
                         self.answered.insert(at);
                     }
+                }
+                // A hostile peer may answer what nobody asked.
+                if !asked {
+                    return Ok(());
                 }
                 let introducer = self.nodes[peer].device();
                 self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
@@ -741,8 +790,13 @@ impl World<'_> {
             }
             Output::Close { session, reason } => {
                 self.trace.tell(self.now, || format!("{node} closes {}: {reason}", session.0));
+                let line = self.network.lines.get(&session);
+                let among_honest = line.is_none_or(|line| line.ends.iter().all(|end| !self.scenario.is_hostile(*end)));
                 self.leave(session, node);
-                // All peers are honest; the world may only keep them from answering.
+                if !among_honest {
+                    return Ok(());
+                }
+                // Both are honest; the world may only keep them from answering.
                 let Scenario { quiet_at, limits, .. } = self.scenario;
                 let stalls_end = quiet_at + DELAY_MS_MAX + limits.stall_ms * u64::from(limits.stalls_max + 2);
                 if reason == PeerMisbehaved::NeverAcknowledges && self.now < stalls_end {
@@ -754,7 +808,17 @@ impl World<'_> {
     }
 
     fn send(&mut self, node: usize, session: SessionId, channel: Channel, message: &Message) -> Result<(), Failure> {
-        if let Channel::Space(space) = channel {
+        if let Some(liar) = &mut self.nodes[node].liar {
+            let open = |line: &crate::world::Line| line.ends.contains(&node) && line.side_of(node) == Side::Up;
+            let sessions: Vec<SessionId> =
+                self.network.lines.iter().filter(|(_, line)| open(line)).map(|(session, _)| *session).collect();
+            let said = liar.say(&sessions, session, channel, message);
+            said.into_iter().for_each(|said| self.deliver(node, said.session, said.channel, said.kind, said.body));
+            return Ok(());
+        }
+        if let Channel::Space(space) = channel
+            && !self.scenario.is_hostile(node)
+        {
             self.check_said(node, session, space, message)?;
             if matches!(message, Message::Open(_)) {
                 let openings = self.openings.entry((session, space, node)).or_default();
@@ -764,17 +828,24 @@ impl World<'_> {
                 }
             }
         }
-        let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };
-        let arrival = Arrival { session, to, channel, kind: message.kind(), body: message.body() };
-        for (at, arrival) in self.network.send(self.now, arrival) {
+        self.deliver(node, session, channel, message.kind(), message.body());
+        Ok(())
+    }
+
+    fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
+        let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
+        for (at, arrival) in self.network.send(self.now, Arrival { session, to, channel, kind, body }) {
             self.schedule(at, Happening::Arrival(arrival));
         }
-        Ok(())
     }
 
     fn check_said(&self, node: usize, session: SessionId, space: SpaceId, message: &Message) -> Result<(), Failure> {
         let nothing = Shelf::default();
         let shelf = self.nodes[node].shelves.get(&space).unwrap_or(&nothing);
+        if let (Some(process), Some(line)) = (&self.nodes[node].process, self.network.lines.get(&session)) {
+            let (access, peer) = (process.ledger.access(space), self.nodes[line.peer_of(node)].device());
+            self.shown.check_said((session, node, space), access.as_deref(), peer, message).at(node)?;
+        }
         match message {
             Message::Segments(segments) => {
                 for bytes in segments {
@@ -970,7 +1041,15 @@ impl World<'_> {
                 check_alike((pair[0].0, &pair[0].1), (pair[1].0, &pair[1].1))?;
             }
         }
+        for node in self.honest() {
+            for (space, shelf) in &self.nodes[node].shelves {
+                check_disk(&self.history, *space, self.nodes[node].device(), shelf).at(node)?;
+            }
+        }
         for (edge, (dialer, listener)) in self.scenario.edges.iter().enumerate() {
+            if self.scenario.is_hostile(*dialer) || self.scenario.is_hostile(*listener) {
+                continue;
+            }
             let Some(session) = self.dialled[edge] else { return fail(*dialer, "liveness", "no session") };
             for node in [*dialer, *listener] {
                 let process = self.nodes[node].process.as_ref();

@@ -9,6 +9,7 @@ use thence::causal::{Dot, EventHash, VersionVector, Witness};
 use thence::model::{CollectionName, DeviceId, Event, Incarnation, ObjectKey, Segment, SpaceId};
 use thence::store::View;
 
+use super::trespass::Creators;
 use super::{Broken, broken, causal_order, names, one_event};
 
 /// An object of one space.
@@ -33,6 +34,9 @@ pub(crate) struct History {
     pub(super) touching: BTreeMap<(SpaceId, ObjectName), BTreeSet<EventHash>>,
     /// The devices whose stores were copied or put back: only they may use a name twice.
     pub(crate) copied: BTreeSet<DeviceId>,
+    /// The devices whose peers may see what no disk of theirs ever held, and which say of its past what they like.
+    pub(crate) hostile: BTreeSet<DeviceId>,
+    pub(crate) creators: Creators,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -157,14 +161,20 @@ impl History {
             Err(error) => return broken("readable log", format!("a stored segment does not verify: {error}")),
         };
         let author = segment.author();
-        if author.device != owner {
+        let hostile = self.hostile.contains(&author.device);
+        if author.device != owner && !hostile {
             return broken("commit before send", format!("{:?} is new, and not on its author's disk", segment.first()));
         }
         let mut past = shelf.events.clone();
+        past.retain(|_| !hostile);
         for event in segment.events() {
             one_event::check(self, space, author.device, event)?;
             if !self.events.contains_key(&(space, event.hash)) {
-                causal_order::check_past(self, space, shelf, &past, event)?;
+                if hostile {
+                    self.follow(space, shelf, event, &mut past);
+                } else {
+                    causal_order::check_past(self, space, shelf, &past, event)?;
+                }
                 let told = Told { event: event.clone(), author, past: past.clone() };
                 self.events.insert((space, event.hash), told);
             }
@@ -178,5 +188,16 @@ impl History {
         let hashes = segment.events().iter().map(|event| event.hash).collect();
         self.segments.entry(space).or_default().insert(Arc::clone(bytes), hashes);
         Ok(())
+    }
+
+    /// Adds to `past` all that an event says that its author knew, and all before that.
+    fn follow(&self, space: SpaceId, shelf: &Shelf, event: &Event, past: &mut BTreeSet<EventHash>) {
+        let said = event.dependencies.iter().chain(&event.witnesses).filter_map(|witness| shelf.find(witness));
+        for known in said.chain([event.previous]) {
+            if let Some(told) = self.events.get(&(space, known)) {
+                past.extend(told.past.iter().copied());
+                past.insert(known);
+            }
+        }
     }
 }

@@ -14,6 +14,7 @@ mod knowledge;
 mod liveness;
 mod names;
 mod one_event;
+mod trespass;
 
 use std::fmt;
 
@@ -25,6 +26,7 @@ pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
+pub(crate) use self::trespass::{Shown, check_disk};
 use crate::world::Millis;
 
 /// An invariant that does not hold.

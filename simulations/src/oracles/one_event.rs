@@ -1,5 +1,5 @@
 //! One dot, one event: no two events with the same dot and different hashes survive on any disk, but where a store was
-//! copied or put back; and there each of them has a name of its own ([`super::names`]).
+//! copied or put back, or whose owner is hostile; and there each of them has a name of its own ([`super::names`]).
 
 use thence::model::{DeviceId, Event, SpaceId};
 

@@ -105,6 +105,11 @@ pub enum What {
         /// Onto whom.
         onto: usize,
     },
+    /// From now on a node's messages are not what its process says. It is cut off when the faults end.
+    Hostile {
+        /// Whose.
+        node: usize,
+    },
     /// The next commit fails.
     DiskFails {
         /// Whose.
@@ -194,6 +199,7 @@ impl fmt::Display for What {
             Self::Save { node } => write!(f, "save {node}"),
             Self::PutBack { node } => write!(f, "put-back {node}"),
             Self::Copy { node, onto } => write!(f, "copy {node} onto {onto}"),
+            Self::Hostile { node } => write!(f, "hostile {node}"),
             Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
             Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
             Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
@@ -281,6 +287,7 @@ impl<'a> Words<'a> {
             "save" => What::Save { node: self.value()? },
             "put-back" => What::PutBack { node: self.value()? },
             "copy" => What::Copy { node: self.value()?, onto: self.named("onto")? },
+            "hostile" => What::Hostile { node: self.value()? },
             "disk-fails" => What::DiskFails {
                 node: self.value()?,
                 fault: match self.word()? {
@@ -369,6 +376,11 @@ impl Scenario {
         self.items.iter().all(|item| faultless(&item.what))
     }
 
+    /// Whether a node is hostile at any time: of such a node nothing is expected.
+    pub fn is_hostile(&self, node: usize) -> bool {
+        self.items.iter().any(|item| item.what == What::Hostile { node })
+    }
+
     /// Whether every node and space that is named exists.
     fn check(&self) -> Result<(), String> {
         let nodes = |what: &What| match *what {
@@ -377,6 +389,7 @@ impl Scenario {
             | What::Restart { node }
             | What::Save { node }
             | What::PutBack { node }
+            | What::Hostile { node }
             | What::DiskFails { node, .. }
             | What::DiskSpeed { node, .. } => vec![node],
             What::Redeem { node, from, .. } => vec![node, from],

@@ -1,0 +1,134 @@
+//! No trespass: nothing is read, written or forwarded without a grant that holds.
+//!
+//! What is checked, of every node that is not hostile itself:
+//!
+//! - **Reading and forwarding**, at every message that a node sends on a space's channel and that tells anything of the
+//!   space (Open, Know, Segments, Ack, Diverged, Probed): the receiver's device has a role in the access that lies on the
+//!   sender's disk, or it showed in this session that it has one. What it showed counts if it holds against
+//!   everything that was ever written anywhere: a grant to that device by somebody who owned the space when it was
+//!   written.
+//! - **Holding**, at the end: whoever holds a space was once granted a role in it, or created it.
+//! - **Writing**, at the end, for every event of every disk: its author's device was granted in the event's own causal
+//!   past what the event does: to own the space if it touches the node's own collections, to write it otherwise.
+//!   The creator owns. The grants of that past are on the same disk, so who wrote them is checked in the same way.
+//!
+//! Grants are read from the mutations themselves, and the strongest that was ever written counts: no scenario takes a
+//! grant away yet. What a node says of a space to nobody in particular (Refuse, Probe), and what it shows of its own
+//! grants, is not looked at.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use thence::causal::EventHash;
+use thence::model::{Access, CollectionName, Content, DeviceId, Event, Grant, Role, Segment, Slot, SpaceId, Value};
+use thence::replica::{Message, SessionId};
+
+use super::{History, Shelf, Verdict, broken};
+
+const INVARIANT: &str = "no trespass";
+
+/// What peers showed to whom, by session, receiving node and space.
+#[derive(Debug, Default)]
+pub(crate) struct Shown(BTreeSet<(SessionId, usize, SpaceId)>);
+
+impl Shown {
+    /// Takes in what `peer` sent to a node.
+    pub(crate) fn hear(
+        &mut self,
+        history: &History,
+        (session, node, space): (SessionId, usize, SpaceId),
+        peer: DeviceId,
+        message: &Message,
+    ) {
+        let Message::Show(segments) = message else { return };
+        let verify = |bytes: &[u8]| Segment::verify(space, 1, Arc::from(bytes)).ok();
+        let Some(last) = segments.last().and_then(|bytes| verify(bytes)) else { return };
+        let grants = |event: &Event| {
+            let owner = || role(history, space, &past(history, space, event.hash), last.author().device);
+            grants(event).any(|(device, _)| device == peer) && owner() == Some(Role::Owner)
+        };
+        if last.events().iter().any(grants) {
+            self.0.insert((session, node, space));
+        }
+    }
+
+    /// Whether a node may say `message` of a space to the device `peer`.
+    pub(crate) fn check_said(
+        &self,
+        (session, node, space): (SessionId, usize, SpaceId),
+        access: Option<&Access>,
+        peer: DeviceId,
+        message: &Message,
+    ) -> Verdict {
+        let tells = matches!(
+            message,
+            Message::Open(_)
+                | Message::Know(_)
+                | Message::Segments(_)
+                | Message::Ack(_)
+                | Message::Diverged(_)
+                | Message::Probed(_)
+        );
+        let granted = access.is_some_and(|access| access.role(peer).is_some());
+        if !tells || granted || self.0.contains(&(session, node, space)) {
+            return Ok(());
+        }
+        broken(INVARIANT, format!("{space:?} is spoken of to {peer}, which has no role there: {message:?}"))
+    }
+}
+
+/// Whether a device that holds `shelf` may hold that space, and everything in it was granted when it was written.
+pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, shelf: &Shelf) -> Verdict {
+    let ever: BTreeSet<EventHash> =
+        history.events.keys().filter(|(of, _)| *of == space).map(|(_, hash)| *hash).collect();
+    if role(history, space, &ever, owner).is_none() {
+        return broken(INVARIANT, format!("{space:?} lies on the disk of {owner}, which nobody ever granted a role"));
+    }
+    for hash in &shelf.log {
+        let Some(told) = history.events.get(&(space, *hash)) else { continue };
+        let (device, dot) = (told.author.device, told.event.dot);
+        let reserved = told.event.mutations.iter().any(|mutation| mutation.collection.is_reserved());
+        let needed = if reserved { Role::Owner } else { Role::Writer };
+        let role = role(history, space, &told.past, device);
+        if role < Some(needed) {
+            let role = role.map_or_else(|| "nothing".to_owned(), |role| role.to_string());
+            return broken(
+                INVARIANT,
+                format!("{dot:?} needs {needed}, and its author was granted {role} when it wrote"),
+            );
+        }
+    }
+    Ok(())
+}
+
+fn past(history: &History, space: SpaceId, event: EventHash) -> BTreeSet<EventHash> {
+    history.events.get(&(space, event)).map(|told| told.past.clone()).unwrap_or_default()
+}
+
+/// The strongest role that a device was granted by any of these events.
+fn role(history: &History, space: SpaceId, events: &BTreeSet<EventHash>, device: DeviceId) -> Option<Role> {
+    if history.creators.get(&space) == Some(&device) {
+        return Some(Role::Owner);
+    }
+    let told = events.iter().filter_map(|hash| history.events.get(&(space, *hash)));
+    told.flat_map(|told| grants(&told.event)).filter(|(to, _)| *to == device).map(|(_, role)| role).max()
+}
+
+/// What an event grants to whom.
+fn grants(event: &Event) -> impl Iterator<Item = (DeviceId, Role)> + '_ {
+    let collection = CollectionName::grants();
+    event.mutations.iter().filter(move |mutation| mutation.collection == collection).flat_map(|mutation| {
+        let device: Option<DeviceId> = mutation.key.as_str().parse().ok();
+        let device = device.filter(|device| Grant::key(*device) == mutation.key);
+        let granted = mutation.edits.iter().filter_map(|edit| match (&edit.slot, &edit.add) {
+            (Slot::Register(path), Some(Content::Value(Value::Text(text)))) if path.to_string() == "role" => {
+                text.parse().ok()
+            }
+            _ => None,
+        });
+        granted.filter_map(move |role| Some((device?, role)))
+    })
+}
+
+/// Who created each space.
+pub(crate) type Creators = BTreeMap<SpaceId, DeviceId>;
