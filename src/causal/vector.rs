@@ -82,7 +82,8 @@ impl VersionVector {
     pub fn missing_from<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (ReplicaId, u64, u64)> + 'a {
         self.iter().filter_map(|dot| {
             let known = other.counter(dot.replica);
-            (known < dot.counter).then_some((dot.replica, known + 1, dot.counter))
+            // Only then is there a next one: a liar may claim the last number that there is.
+            (known < dot.counter).then(|| (dot.replica, known + 1, dot.counter))
         })
     }
 
@@ -169,5 +170,13 @@ mod tests {
         assert_eq!(missing, [(ReplicaId::from_bytes([1; 16]), 4, 5)]);
         assert_eq!(mine.count_missing_from(&theirs), 2);
         assert!(mine.contains(dot(1, 5)) && !mine.contains(dot(1, 6)));
+    }
+
+    #[test]
+    fn a_claim_of_the_last_number_that_there_is_lacks_nothing() {
+        let (mine, liar) = (vector(5, 2), vector(u64::MAX, 1));
+        let missing: Vec<_> = mine.missing_from(&liar).collect();
+        assert_eq!(missing, [(ReplicaId::from_bytes([2; 16]), 2, 2)]);
+        assert_eq!(liar.count_missing_from(&VersionVector::new()), u64::MAX);
     }
 }

@@ -112,9 +112,21 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         quiet: (0, 0),
         trace: Trace::new(told),
     };
-    let violation = world.run().err().map(|failure| {
-        let (node, Broken { invariant, detail }) = (failure.node, failure.broken);
-        Violation { invariant, at: world.now, node, detail }
+    // A panic is a failure like any other: to be replayed and shrunk.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    let failure = match ended {
+        Ok(ended) => ended.err(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
+        }
+    };
+    let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
+        invariant,
+        at: world.now,
+        node,
+        detail,
     });
     Outcome {
         hash: world.trace.hash(),
