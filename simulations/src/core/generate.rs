@@ -298,13 +298,13 @@ fn hostile(
         let role = *draws.pick(&[None, Some(Role::Reader), Some(Role::Writer), Some(Role::Writer)]);
         let Some(role) = role else { continue };
         items.push(Item { at: draws.below(300), what: What::Redeem { node: nodes, space, from: 0, role } });
-        for number in 0..draws.within((0, 12)) {
+        for number in 0..draws.within((4, 20)) {
             let mut draws = chance.draws("write of a hostile node", (space as u64) << 32 | number);
             let requests = vec![request(&mut draws, 3)];
             items.push(Item { at: draws.below(quiet_at), what: What::Write { node: nodes, space, requests } });
         }
     }
-    items.push(Item { at: draws.below(quiet_at / 2), what: What::Hostile { node: nodes } });
+    items.push(Item { at: draws.below(quiet_at / 3), what: What::Hostile { node: nodes } });
 }
 
 /// Connects a new node to one or more of those that there are.

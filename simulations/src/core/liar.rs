@@ -109,7 +109,7 @@ impl Liar {
         if tricks.is_empty() {
             tricks.push(*draws.pick(TRICKS));
         }
-        let rate = *draws.pick(&[30, 100, 300, 700]);
+        let rate = *draws.pick(&[50, 150, 300, 600]);
         let (remembered, segments, witnesses) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         Self { chance, entity, key, geneses, tricks, rate, words: 0, lies: 0, remembered, segments, witnesses }
     }
@@ -296,7 +296,7 @@ impl Liar {
         match draws.below(5) {
             // What somebody else wrote, as its own.
             0 => {}
-            // A depth that cannot be. After the hash of the event before stand the number of events and the length of
+            // Another depth, mostly one that cannot be. After the hash of the event before stand the number of events and the length of
             // the first one's header, each in one byte if it is short, and then the depth.
             1 => {
                 let at = place_of(bytes, event.previous.as_bytes())? + 32;
@@ -304,7 +304,8 @@ impl Liar {
                 if !is_short(at) || !is_short(at + 1) || !is_short(at + 2) {
                     return None;
                 }
-                let depth = if draws.yes(500) { 250 } else { u64::from(bytes[at + 2]) + draws.within((1, 4)) };
+                let depth = u64::from(bytes[at + 2]);
+                let depth = *draws.pick(&[1, depth.saturating_sub(1), depth + 1, depth + 3, 250]);
                 forged[at + 2] = u8::try_from(depth.min(250)).unwrap_or(250);
             }
             // A witness that nobody has.

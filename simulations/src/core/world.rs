@@ -468,7 +468,8 @@ impl World<'_> {
         (0..self.scenario.spaces).map(members).collect()
     }
 
-    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not.
+    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not,
+    /// nor need a hostile node.
     fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
         let is_copy = |node: &usize| {
             self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
@@ -477,7 +478,10 @@ impl World<'_> {
             let meets = |node: usize| {
                 self.scenario.edges.iter().any(|(a, b)| {
                     let other = if *a == node { b } else { a };
-                    (*a == node || *b == node) && members.contains(other) && !is_copy(other)
+                    (*a == node || *b == node)
+                        && members.contains(other)
+                        && !is_copy(other)
+                        && !self.scenario.is_hostile(*other)
                 })
             };
             let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));

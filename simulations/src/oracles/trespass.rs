@@ -11,6 +11,8 @@
 //! - **Writing**, at the end, for every event of every disk: its author's device was granted in the event's own causal
 //!   past what the event does: to own the space if it touches the node's own collections, to write it otherwise.
 //!   The creator owns. The grants of that past are on the same disk, so who wrote them is checked in the same way.
+//!   A hostile author says of the past of its events what it likes: for those, the grant stands before the event in
+//!   the log of each disk.
 //!
 //! Grants are read from the mutations themselves, and the strongest that was ever written counts: no scenario takes a
 //! grant away yet. What a node says of a space to nobody in particular (Refuse, Probe), and what it shows of its own
@@ -84,12 +86,14 @@ pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, she
     if role(history, space, &ever, owner).is_none() {
         return broken(INVARIANT, format!("{space:?} lies on the disk of {owner}, which nobody ever granted a role"));
     }
+    let mut before: BTreeSet<EventHash> = BTreeSet::new();
     for hash in &shelf.log {
         let Some(told) = history.events.get(&(space, *hash)) else { continue };
         let (device, dot) = (told.author.device, told.event.dot);
         let reserved = told.event.mutations.iter().any(|mutation| mutation.collection.is_reserved());
         let needed = if reserved { Role::Owner } else { Role::Writer };
-        let role = role(history, space, &told.past, device);
+        let past = if history.hostile.contains(&device) { &before } else { &told.past };
+        let role = role(history, space, past, device);
         if role < Some(needed) {
             let role = role.map_or_else(|| "nothing".to_owned(), |role| role.to_string());
             return broken(
@@ -97,6 +101,7 @@ pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, she
                 format!("{dot:?} needs {needed}, and its author was granted {role} when it wrote"),
             );
         }
+        before.insert(*hash);
     }
     Ok(())
 }
