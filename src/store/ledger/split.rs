@@ -12,7 +12,7 @@ use super::key;
 use super::place::dot_rows;
 use super::record::{self, Author, EndedRow};
 use super::writing::Writing;
-use crate::causal::{Branch, Dot, EventHash, Head, Known, ReplicaId};
+use crate::causal::{Branch, Dot, EventHash, Head, Known, ReplicaId, Witness};
 use crate::codec;
 use crate::model::{Content, EndedRun, Event, Incarnation, Lineage, Object, Renaming, Segment, Slot, SpaceId};
 use crate::store::StoreError;
@@ -54,6 +54,19 @@ struct Replay {
     lies_in: BTreeMap<EventHash, ReplicaId>,
     /// How far the histories were read that are whole.
     read: BTreeMap<ReplicaId, u64>,
+}
+
+impl Replay {
+    /// The history in which a witness is true.
+    ///
+    /// The index of dots cannot tell while it is being written anew: what it says of a history whose events stand further
+    /// on in the log was removed.
+    fn find(&self, witness: Witness) -> Option<ReplicaId> {
+        let mut least = [0; 32];
+        least[..8].copy_from_slice(&witness.hash);
+        let next = self.lies_in.range(EventHash::from_bytes(least)..).next();
+        next.filter(|(hash, _)| hash.prefix() == witness.hash).map(|(_, id)| *id)
+    }
 }
 
 impl Writing<'_> {
@@ -171,8 +184,7 @@ impl Writing<'_> {
                 if known.family(known.root(named)).nth(1).is_none() {
                     continue;
                 }
-                let Some(histories) = self.histories(space) else { return Ok(()) };
-                let found = histories.find(*witness)?.ok_or_else(|| damaged(&"a dependency is not in the log"))?;
+                let found = replay.find(*witness).ok_or_else(|| damaged(&"a dependency is not in the log"))?;
                 if found != named {
                     renaming.add(named, Lineage::new(known, named, found));
                 }
