@@ -707,6 +707,13 @@ impl Replica {
         for ack in acks {
             // The hash says which event is meant, even where the peer calls it otherwise.
             let is_certain = || !link.distrusted.contains_key(&held.known.root(ack.dot.replica));
+            let head = held.known.head(ack.dot.replica);
+            if head.is_some_and(|head| head.counter == ack.dot.counter && head.hash.prefix() != ack.hash) {
+                // Under one name both hold another event, and each may take the other's for its own: neither would ever
+                // send what it has. Both say anew what they know, with the hashes that tell.
+                link.reopen_at = Some(now);
+                continue;
+            }
             let dots = match link.on_its_way(&ack) {
                 Some(dot) => vec![dot],
                 None if is_certain() => held.translate_one(&ack),
