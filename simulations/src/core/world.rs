@@ -492,8 +492,11 @@ impl World<'_> {
 
     fn redeem(&mut self, item: usize, node: usize, space: usize, from: usize, role: Role) -> Result<(), Failure> {
         let (id, genesis) = self.spaces[space];
-        let held = self.nodes[node].holds(id);
-        if self.answered.contains(&item) && held || self.is_cut_off(node) {
+        // An answer may be older than the backup that its inviter was put back to.
+        let inviter = self.nodes[from].process.as_ref().and_then(|process| process.ledger.access(id));
+        let granted = inviter.is_some_and(|access| access.role(self.nodes[node].device()).is_some());
+        let done = self.answered.contains(&item) && self.nodes[node].holds(id) && granted;
+        if done || self.is_cut_off(node) {
             return Ok(());
         }
         // A ticket that can never be good: in a shrunk scenario its inviter may not be an owner any more.
