@@ -274,7 +274,7 @@ impl Liar {
 
     /// Some of what it heard that others know, and what of that it made up.
     fn claims(&self, draws: &mut Draws) -> Vec<Witness> {
-        let unknown = Witness { dot: Dot::new(ReplicaId::from_bytes([9; 16]), draws.within((1, 9))), hash: [9; 8] };
+        let unknown = Witness { dot: Dot::new(ReplicaId::from_bytes([9; 16]), draws.within((1, 9))), hash: [9; 16] };
         let mut claims: Vec<Witness> = self.witnesses.iter().copied().filter(|_| draws.yes(500)).collect();
         for claim in &mut claims {
             match draws.below(4) {

@@ -63,7 +63,7 @@ impl Replay {
     /// on in the log was removed.
     fn find(&self, witness: Witness) -> Option<ReplicaId> {
         let mut least = [0; 32];
-        least[..8].copy_from_slice(&witness.hash);
+        least[..16].copy_from_slice(&witness.hash);
         let next = self.lies_in.range(EventHash::from_bytes(least)..).next();
         next.filter(|(hash, _)| hash.prefix() == witness.hash).map(|(_, id)| *id)
     }
