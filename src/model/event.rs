@@ -166,7 +166,7 @@ impl Event {
     /// **Invariant for whoever applies it**: all of these are known first, as if they were dependencies. A forged event
     /// that claims to have observed what is still on its way would otherwise remove it here and not there, or fix
     /// somebody's counter for ever at a count that they never reached. None exceeds what the event witnesses
-    /// ([`Event::read`] sees to that), so it is enough to look at the witnesses.
+    /// (reading an event sees to that), so it is enough to look at the witnesses.
     pub fn claims(&self) -> impl Iterator<Item = Dot> + '_ {
         self.mutations.iter().flat_map(|mutation| mutation.claims(self.dot))
     }
