@@ -350,10 +350,17 @@ impl World<'_> {
                 self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
             }
         }
+        let members = self.members();
         for (space, shelf) in before {
+            // A copy that nobody meets keeps what it has to itself.
+            let of_space = members.iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
+            let members: BTreeSet<usize> = of_space.copied().collect();
             for event in shelf.events {
-                let has = |node: &Node| node.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event));
-                if !self.honest().any(|node| has(&self.nodes[node])) {
+                let has = |node: usize| {
+                    let shelf = self.nodes[node].shelves.get(&space);
+                    members.contains(&node) && shelf.is_some_and(|shelf| shelf.events.contains(&event))
+                };
+                if !self.honest().any(has) {
                     self.nodes.iter_mut().for_each(|node| _ = node.acknowledged.remove(&(space, event)));
                 }
             }
