@@ -80,7 +80,9 @@
 //! **knowledge**: key range → version vector. **space**: the unit of ownership, permission and replication; it holds
 //! **collections** of **objects** with **fields**. **event**: immutable; what one transaction did. **segment**: a run of
 //! events of one replica, hash-chained and signed once. **log**: segments in this node's arrival order, which follows
-//! causality. **feed**: objects by their latest change.
+//! causality. **feed**: objects by their latest change. **witness**: an event that somebody knew, with the beginning of its
+//! hash. **branch**: one of several histories that were written under one replica id, by copies of a store. **lease**: what
+//! says, beside a store, that it is the one that was written last and no copy.
 
 pub mod causal;
 pub mod cli;

@@ -9,16 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use house::{
-    COMMAND_TIME_MAX, DONE, Device, FAILED, NOT_FOUND, Outcome, USAGE, changes_nothing, finish, rows, send_signal,
-    thence, write_rows,
+    ATLAS as SPACE, COMMAND_TIME_MAX, DONE, Device, FAILED, NOT_FOUND, Outcome, USAGE, alone, alone_with_fez,
+    changes_nothing, finish, rows, send_signal, thence, write_rows,
 };
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
-const SPACE: &str = "atlas";
-
 /// The commands of the contract.
-const COMMANDS: [&str; 27] = [
+const COMMANDS: [&str; 30] = [
     "init",
     "id",
     "node",
@@ -43,24 +41,13 @@ const COMMANDS: [&str; 27] = [
     "watch",
     "status",
     "sync",
+    "backup",
+    "restore",
+    "repair",
     "completions",
     "manual",
     "help",
 ];
-
-/// A device, no node, with one space of this name.
-fn alone() -> Device {
-    let device = Device::new("A");
-    device.ok(&["space", "create", SPACE]);
-    device
-}
-
-/// The same with one object, `places/fez`.
-fn alone_with_fez() -> Device {
-    let device = alone();
-    device.ok(&["put", SPACE, "places", "fez", r#"{"name":"Fez","people":1}"#]);
-    device
-}
 
 // ------------------------------------------------------------------------------------------ identity and settings
 

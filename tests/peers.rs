@@ -6,25 +6,10 @@ use std::collections::BTreeSet;
 use std::net::UdpSocket;
 
 use house::{
-    DONE, Device, FAILED, NOT_FOUND, PATIENCE, TIMED_OUT, changes_nothing, eventually, parse_export, position_of, same,
+    ATLAS as SPACE, DONE, Device, FAILED, NOT_FOUND, PATIENCE, TIMED_OUT, alone, alone_with_fez, changes_nothing,
+    eventually, parse_export, position_of, same,
 };
 use serde_json::{Value, json};
-
-const SPACE: &str = "atlas";
-
-/// A device, no node, with one space of this name.
-fn alone() -> Device {
-    let device = Device::new("A");
-    device.ok(&["space", "create", SPACE]);
-    device
-}
-
-/// The same with one object, `places/fez`.
-fn alone_with_fez() -> Device {
-    let device = alone();
-    device.ok(&["put", SPACE, "places", "fez", r#"{"name":"Fez","people":1}"#]);
-    device
-}
 
 // ------------------------------------------------------------------------------------------------------------- watch
 

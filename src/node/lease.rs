@@ -2,15 +2,17 @@
 //!
 //! | file beside the store | what it says |
 //! |---|---|
-//! | `store.lease` | which replica id, and which file, by inode; and a random word, which the store in turn remembers, with the inode of this file |
+//! | `store.lease` | which replica id, and which file, by inode; and a word, which the store remembers with the inode of this file |
 //! | `store.closed` | only while nobody has the store open: its length and time of last change when it was closed |
 //!
 //! A store that was copied, moved to another disk, replaced or put back does not agree with all of this: inodes are not
 //! copied, and what is put back in place is not what was closed last. That owners, permissions or links change is none
-//! of its business: containers do that at every start. Then the store begins to write
-//! under another replica id, before its first write, so that no dot is ever used twice. What cannot be seen from here
-//! (a disk image that was put back below the file system, or a whole folder in place with all of its times) is found out from peers: [`crate::replica::Output::Behind`],
-//! and two histories under one id are told apart.
+//! of its business: containers do that at every start.
+//!
+//! A store that does not agree begins to write under another replica id, before its first write, so that no dot is ever
+//! used twice. What cannot be seen from here (a disk image that was put back below the file system, or a whole folder in
+//! place with all of its times) is found out from peers: [`crate::replica::Output::Behind`], and two histories under one
+//! id are told apart.
 //!
 //! **Invariant**: a lease that does not hold costs a new replica id and nothing else; so in doubt it does not hold.
 
@@ -115,7 +117,7 @@ impl Lease {
     /// Makes a new lease: for another replica id, or so that an older state of the store is known.
     pub(super) fn make(&self, ledger: &Ledger, now_ms: u64, nonce: u64) -> Result<(), StoreError> {
         let failed = |error: io::Error| StoreError::Io(format!("{}: {error}", self.lease.display()));
-        // Random, and no secret: another half of what makes replica ids.
+        // It need not be a secret, only another one for every lease.
         let word = format!("{:016x}", nonce.rotate_left(32));
         let text = self.as_leased(ledger.replica(), &word).map_err(failed)?;
         let beside = self.lease.with_extension("new");

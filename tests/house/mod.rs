@@ -38,6 +38,25 @@ pub const USAGE: i32 = 2;
 pub const TIMED_OUT: i32 = 3;
 pub const NOT_FOUND: i32 = 4;
 
+/// The space of most stories.
+pub const ATLAS: &str = "atlas";
+
+/// A device, no node, with the space [`ATLAS`].
+#[track_caller]
+pub fn alone() -> Device {
+    let device = Device::new("A");
+    device.ok(&["space", "create", ATLAS]);
+    device
+}
+
+/// The same with one object, `places/fez`.
+#[track_caller]
+pub fn alone_with_fez() -> Device {
+    let device = alone();
+    device.ok(&["put", ATLAS, "places", "fez", r#"{"name":"Fez","people":1}"#]);
+    device
+}
+
 /// Lets each guest sync until all of them, and whoever they know, know the same. Two rounds: in the first everything
 /// reaches the middle, in the second it comes back.
 #[track_caller]

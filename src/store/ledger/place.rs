@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 
 use super::key;
 use super::misbehaved;
-use super::record::{self, Author, DotRow};
+use super::record::{self, DotRow};
 use super::shelf::{Names, Shelf};
 use super::split::Split;
 use super::writing::Writing;
@@ -109,9 +109,7 @@ impl Histories<'_> {
             _ => return Ok(None),
         }
         let Some((row, last)) = self.dot_row(dot)? else { return Err(damaged("an event that is known is not found")) };
-        let from_last = usize::try_from(last - dot.counter).unwrap_or(usize::MAX);
-        let at = row.hashes.len().checked_sub(1).and_then(|end| end.checked_sub(from_last));
-        at.map(|at| Some(row.hashes[at])).ok_or_else(|| damaged("an event that is known is not found"))
+        row.hash(dot.counter, last).map(Some).ok_or_else(|| damaged("an event that is known is not found"))
     }
 
     /// What the event that was witnessed is called if it lies in the history `id`; counter 0 if it lies before that.
@@ -314,7 +312,7 @@ impl Writing<'_> {
     }
 }
 
-/// What the last events of `events`, named by `name`, add to the index of dots: per replica a row and its last counter.
+/// What `events`, named by `name`, add to the index of dots: for each replica a row, and the last event that it tells of.
 pub(super) fn dot_rows(events: &[Event], name: impl Fn(Dot) -> Dot, arrival: u64) -> Vec<(Dot, DotRow)> {
     let mut rows: Vec<(Dot, DotRow)> = Vec::new();
     for event in events {
@@ -328,11 +326,4 @@ pub(super) fn dot_rows(events: &[Event], name: impl Fn(Dot) -> Dot, arrival: u64
         }
     }
     rows
-}
-
-impl Author {
-    /// The author of what `id`, a replica that was written as `incarnation`, holds.
-    pub(super) fn of(known: &Known, incarnation: crate::model::Incarnation, id: ReplicaId) -> Self {
-        Self { incarnation, branch: known.branch(id).map(|branch| (branch.after, branch.first)) }
-    }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::Renewal;
-use crate::causal::{EventHash, HashPrefix, Head, ReplicaId, VersionVector};
+use crate::causal::{EventHash, HashPrefix, Head, Known, ReplicaId, VersionVector};
 use crate::codec;
 use crate::model::{DeviceId, Genesis, Incarnation, PackedObject};
 use crate::store::StoreError;
@@ -56,6 +56,11 @@ pub(super) struct Author {
 }
 
 impl Author {
+    /// The author of what `id`, a replica that was written as `incarnation`, holds.
+    pub(super) fn of(known: &Known, incarnation: Incarnation, id: ReplicaId) -> Self {
+        Self { incarnation, branch: known.branch(id).map(|branch| (branch.after, branch.first)) }
+    }
+
     pub(super) fn replica(&self) -> ReplicaId {
         match self.branch {
             Some((_, first)) => self.incarnation.branch(first),
@@ -69,6 +74,16 @@ impl Author {
 pub(super) struct DotRow {
     pub(super) arrival: u64,
     pub(super) hashes: Vec<HashPrefix>,
+}
+
+impl DotRow {
+    /// The beginning of the hash of the `counter`-th event, if the row tells of it; `last` is the counter of the last
+    /// event that it tells of, which stands in its key.
+    pub(super) fn hash(&self, counter: u64, last: u64) -> Option<HashPrefix> {
+        let from_last = usize::try_from(last.checked_sub(counter)?).ok()?;
+        let at = self.hashes.len().checked_sub(1)?.checked_sub(from_last)?;
+        Some(self.hashes[at])
+    }
 }
 
 /// How far a counter's run had counted when the history that it lies in was split.

@@ -153,8 +153,7 @@ impl View {
             // shows as two branches where there was one.
             copied.entry(replica).or_insert(Copied { device, replica, copies: 0 }).copies += 1;
         }
-        let inner = self.published.inner_branches.iter();
-        for replica in inner {
+        for replica in &self.published.inner_branches {
             copied.entry(*replica).and_modify(|copied| copied.copies = copied.copies.saturating_sub(1));
         }
         copied.into_values().collect()
@@ -374,9 +373,7 @@ impl View {
             self.snapshot.scan(&from, &to, &mut |key, value| {
                 found = record::read(key, value).and_then(|row: DotRow| {
                     let last = key::counter_at(key, 9).ok_or_else(|| damaged("dot"))?;
-                    let from_last = usize::try_from(last.saturating_sub(counter)).unwrap_or(usize::MAX);
-                    let at = row.hashes.len().checked_sub(1).and_then(|end| end.checked_sub(from_last));
-                    Ok(at.is_some_and(|at| row.hashes[at] == segment.hash().prefix()))
+                    Ok(row.hash(counter, last) == Some(segment.hash().prefix()))
                 });
                 ControlFlow::Break(())
             })?;
