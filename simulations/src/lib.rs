@@ -1,6 +1,7 @@
 //! Deterministic simulation of thence: a seed decides a world, and the world tries to break the node.
 //!
 //! - [`world`]: what surrounds the nodes: chance, scenarios, the network, disks, the trace.
+//! - [`level`]: how much of the node is real.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
@@ -8,6 +9,7 @@
 //! **Invariant**: a run depends on its scenario and on nothing else. No clock, no ambient randomness, no hash order.
 
 pub mod core;
+pub mod level;
 pub mod oracles;
 pub mod shrink;
 pub mod world;

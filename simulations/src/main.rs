@@ -7,8 +7,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use simulations::core::{FAULTS, Outcome, Shape, generate, run};
+use clap::{Args, Parser, Subcommand};
+use simulations::core::FAULTS;
+use simulations::level::{Level, Outcome, Shape, run};
 use simulations::shrink::shrink;
 use simulations::world::Scenario;
 
@@ -94,11 +95,6 @@ impl ShapeArgs {
     }
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Level {
-    Core,
-}
-
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => Ok(run_seeds(&args)),
@@ -127,7 +123,7 @@ fn commit() -> String {
 }
 
 fn run_seeds(args: &RunArgs) -> bool {
-    let Level::Core = args.level;
+    let level = args.level;
     let shape = args.shape.shape();
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let until = args.minutes.map(|minutes| Duration::from_secs(60 * minutes));
@@ -148,12 +144,12 @@ fn run_seeds(args: &RunArgs) -> bool {
                             break;
                         }
                         let seed = from.wrapping_add(number);
-                        let outcome = run(&generate(seed, &shape), false);
+                        let outcome = run(&level.generate(seed, &shape), false);
                         simulated_ms.fetch_add(outcome.ended_at, Ordering::Relaxed);
                         messages.fetch_add(outcome.messages, Ordering::Relaxed);
                         events.fetch_add(outcome.events as u64, Ordering::Relaxed);
                         if args.seed.is_some() {
-                            println!("trace core:{seed} {}", hex(&outcome.hash));
+                            println!("trace {level}:{seed} {}", hex(&outcome.hash));
                         }
                         match &outcome.violation {
                             None => {
@@ -189,7 +185,7 @@ fn run_seeds(args: &RunArgs) -> bool {
     });
     let failed = failed.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let passed = passed.into_inner();
-    report(&failed, &args.shape);
+    report(level, &failed, &args.shape);
     let seconds = started.elapsed().as_secs_f64();
     let simulated = simulated_ms.into_inner() / 1000;
     #[expect(clippy::cast_precision_loss)] // Shown to people, rounded.
@@ -203,7 +199,7 @@ fn run_seeds(args: &RunArgs) -> bool {
     failed.is_empty()
 }
 
-fn report(failed: &BTreeMap<u64, Outcome>, shape: &ShapeArgs) {
+fn report(level: Level, failed: &BTreeMap<u64, Outcome>, shape: &ShapeArgs) {
     let mut kinds: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
     for (seed, outcome) in failed {
         if let Some(violation) = &outcome.violation {
@@ -217,19 +213,21 @@ fn report(failed: &BTreeMap<u64, Outcome>, shape: &ShapeArgs) {
     for (invariant, seeds) in kinds {
         let some: Vec<String> = seeds.iter().take(8).map(u64::to_string).collect();
         eprintln!("{invariant}: {} seeds, among them {}", seeds.len(), some.join(" "));
-        let first = format!("core:{}{}", seeds[0], shape.repeat());
+        let first = format!("{level}:{}{}", seeds[0], shape.repeat());
         eprintln!("  run next: cargo sim replay {first} --tell, cargo sim shrink {first}");
     }
 }
 
 /// The scenario that `what` names.
 fn find(what: &str, shape: &ShapeArgs) -> Result<Scenario, String> {
-    if let Some(seed) = what.strip_prefix("core:") {
+    if let Some((level, seed)) = what.split_once(':')
+        && let Ok(level) = level.parse::<Level>()
+    {
         let seed = seed.parse().map_err(|_| format!("{seed:?} is no seed"))?;
-        return Ok(generate(seed, &shape.shape()));
+        return Ok(level.generate(seed, &shape.shape()));
     }
     if !Path::new(what).exists() {
-        return Err(format!("{what:?} is neither core:SEED nor a scenario file"));
+        return Err(format!("{what:?} is neither LEVEL:SEED nor a scenario file"));
     }
     let text = std::fs::read_to_string(what).map_err(|error| format!("{what}: {error}"))?;
     text.parse().map_err(|error| format!("{what}: {error}"))

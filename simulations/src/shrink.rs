@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use crate::core::{Outcome, run};
+use crate::level::{Outcome, run};
 use crate::world::{Scenario, What};
 
 /// The smallest scenario that was found to break the same invariant as `outcome` did.

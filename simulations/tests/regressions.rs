@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use simulations::core::run;
+use simulations::level::run;
 use simulations::world::Scenario;
 
 #[test]

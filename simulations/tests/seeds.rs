@@ -1,6 +1,7 @@
 //! A bounded number of seeds, always the same: enough to notice that something broke, not to find what is rare.
 
-use simulations::core::{Shape, generate, run};
+use simulations::core::generate;
+use simulations::level::{Shape, run};
 use simulations::world::Scenario;
 
 /// Runs seeds on all cores.

@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use thence::model::{CollectionName, ObjectKey, Operation, Path, Request, Role};
 use thence::replica::Limits;
 
+use crate::level::{Level, Shape};
 use crate::world::{Chance, DiskFault, Draws, Item, Millis, Scenario, Weather, What};
 
 /// The kinds of faults that a seed draws from.
@@ -26,15 +27,6 @@ pub const FAULTS: &[&str] = &[
     "outsider",
     "hostile",
 ];
-
-/// What a caller wants of a generated scenario.
-#[derive(Clone, Debug, Default)]
-pub struct Shape {
-    /// How many nodes; drawn if none.
-    pub nodes: Option<usize>,
-    /// Which faults may be drawn; all if none.
-    pub faults: Option<Vec<String>>,
-}
 
 /// The scenario that `seed` stands for.
 pub fn generate(seed: u64, shape: &Shape) -> Scenario {
@@ -78,7 +70,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
         }
     }
     items.sort_by_key(|item| item.at);
-    Scenario { seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
+    Scenario { level: Level::Core, seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
 }
 
 fn limits(draws: &mut Draws) -> Limits {

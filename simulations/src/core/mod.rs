@@ -11,5 +11,5 @@ mod liar;
 mod node;
 mod world;
 
-pub use self::generate::{FAULTS, Shape, generate};
-pub use self::world::{Outcome, run};
+pub use self::generate::{FAULTS, generate};
+pub use self::world::run;

@@ -11,6 +11,7 @@ use thence::model::{Request, Role};
 use thence::replica::Limits;
 
 use super::{DiskFault, Millis};
+use crate::level::Level;
 
 /// What the network does to messages in one direction between two nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +139,8 @@ pub struct Item {
 /// A whole world.
 #[derive(Clone, Debug)]
 pub struct Scenario {
+    /// How much of the nodes is real.
+    pub level: Level,
     /// Decides what the scenario leaves open.
     pub seed: u64,
     /// How many nodes there are.
@@ -212,7 +215,7 @@ impl fmt::Display for Scenario {
         let mut text = String::new();
         let Limits { window_bytes_max, frame_bytes_max, eager_vector_len_max, .. } = self.limits;
         let Limits { ack_ms, forward_ms, stall_ms, stalls_max, .. } = self.limits;
-        writeln!(text, "seed {}\nnodes {}\nspaces {}", self.seed, self.nodes, self.spaces)?;
+        writeln!(text, "level {}\nseed {}\nnodes {}\nspaces {}", self.level, self.seed, self.nodes, self.spaces)?;
         writeln!(text, "bytes window {window_bytes_max} frame {frame_bytes_max} eager {eager_vector_len_max}")?;
         writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
         writeln!(text, "calm {}", self.weather)?;
@@ -308,6 +311,7 @@ impl FromStr for Scenario {
     fn from_str(text: &str) -> Result<Self, InvalidScenario> {
         let weather = Weather { delay_ms: (1, 5), loss: 0, duplicate: 0, reorder: 0 };
         let mut scenario = Self {
+            level: Level::Core,
             seed: 0,
             nodes: 0,
             limits: Limits::default(),
@@ -346,6 +350,7 @@ impl Scenario {
         }
         let limits = &mut self.limits;
         match word {
+            "level" => self.level = words.word()?.parse()?,
             "seed" => self.seed = words.value()?,
             "nodes" => self.nodes = words.value()?,
             "spaces" => self.spaces = words.value()?,

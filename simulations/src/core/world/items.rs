@@ -1,0 +1,263 @@
+//! What is done to the world: by users, and by faults.
+
+use std::collections::BTreeSet;
+
+use thence::causal::VersionVector;
+use thence::model::{Role, SignedTicket, SpaceId, Ticket};
+use thence::replica::Input;
+use thence::store::Work;
+
+use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
+use crate::core::liar::Liar;
+use crate::core::node::{Asked, Job};
+use crate::oracles::Deadline;
+use crate::world::{Line, Scenario, Side, What};
+
+impl World<'_> {
+    pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
+        let what = &self.scenario.items[at].what;
+        self.trace.tell(self.now, || what.to_string());
+        match what {
+            What::Write { node, space, requests } => {
+                let work = Work::Write { space: self.spaces[*space].0, requests: requests.clone() };
+                self.ask(*node, Job { work, asked: Asked::User });
+                self.start_commit(*node);
+            }
+            What::Redeem { node, space, from, role } => return self.redeem(at, *node, *space, *from, *role),
+            What::Crash { node } => self.crash(*node),
+            What::Restart { node } => return self.restart(*node),
+            What::Cut { from, to } => {
+                let cut = self.network.cut(*from, *to);
+                let (from, to) = (*from, *to);
+                self.schedule(self.now + self.scenario.idle_ms, Happening::Idle { from, to, cut });
+            }
+            What::Heal { from, to } => self.heal(*from, *to),
+            What::Weather { from, to, weather } => self.network.set_weather(*from, *to, *weather),
+            What::Drop { a, b } => self.end_sessions(*a, *b, (0, self.scenario.idle_ms)),
+            What::Save { node } => {
+                let node = &mut self.nodes[*node];
+                node.image = Some((node.disk.image(), node.shelves.clone()));
+            }
+            What::PutBack { node } => self.put_back(*node),
+            What::Copy { node, onto } => self.copy(*node, *onto),
+            What::Hostile { node } => self.turn_hostile(*node),
+            What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
+            What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
+        }
+        Ok(())
+    }
+
+    /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
+    pub(super) fn put_back(&mut self, number: usize) {
+        let Some((image, shelves)) = &self.nodes[number].image else { return };
+        let (image, shelves) = (image.fork(), shelves.clone());
+        self.crash(number);
+        let before = std::mem::replace(&mut self.nodes[number].shelves, shelves);
+        let node = &mut self.nodes[number];
+        node.disk.put_back(&image);
+        node.followers.clear();
+        self.history.copied.insert(node.key.device());
+        // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
+        for (at, item) in self.scenario.items.iter().enumerate() {
+            if let What::Redeem { node, from, .. } = item.what
+                && (node == number || from == number)
+                && item.at <= self.now
+            {
+                self.answered.remove(&at);
+                self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
+            }
+        }
+        let members = self.members();
+        for (space, shelf) in before {
+            // A copy that nobody meets keeps what it has to itself.
+            let of_space = members.iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
+            let members: BTreeSet<usize> = of_space.copied().collect();
+            for event in shelf.events {
+                let has = |node: usize| {
+                    let shelf = self.nodes[node].shelves.get(&space);
+                    members.contains(&node) && shelf.is_some_and(|shelf| shelf.events.contains(&event))
+                };
+                if !self.honest().any(has) {
+                    self.nodes.iter_mut().for_each(|node| _ = node.acknowledged.remove(&(space, event)));
+                }
+            }
+        }
+    }
+
+    /// A disk and its key are copied onto another node.
+    pub(super) fn copy(&mut self, from: usize, onto: usize) {
+        self.crash(onto);
+        let (key, image) = (self.nodes[from].key.clone(), self.nodes[from].disk.image());
+        let shelves = self.nodes[from].shelves.clone();
+        let node = &mut self.nodes[onto];
+        node.disk.put_back(&image);
+        node.followers.clear();
+        node.shelves = shelves;
+        self.history.copied.insert(key.device());
+        self.nodes[onto].key = key;
+        for (number, (space, _)) in self.spaces.iter().enumerate() {
+            if self.nodes[onto].shelves.contains_key(space) {
+                let (members, owners) = &mut self.members[number];
+                members.insert(onto);
+                if owners.contains(&from) {
+                    owners.insert(onto);
+                }
+            }
+        }
+    }
+
+    /// From now on a node says what it likes.
+    pub(super) fn turn_hostile(&mut self, node: usize) {
+        let geneses = self.spaces.iter().map(|(_, genesis)| *genesis).collect();
+        self.nodes[node].liar = Some(Liar::new(self.chance, node, self.nodes[node].key.clone(), geneses));
+    }
+
+    /// The nodes of which something is expected.
+    pub(super) fn honest(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.nodes.len()).filter(|node| !self.scenario.is_hostile(*node))
+    }
+
+    /// Whether a hostile node has been cut off for good.
+    pub(super) fn is_cut_off(&self, node: usize) -> bool {
+        self.scenario.is_hostile(node) && self.now >= self.scenario.quiet_at
+    }
+
+    pub(super) fn heal(&mut self, from: usize, to: usize) {
+        for (at, arrival) in self.network.heal(self.now, from, to) {
+            self.schedule(at, Happening::Arrival(arrival));
+        }
+    }
+
+    /// All faults end.
+    pub(super) fn quiet(&mut self) -> Result<(), Failure> {
+        self.trace.tell(self.now, || "quiet".to_owned());
+        self.network.calm();
+        for (from, to) in self.network.cut_directions() {
+            self.heal(from, to);
+        }
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk_ms = self.scenario.disk_ms;
+            if self.is_cut_off(node) {
+                self.crash(node);
+            } else if self.nodes[node].process.is_none() {
+                self.restart(node)?;
+            }
+            if self.nodes[node].process.as_ref().is_some_and(|process| process.commit.is_none()) {
+                self.nodes[node].disk.recover();
+            }
+        }
+        let mut missing = 0;
+        for (space, members) in self.members() {
+            let mut all = VersionVector::new();
+            let shelf = |node: usize| self.nodes[node].shelves.get(&space).map(|shelf| shelf.vector.clone());
+            members.iter().filter_map(|node| shelf(*node)).for_each(|vector| all.join(&vector));
+            let lacks = |node: &usize| all.count_missing_from(&shelf(*node).unwrap_or_default());
+            missing += members.iter().map(lacks).sum::<u64>();
+        }
+        // What users asked for last is not on any disk yet.
+        missing += 20;
+        let Scenario { quiet_at, idle_ms, limits, nodes, .. } = self.scenario;
+        self.quiet = (self.network.sent, missing);
+        self.deadline = Some(Deadline::after(*quiet_at, *idle_ms, limits, *nodes, missing));
+        Ok(())
+    }
+
+    /// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
+    /// connected to.
+    pub(super) fn members_and_owners(&self) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
+        let edges = &self.scenario.edges;
+        let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
+        let members = |number: usize| {
+            let (mut members, mut owners) = (BTreeSet::from([0]), BTreeSet::from([0]));
+            loop {
+                let before = (members.len(), owners.len());
+                for item in &self.scenario.items {
+                    if let What::Redeem { node, space, from, role } = item.what
+                        && space == number
+                        && owners.contains(&from)
+                        && !self.scenario.is_hostile(from)
+                        && connected(node, from)
+                    {
+                        members.insert(node);
+                        if role == Role::Owner {
+                            owners.insert(node);
+                        }
+                    }
+                }
+                if before == (members.len(), owners.len()) {
+                    return (members, owners);
+                }
+            }
+        };
+        (0..self.scenario.spaces).map(members).collect()
+    }
+
+    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not,
+    /// nor need a hostile node.
+    pub(super) fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
+        let is_copy = |node: &usize| {
+            self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
+        };
+        let members = self.members.iter().map(|(members, _)| {
+            let meets = |node: usize| {
+                self.scenario.edges.iter().any(|(a, b)| {
+                    let other = if *a == node { b } else { a };
+                    (*a == node || *b == node)
+                        && members.contains(other)
+                        && !is_copy(other)
+                        && !self.scenario.is_hostile(*other)
+                })
+            };
+            let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));
+            members.filter(|node| !self.scenario.is_hostile(*node)).collect()
+        });
+        self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
+    }
+
+    pub(super) fn redeem(
+        &mut self,
+        item: usize,
+        node: usize,
+        space: usize,
+        from: usize,
+        role: Role,
+    ) -> Result<(), Failure> {
+        let (id, genesis) = self.spaces[space];
+        // An answer may be older than the backup that its inviter was put back to.
+        let inviter = self.nodes[from].process.as_ref().and_then(|process| process.ledger.access(id));
+        let granted = inviter.is_some_and(|access| access.role(self.nodes[node].device()).is_some());
+        let done = self.answered.contains(&item) && self.nodes[node].holds(id) && granted;
+        if done || self.is_cut_off(node) {
+            return Ok(());
+        }
+        // A ticket that can never be good: in a shrunk scenario its inviter may not be an owner any more.
+        if !self.members[space].1.contains(&from) {
+            return Ok(());
+        }
+        self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(item));
+        let up = |line: &&Line| line.side_of(node) == Side::Up;
+        let session = (self.network.lines.iter())
+            .filter(|(_, line)| line.ends == [node, from] || line.ends == [from, node])
+            .find(|(_, line)| up(line))
+            .map(|(session, _)| *session);
+        if let Some(session) = session
+            && self.nodes[node].process.is_some()
+        {
+            let mut ticket_id = [0; 16];
+            ticket_id.copy_from_slice(&self.chance.bytes("ticket", item as u64)[..16]);
+            let ticket = Ticket {
+                id: ticket_id,
+                genesis,
+                role,
+                uses: 1,
+                expires_ms: u64::MAX,
+                inviter: self.nodes[from].device(),
+                addresses: Vec::new(),
+                name: format!("space {space}"),
+            };
+            let ticket = SignedTicket::sign(ticket, &self.nodes[from].key).to_bytes();
+            self.handle(node, Input::Redeem { session, ticket })?;
+        }
+        Ok(())
+    }
+}

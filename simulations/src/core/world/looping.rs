@@ -1,0 +1,184 @@
+//! A node's loop: from the outputs of one half to the inputs of the other.
+
+use thence::model::SpaceId;
+use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId};
+use thence::store::{Renewal, StoreError, Work};
+
+use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail, unexpected};
+use crate::core::node::{Asked, Job};
+use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent};
+use crate::world::{Arrival, Line, Scenario, Side, What};
+
+impl World<'_> {
+    pub(super) fn handle(&mut self, node: usize, input: Input) -> Result<(), Failure> {
+        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
+        for output in process.handle(self.now, input) {
+            self.perform(node, output)?;
+        }
+        self.after_input(node);
+        Ok(())
+    }
+
+    pub(super) fn after_input(&mut self, node: usize) {
+        self.start_commit(node);
+        let now = self.now;
+        let (life, Some(process)) = (self.nodes[node].life, &mut self.nodes[node].process) else { return };
+        if let Some(due) = process.replica.poll_timeout()
+            && process.wake_at.is_none_or(|at| due < at)
+        {
+            process.wake_at = Some(due);
+            self.schedule(due.max(now), Happening::Wake { node, life });
+        }
+    }
+
+    pub(super) fn perform(&mut self, node: usize, output: Output) -> Result<(), Failure> {
+        match output {
+            Output::Send { session, channel, message } => self.send(node, session, channel, &message),
+            Output::Store { session, space, segments } => {
+                self.ask(node, Job { work: Work::Receive { session, space, segments }, asked: Asked::Nobody });
+                Ok(())
+            }
+            Output::Fetch { session, space, after, bytes_max } => {
+                let (delay, life) = (self.disk_delay(node), self.nodes[node].life);
+                self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
+                Ok(())
+            }
+            Output::Credential { session, space } => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let view = process.ledger.view(space);
+                let segments = match view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials())) {
+                    Ok(segments) => segments,
+                    Err(StoreError::Io(_)) => Vec::new(),
+                    Err(error) => return unexpected(node, error),
+                };
+                self.handle(node, Input::Credential { session, space, segments })
+            }
+            Output::Judge { session, space, device, segments } => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let view = process.ledger.view(space);
+                let role = match view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments))) {
+                    Ok(role) => role,
+                    Err(StoreError::Io(_)) => None,
+                    Err(error) => return unexpected(node, error),
+                };
+                self.handle(node, Input::Judged { session, space, role })
+            }
+            Output::Admit { session, device, ticket } => {
+                self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });
+                Ok(())
+            }
+            Output::Behind { space, counter } => {
+                let work = Work::Renew(Renewal::Behind { space, counter });
+                self.ask(node, Job { work, asked: Asked::Nobody });
+                Ok(())
+            }
+            // No scenario has cluster peers yet.
+            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
+            Output::Redeemed { session, answer } => {
+                let Ok(introduction) = answer else { return Ok(()) };
+                let mut asked = false;
+                let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return Ok(()) };
+                for (at, item) in self.scenario.items.iter().enumerate() {
+                    if let What::Redeem { node: who, space, from, .. } = item.what
+                        && (who, from, self.spaces[space].1) == (node, peer, introduction.genesis)
+                    {
+                        asked = true;
+                        self.answered.insert(at);
+                    }
+                }
+                // A hostile peer may answer what nobody asked.
+                if !asked {
+                    return Ok(());
+                }
+                let introducer = self.nodes[peer].device();
+                self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
+                Ok(())
+            }
+            Output::Close { session, reason } => {
+                self.trace.tell(self.now, || format!("{node} closes {}: {reason}", session.0));
+                let line = self.network.lines.get(&session);
+                let among_honest = line.is_none_or(|line| line.ends.iter().all(|end| !self.scenario.is_hostile(*end)));
+                self.leave(session, node);
+                if !among_honest {
+                    return Ok(());
+                }
+                // Both are honest; the world may only keep them from answering.
+                let Scenario { quiet_at, limits, .. } = self.scenario;
+                let stalls_end = quiet_at + DELAY_MS_MAX + limits.stall_ms * u64::from(limits.stalls_max + 2);
+                if reason == PeerMisbehaved::NeverAcknowledges && self.now < stalls_end {
+                    return Ok(());
+                }
+                fail(node, "no honest peer is accused", reason.to_string())
+            }
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        node: usize,
+        session: SessionId,
+        channel: Channel,
+        message: &Message,
+    ) -> Result<(), Failure> {
+        if let Some(liar) = &mut self.nodes[node].liar {
+            let open = |line: &Line| line.ends.contains(&node) && line.side_of(node) == Side::Up;
+            let sessions: Vec<SessionId> =
+                self.network.lines.iter().filter(|(_, line)| open(line)).map(|(session, _)| *session).collect();
+            let said = liar.say(&sessions, session, channel, message);
+            said.into_iter().for_each(|said| self.deliver(node, said.session, said.channel, said.kind, said.body));
+            return Ok(());
+        }
+        if let Channel::Space(space) = channel
+            && !self.scenario.is_hostile(node)
+        {
+            self.check_said(node, session, space, message)?;
+            if matches!(message, Message::Open(_)) {
+                let openings = self.openings.entry((session, space, node)).or_default();
+                *openings += 1;
+                if self.scenario.is_faultless() {
+                    check_openings(*openings).at(node)?;
+                }
+            }
+        }
+        self.deliver(node, session, channel, message.kind(), message.body());
+        Ok(())
+    }
+
+    pub(super) fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
+        let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
+        for (at, arrival) in self.network.send(self.now, Arrival { session, to, channel, kind, body }) {
+            self.schedule(at, Happening::Arrival(arrival));
+        }
+    }
+
+    pub(super) fn check_said(
+        &self,
+        node: usize,
+        session: SessionId,
+        space: SpaceId,
+        message: &Message,
+    ) -> Result<(), Failure> {
+        let nothing = Shelf::default();
+        let shelf = self.nodes[node].shelves.get(&space).unwrap_or(&nothing);
+        if let (Some(process), Some(line)) = (&self.nodes[node].process, self.network.lines.get(&session)) {
+            let (access, peer) = (process.ledger.access(space), self.nodes[line.peer_of(node)].device());
+            self.shown.check_said((session, node, space), access.as_deref(), peer, message).at(node)?;
+        }
+        match message {
+            Message::Segments(segments) => {
+                for bytes in segments {
+                    check_sent(&self.history, space, shelf, bytes).at(node)?;
+                }
+                let process = self.nodes[node].process.as_ref();
+                let in_flight = process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
+                check_in_flight(&self.scenario.limits, self.history.segment_bytes_max, in_flight).at(node)
+            }
+            Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
+            Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
+                .try_for_each(|(_, claims)| check_claims(shelf, claims, "an opening").at(node)),
+            Message::Know(knowledge) => (knowledge.ranges())
+                .try_for_each(|(_, claims)| check_claims(shelf, claims, "knowledge told in full").at(node)),
+            _ => Ok(()),
+        }
+    }
+}

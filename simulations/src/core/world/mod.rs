@@ -1,0 +1,283 @@
+//! The world of the core level, run to its end.
+
+mod disk;
+mod end;
+mod items;
+mod looping;
+mod processes;
+mod sessions;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use thence::causal::VersionVector;
+use thence::model::{Genesis, SpaceId};
+use thence::replica::{Input, SessionId, Stretch};
+use thence::store::{LedgerError, StoreError, Work};
+
+use crate::core::node::{Asked, Job, Node};
+use crate::level::Outcome;
+use crate::oracles::{Broken, Deadline, History, Shown, Violation};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace};
+
+/// How often a user tries again to redeem a ticket.
+const REDEEM_AGAIN_MS: Millis = 300;
+
+/// Longer than any message is on its way: what was sent before the faults ended has come by then.
+const DELAY_MS_MAX: Millis = 4_000;
+
+/// More steps than any honest world of this size takes.
+const STEPS_MAX: u64 = 400_000;
+
+/// Something that is going to happen.
+#[derive(Debug)]
+enum Happening {
+    Item(usize),
+    Quiet,
+    Dial { edge: usize },
+    Connected { session: SessionId, node: usize, life: u64 },
+    Disconnected { session: SessionId, node: usize },
+    Idle { from: usize, to: usize, cut: u64 },
+    Arrival(Arrival),
+    Wake { node: usize, life: u64 },
+    Land { node: usize, life: u64 },
+    Report { node: usize, life: u64 },
+    Read { node: usize, life: u64, session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
+    HaveRead { node: usize, life: u64, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+}
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    chance: Chance,
+    now: Millis,
+    queue: BTreeMap<(Millis, u64), Happening>,
+    queued: u64,
+    steps: u64,
+    nodes: Vec<Node>,
+    network: Network,
+    /// The session of each edge, as its dialer sees it.
+    dialled: Vec<Option<SessionId>>,
+    /// How often each edge was dialled, to number its draws.
+    dials: Vec<u64>,
+    /// Space ids and how they began.
+    spaces: Vec<(SpaceId, Genesis)>,
+    /// By space: who will hold it, and who will own it.
+    members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
+    /// By item: whether the ticket was answered.
+    answered: BTreeSet<usize>,
+    /// How often each node opened each space in each session.
+    openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
+    history: History,
+    shown: Shown,
+    deadline: Option<Deadline>,
+    /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
+    quiet: (u64, u64),
+    trace: Trace,
+}
+
+/// Runs a scenario. If `told`, what happens is told on stderr.
+pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+    let chance = Chance::new(scenario.seed);
+    let mut world = World {
+        scenario,
+        chance,
+        now: 0,
+        queue: BTreeMap::new(),
+        queued: 0,
+        steps: 0,
+        nodes: Vec::new(),
+        network: Network::new(chance, scenario.weather),
+        dialled: vec![None; scenario.edges.len()],
+        dials: vec![0; scenario.edges.len()],
+        spaces: Vec::new(),
+        members: Vec::new(),
+        answered: BTreeSet::new(),
+        openings: BTreeMap::new(),
+        history: History::default(),
+        shown: Shown::default(),
+        deadline: None,
+        quiet: (0, 0),
+        trace: Trace::new(told),
+    };
+    // A panic is a failure like any other: to be replayed and shrunk.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    let failure = match ended {
+        Ok(ended) => ended.err(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
+        }
+    };
+    let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
+        invariant,
+        at: world.now,
+        node,
+        detail,
+    });
+    Outcome {
+        hash: world.trace.hash(),
+        violation,
+        ended_at: world.now,
+        events: world.history.event_count(),
+        messages: world.network.sent,
+        steps: world.steps,
+    }
+}
+
+/// A broken invariant, and where.
+struct Failure {
+    node: Option<usize>,
+    broken: Broken,
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self { node: None, broken }
+    }
+}
+
+fn fail<T>(node: usize, invariant: &'static str, detail: impl Into<String>) -> Result<T, Failure> {
+    Err(Failure { node: Some(node), broken: Broken { invariant, detail: detail.into() } })
+}
+
+/// The product reported a failure that the world did not cause.
+fn unexpected<T>(node: usize, error: impl std::fmt::Display) -> Result<T, Failure> {
+    fail(node, "no failure without a fault", error.to_string())
+}
+
+trait At<T> {
+    fn at(self, node: usize) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for Result<T, Broken> {
+    fn at(self, node: usize) -> Result<T, Failure> {
+        self.map_err(|broken| Failure { node: Some(node), broken })
+    }
+}
+
+impl<T> At<T> for Result<T, StoreError> {
+    fn at(self, node: usize) -> Result<T, Failure> {
+        self.or_else(|error| unexpected(node, error))
+    }
+}
+
+impl<T> At<T> for Result<T, LedgerError> {
+    fn at(self, node: usize) -> Result<T, Failure> {
+        self.or_else(|error| unexpected(node, error))
+    }
+}
+
+impl World<'_> {
+    fn run(&mut self) -> Result<(), Failure> {
+        self.begin()?;
+        while let Some(((at, _), happening)) = self.queue.pop_first() {
+            self.now = at;
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err(Broken { invariant: "no storms", detail: format!("{STEPS_MAX} steps") }.into());
+            }
+            if let Some(Deadline(deadline)) = self.deadline
+                && at > deadline
+            {
+                let detail = format!("not in step and silent by {deadline} ms: {}", self.describe());
+                return Err(Broken { invariant: "liveness", detail }.into());
+            }
+            self.happen(happening)?;
+        }
+        self.end()
+    }
+
+    fn schedule(&mut self, at: Millis, happening: Happening) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), happening);
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        let scenario = self.scenario;
+        for number in 0..scenario.nodes {
+            let mut node = Node::new(self.chance, number, scenario.disk_ms).at(number)?;
+            node.start(0, scenario.limits).at(number)?;
+            if scenario.is_hostile(number) {
+                self.history.hostile.insert(node.device());
+                self.history.copied.insert(node.device());
+            }
+            self.nodes.push(node);
+        }
+        for number in 0..scenario.spaces {
+            let mut nonce = [0; 16];
+            nonce.copy_from_slice(&self.chance.bytes("genesis", number as u64)[..16]);
+            let genesis = Genesis { creator: self.nodes[0].device(), nonce };
+            self.spaces.push((genesis.space(), genesis));
+            self.history.creators.insert(genesis.space(), genesis.creator);
+            let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
+            self.ask(0, job);
+        }
+        self.members = self.members_and_owners();
+        // The first spaces are there before anything can go wrong.
+        self.land(0)?;
+        self.report(0)?;
+        for edge in 0..scenario.edges.len() {
+            self.schedule(0, Happening::Dial { edge });
+        }
+        for (at, item) in scenario.items.iter().enumerate() {
+            self.schedule(item.at, Happening::Item(at));
+        }
+        self.schedule(scenario.quiet_at, Happening::Quiet);
+        Ok(())
+    }
+
+    fn is_alive(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].life == life && self.nodes[node].process.is_some()
+    }
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Failure> {
+        match happening {
+            Happening::Item(at) => self.item(at),
+            Happening::Quiet => self.quiet(),
+            Happening::Dial { edge } => {
+                self.dial(edge);
+                Ok(())
+            }
+            Happening::Connected { session, node, life } => self.connected(session, node, life),
+            Happening::Disconnected { session, node } => self.disconnected(session, node),
+            Happening::Idle { from, to, cut } => {
+                if self.network.is_same_cut(from, to, cut) {
+                    self.end_sessions(from, to, (0, 0));
+                }
+                Ok(())
+            }
+            Happening::Arrival(arrival) => self.arrive(arrival),
+            Happening::Wake { node, life } if self.is_alive(node, life) => {
+                if let Some(process) = &mut self.nodes[node].process {
+                    process.wake_at = None;
+                }
+                self.handle(node, Input::Tick)
+            }
+            Happening::Land { node, life } if self.is_alive(node, life) => {
+                self.land(node)?;
+                let after = self.disk_delay(node);
+                self.schedule(self.now + after, Happening::Report { node, life });
+                Ok(())
+            }
+            Happening::Report { node, life } if self.is_alive(node, life) => self.report(node),
+            Happening::Read { node, life, session, space, after, bytes_max } if self.is_alive(node, life) => {
+                let Some(process) = &self.nodes[node].process else { return Ok(()) };
+                let view = process.ledger.view(space);
+                // The disk may have failed; that it is damaged is never right.
+                let stretches = match view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose()) {
+                    Ok(stretches) => stretches,
+                    Err(StoreError::Io(_)) => None,
+                    Err(error) => return unexpected(node, error),
+                };
+                let delay = self.disk_delay(node);
+                self.schedule(self.now + delay, Happening::HaveRead { node, life, session, space, stretches });
+                Ok(())
+            }
+            Happening::HaveRead { node, life, session, space, stretches } if self.is_alive(node, life) => {
+                self.handle(node, Input::Fetched { session, space, stretches })
+            }
+            // Meant for a process that is gone.
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Sessions between nodes: how they are made, how they end, and what arrives on them.
+
+use thence::replica::{Channel, Input, Message, SessionId};
+
+use super::{At, Failure, Happening, World};
+use crate::oracles::{Shelf, check_belief};
+use crate::world::{Arrival, Millis, Side};
+
+impl World<'_> {
+    pub(super) fn dial_later(&mut self, edge: usize) {
+        self.dials[edge] += 1;
+        let delay = self.chance.draws("dial", (edge as u64) << 32 | self.dials[edge]).within((5, 60));
+        self.schedule(self.now + delay, Happening::Dial { edge });
+    }
+
+    pub(super) fn dial(&mut self, edge: usize) {
+        let (dialer, listener) = self.scenario.edges[edge];
+        let connected = self.dialled[edge].is_some_and(|session| {
+            self.network.lines.get(&session).is_some_and(|line| line.side_of(dialer) != Side::Down)
+        });
+        if connected || self.nodes[dialer].process.is_none() || self.is_cut_off(listener) {
+            return;
+        }
+        let reachable = self.nodes[listener].process.is_some()
+            && !self.network.is_cut(dialer, listener)
+            && !self.network.is_cut(listener, dialer);
+        if !reachable {
+            self.dial_later(edge);
+            return;
+        }
+        let session = self.network.connect(edge, dialer, listener);
+        self.dialled[edge] = Some(session);
+        let at = self.now + self.chance.draws("connect", session.0).within(self.scenario.weather.delay_ms);
+        for node in [dialer, listener] {
+            let life = self.nodes[node].life;
+            self.schedule(at, Happening::Connected { session, node, life });
+        }
+    }
+
+    pub(super) fn connected(&mut self, session: SessionId, node: usize, life: u64) -> Result<(), Failure> {
+        let Some(line) = self.network.lines.get_mut(&session) else { return Ok(()) };
+        let end = line.end_of(node);
+        if line.sides[end] != Side::Pending {
+            return Ok(());
+        }
+        line.sides[end] = Side::Up;
+        let peer = line.peer_of(node);
+        if !self.is_alive(node, life) {
+            self.leave(session, node);
+            return Ok(());
+        }
+        let peer = self.nodes[peer].device();
+        self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
+        self.handle(node, Input::Connected { session, peer, cluster: false })
+    }
+
+    /// One node is done with a session; the other will find out.
+    pub(super) fn leave(&mut self, session: SessionId, node: usize) {
+        let Some(line) = self.network.lines.get_mut(&session) else { return };
+        let (end, peer, edge) = (line.end_of(node), line.peer_of(node), line.edge);
+        line.sides[end] = Side::Down;
+        if line.sides[1 - end] != Side::Down {
+            let notice = self.chance.draws("notice", session.0).within((1, self.scenario.idle_ms));
+            self.schedule(self.now + notice, Happening::Disconnected { session, node: peer });
+        }
+        if end == 0 && self.nodes[node].process.is_some() {
+            self.dial_later(edge);
+        }
+    }
+
+    pub(super) fn disconnected(&mut self, session: SessionId, node: usize) -> Result<(), Failure> {
+        let Some(line) = self.network.lines.get_mut(&session) else { return Ok(()) };
+        let was = line.side_of(node);
+        let end = line.end_of(node);
+        if was == Side::Down {
+            return Ok(());
+        }
+        line.sides[end] = Side::Down;
+        let (edge, dialer) = (line.edge, line.ends[0]);
+        self.network.forget_held(session);
+        self.trace.note(self.now, node, "disconnected", &session.0.to_le_bytes());
+        if was == Side::Up && self.nodes[node].process.is_some() {
+            self.handle(node, Input::Disconnected { session })?;
+        }
+        if dialer == node {
+            self.dial_later(edge);
+        }
+        Ok(())
+    }
+
+    /// Ends all sessions between two nodes; each finds out at a time of its own.
+    pub(super) fn end_sessions(&mut self, a: usize, b: usize, notice_ms: (Millis, Millis)) {
+        let sessions: Vec<SessionId> = (self.network.lines.iter())
+            .filter(|(_, line)| line.ends == [a, b] || line.ends == [b, a])
+            .map(|(session, _)| *session)
+            .collect();
+        for session in sessions {
+            for node in [a, b] {
+                let notice = self.chance.draws("ended", session.0 << 8 | node as u64).within(notice_ms);
+                self.schedule(self.now + notice, Happening::Disconnected { session, node });
+            }
+        }
+    }
+
+    pub(super) fn arrive(&mut self, arrival: Arrival) -> Result<(), Failure> {
+        let Arrival { session, to, channel, kind, body } = arrival;
+        let Some(line) = self.network.lines.get(&session) else { return Ok(()) };
+        if line.side_of(to) != Side::Up || self.nodes[to].process.is_none() {
+            return Ok(());
+        }
+        let peer = line.peer_of(to);
+        self.trace.note(self.now, to, "received", &[kind]);
+        self.trace.note(self.now, to, "body", &body);
+        self.trace.tell(self.now, || match Message::decode(kind, true, &body) {
+            Ok(Some(Message::Segments(segments))) => {
+                let found = |bytes: &[u8]| match channel {
+                    Channel::Space(space) => self.history.find(space, bytes),
+                    Channel::Control => None,
+                };
+                let names = |bytes: &[u8]| match (channel, found(bytes)) {
+                    (Channel::Space(space), Some(events)) => {
+                        events.iter().filter_map(|event| self.history.dot(space, *event)).collect()
+                    }
+                    _ => Vec::new(),
+                };
+                let dots: Vec<_> = segments.iter().map(|bytes| names(bytes)).collect();
+                format!("{peer} -> {to} ({}) segments {dots:?}", session.0)
+            }
+            Ok(Some(Message::Hello(_) | Message::Redeem(_))) => format!("{peer} -> {to} ({}) kind {kind}", session.0),
+            other => format!("{peer} -> {to} ({}) {other:?}", session.0),
+        });
+        self.hear(session, to, channel, kind, &body);
+        self.handle(to, Input::Received { session, channel, kind, critical: true, body })?;
+        let Some(process) = &self.nodes[to].process else { return Ok(()) };
+        let nothing = Shelf::default();
+        for (space, believed) in process.replica.acknowledged(session) {
+            let shelf = self.nodes[peer].shelves.get(&space).unwrap_or(&nothing);
+            check_belief(&self.history, space, self.nodes[peer].key.device(), shelf, &believed).at(to)?;
+        }
+        Ok(())
+    }
+
+    /// Oracles and hostile nodes listen.
+    pub(super) fn hear(&mut self, session: SessionId, node: usize, channel: Channel, kind: u8, body: &[u8]) {
+        let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
+        let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
+        if let Channel::Space(space) = channel {
+            self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
+        }
+        if let Some(liar) = &mut self.nodes[node].liar {
+            liar.hear(channel, message);
+        }
+    }
+}
