@@ -2,6 +2,7 @@
 
 mod chance;
 mod disk;
+pub(crate) mod membership;
 mod network;
 mod scenario;
 mod trace;

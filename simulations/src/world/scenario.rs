@@ -82,6 +82,43 @@ pub enum What {
         /// What it is from now on.
         weather: Weather,
     },
+    /// Of a thousand datagrams so many come with a flipped bit, in one direction.
+    Damage {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// How many.
+        per_mille: u64,
+    },
+    /// Longer datagrams do not get through any more, in one direction.
+    Narrow {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// The longest that does.
+        bytes: usize,
+    },
+    /// A node is seen at another address by those that it dials, and no more at the one before.
+    Move {
+        /// Which.
+        node: usize,
+    },
+    /// Nothing of a node runs for a while.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        ms: Millis,
+    },
+    /// A node's clock is wrong by so much from now on.
+    Clock {
+        /// Whose.
+        node: usize,
+        /// By how much.
+        ms: i64,
+    },
     /// The connection between two nodes ends.
     Drop {
         /// One.
@@ -198,6 +235,11 @@ impl fmt::Display for What {
             Self::Cut { from, to } => write!(f, "cut {from} {to}"),
             Self::Heal { from, to } => write!(f, "heal {from} {to}"),
             Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
+            Self::Damage { from, to, per_mille } => write!(f, "damage {from} {to} {per_mille}"),
+            Self::Narrow { from, to, bytes } => write!(f, "narrow {from} {to} {bytes}"),
+            Self::Move { node } => write!(f, "move {node}"),
+            Self::Pause { node, ms } => write!(f, "pause {node} {ms}"),
+            Self::Clock { node, ms } => write!(f, "clock {node} {ms}"),
             Self::Drop { a, b } => write!(f, "drop {a} {b}"),
             Self::Save { node } => write!(f, "save {node}"),
             Self::PutBack { node } => write!(f, "put-back {node}"),
@@ -286,6 +328,11 @@ impl<'a> Words<'a> {
             "cut" => What::Cut { from: self.value()?, to: self.value()? },
             "heal" => What::Heal { from: self.value()?, to: self.value()? },
             "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
+            "damage" => What::Damage { from: self.value()?, to: self.value()?, per_mille: self.value()? },
+            "narrow" => What::Narrow { from: self.value()?, to: self.value()?, bytes: self.value()? },
+            "move" => What::Move { node: self.value()? },
+            "pause" => What::Pause { node: self.value()?, ms: self.value()? },
+            "clock" => What::Clock { node: self.value()?, ms: self.value()? },
             "drop" => What::Drop { a: self.value()?, b: self.value()? },
             "save" => What::Save { node: self.value()? },
             "put-back" => What::PutBack { node: self.value()? },
@@ -396,10 +443,17 @@ impl Scenario {
             | What::PutBack { node }
             | What::Hostile { node }
             | What::DiskFails { node, .. }
-            | What::DiskSpeed { node, .. } => vec![node],
+            | What::DiskSpeed { node, .. }
+            | What::Move { node }
+            | What::Pause { node, .. }
+            | What::Clock { node, .. } => vec![node],
             What::Redeem { node, from, .. } => vec![node, from],
             What::Copy { node, onto } => vec![node, onto],
-            What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
+            What::Cut { from, to }
+            | What::Heal { from, to }
+            | What::Weather { from, to, .. }
+            | What::Damage { from, to, .. }
+            | What::Narrow { from, to, .. } => vec![from, to],
             What::Drop { a, b } => vec![a, b],
         };
         let spaces = |what: &What| match *what {

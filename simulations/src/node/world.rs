@@ -1,0 +1,617 @@
+//! The world of the node level, run to its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use thence::causal::VersionVector;
+use thence::model::{DeviceKey, Genesis, SpaceId};
+use thence::node::{Invitation, JoinError, Node, NodeError, OpenError, Parts, Status};
+use thence::store::{Ledger, SpaceSummary, Store, View, Work, Written};
+use thence::transport::{Endpoint, PeerAddress};
+
+use super::air::{self, Air, Datagram, Skies};
+use super::around::Around;
+use super::cryptography;
+use super::executor::{Executor, Nanos, Owner};
+use crate::level::Outcome;
+use crate::oracles::{Broken, Export, History, Violation, Watched, broken, check_alike, check_disk};
+use crate::world::{Chance, Disk, Millis, Scenario, Trace, What, membership};
+
+const NANOS_PER_MS: Nanos = 1_000_000;
+
+/// How often a user tries again what did not work.
+const AGAIN_MS: Millis = 1_000;
+/// How often it is asked, once all faults have ended, whether everything is in step.
+const LOOK_EVERY_MS: Millis = 500;
+/// After so long without faults everything must be in step: a connection that is dead without anybody knowing takes
+/// fifteen seconds to be found out, a dial that is put off up to thirty, and either may happen at each of several hops.
+const IN_STEP_WITHIN_MS: Millis = 120_000;
+/// For so long nothing but signs of life may be sent when all is in step, and how many datagrams that is at most for a
+/// connection.
+const SILENCE_MS: Millis = 30_000;
+const SILENCE_DATAGRAMS: u64 = 120;
+/// More steps than any honest world of this size takes.
+const STEPS_MAX: u64 = 3_000_000;
+
+/// What came of something that was asked of a node.
+enum Answer {
+    Started(Box<Result<Node, OpenError>>),
+    Written { space: SpaceId, result: Result<Written, NodeError> },
+    Joined { item: usize, result: Result<SpaceId, JoinError> },
+    Status(Box<Result<Status, NodeError>>),
+}
+
+/// Something that is going to happen.
+enum Happening {
+    Item(usize),
+    Quiet,
+    Look,
+    Silence { sent: u64 },
+    Arrival(Datagram),
+}
+
+/// A node: its disk, its process while there is one, and what the oracles know of it.
+struct Machine {
+    key: DeviceKey,
+    disk: Arc<Disk>,
+    /// Which process it is, counted from 1.
+    life: u64,
+    /// Whether there is a process.
+    is_up: bool,
+    /// The process, once it has started.
+    node: Option<Node>,
+    /// What it said last about itself, if it was asked since anything happened.
+    status: Option<Status>,
+    skew_ms: Arc<AtomicI64>,
+    /// In which of its lives its disk was read from the beginning.
+    read_in: u64,
+    /// How many writes its users were told of.
+    told: u64,
+    watched: Watched,
+}
+
+/// Where answers gather until the world looks at them: whose they are, and of which of its lives.
+type Answers = Arc<Mutex<Vec<(Owner, Answer)>>>;
+
+struct World<'a> {
+    scenario: &'a Scenario,
+    chance: Chance,
+    executor: Executor,
+    air: Air,
+    skies: Skies,
+    queue: BTreeMap<(Nanos, u64), Happening>,
+    queued: u64,
+    steps: u64,
+    machines: Vec<Machine>,
+    spaces: Vec<(SpaceId, Genesis)>,
+    members: Vec<membership::Membership>,
+    /// Redemptions that were answered well.
+    redeemed: BTreeSet<usize>,
+    answers: Answers,
+    history: History,
+    is_quiet: bool,
+    is_over: bool,
+    trace: Trace,
+}
+
+/// A broken invariant, and where.
+struct Failure {
+    node: Option<usize>,
+    broken: Broken,
+}
+
+impl From<Broken> for Failure {
+    fn from(broken: Broken) -> Self {
+        Self { node: None, broken }
+    }
+}
+
+trait At<T> {
+    fn at(self, node: usize) -> Result<T, Failure>;
+}
+
+impl<T> At<T> for Result<T, Broken> {
+    fn at(self, node: usize) -> Result<T, Failure> {
+        self.map_err(|broken| Failure { node: Some(node), broken })
+    }
+}
+
+fn unexpected<T>(node: usize, error: impl std::fmt::Display) -> Result<T, Failure> {
+    broken("no failure without a fault", error.to_string()).at(node)
+}
+
+/// Runs a scenario. If `told`, what happens is told on stderr.
+pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+    let chance = Chance::new(scenario.seed);
+    cryptography::begin(chance);
+    let mut world = World {
+        scenario,
+        chance,
+        executor: Executor::new(chance),
+        air: Air::new(&scenario.edges),
+        skies: Skies::new(chance, scenario.weather),
+        queue: BTreeMap::new(),
+        queued: 0,
+        steps: 0,
+        machines: Vec::new(),
+        spaces: Vec::new(),
+        members: membership::drawn_up(scenario),
+        redeemed: BTreeSet::new(),
+        answers: Answers::default(),
+        history: History::default(),
+        is_quiet: false,
+        is_over: false,
+        trace: Trace::new(told),
+    };
+    // A panic is a failure like any other: to be replayed and shrunk.
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
+    let failure = match ended {
+        Ok(ended) => ended.err(),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
+        }
+    };
+    let at = world.now_ms();
+    let violation =
+        failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation { invariant, at, node, detail });
+    Outcome {
+        hash: world.trace.hash(),
+        violation,
+        ended_at: at,
+        events: world.history.event_count(),
+        messages: world.skies.sent,
+        steps: world.steps,
+    }
+}
+
+impl World<'_> {
+    fn now_ms(&self) -> Millis {
+        self.executor.now() / NANOS_PER_MS
+    }
+
+    fn schedule(&mut self, at_ms: Millis, happening: Happening) {
+        self.schedule_at(at_ms * NANOS_PER_MS, happening);
+    }
+
+    fn schedule_at(&mut self, at: Nanos, happening: Happening) {
+        self.queued += 1;
+        self.queue.insert((at, self.queued), happening);
+    }
+
+    fn run(&mut self) -> Result<(), Failure> {
+        self.begin()?;
+        while !self.is_over {
+            self.steps += 1;
+            if self.steps > STEPS_MAX {
+                return Err(Broken { invariant: "no storms", detail: format!("{STEPS_MAX} steps") }.into());
+            }
+            if let Some(((node, life), uses_disk)) = self.executor.step() {
+                self.send();
+                // What a disk task did is looked at before anybody else can see it.
+                if uses_disk && self.is_alive((node, life)) {
+                    self.read_on(node)?;
+                }
+                self.take_answers()?;
+                continue;
+            }
+            let next = self.queue.keys().next().copied();
+            let at = next.map(|(at, _)| at).into_iter().chain(self.executor.next_at()).min();
+            let Some(at) = at else {
+                return broken("liveness", "nothing will ever happen again").map_err(Failure::from);
+            };
+            self.executor.advance(at);
+            if let Some(next) = next.filter(|next| next.0 <= at)
+                && let Some(happening) = self.queue.remove(&next)
+            {
+                self.happen(happening)?;
+            }
+        }
+        self.end()
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        let scenario = self.scenario;
+        for number in 0..scenario.nodes {
+            let key = DeviceKey::from_secret(&self.chance.bytes("device key", number as u64));
+            let disk = Disk::new();
+            let batch = Ledger::first_batch(key.device(), self.chance.draw("incarnation", number as u64, 0));
+            disk.commit(&mut |_| Ok(batch.clone())).or_else(|error| unexpected(number, error))?;
+            let (low, high) = scenario.disk_ms;
+            self.executor.set_disk(number, (low * NANOS_PER_MS, high * NANOS_PER_MS));
+            let (skew_ms, watched) = (Arc::default(), Watched::default());
+            let (life, is_up, node, status, told, read_in) = (0, false, None, None, 0, 0);
+            self.machines.push(Machine { key, disk, life, is_up, node, status, skew_ms, read_in, told, watched });
+        }
+        for number in 0..scenario.spaces {
+            let mut nonce = [0; 16];
+            nonce.copy_from_slice(&self.chance.bytes("genesis", number as u64)[..16]);
+            let genesis = Genesis { creator: self.machines[0].key.device(), nonce };
+            self.spaces.push((genesis.space(), genesis));
+            self.history.creators.insert(genesis.space(), genesis.creator);
+            let work = Work::Create { genesis, name: format!("space {number}") };
+            let ledger = self.open_ledger(0)?;
+            ledger.commit(&[work], 0, number as u64).or_else(|error| unexpected(0, error))?;
+        }
+        for number in 0..scenario.nodes {
+            self.start(number)?;
+        }
+        for (at, item) in scenario.items.iter().enumerate() {
+            self.schedule(item.at, Happening::Item(at));
+        }
+        self.schedule(scenario.quiet_at, Happening::Quiet);
+        Ok(())
+    }
+
+    fn open_ledger(&self, number: usize) -> Result<Ledger, Failure> {
+        let Machine { key, disk, .. } = &self.machines[number];
+        let store: Arc<dyn Store> = Arc::clone(disk) as Arc<dyn Store>;
+        Ledger::open(store, key.clone()).or_else(|error| unexpected(number, error))
+    }
+
+    fn is_alive(&self, (node, life): Owner) -> bool {
+        self.machines[node].life == life && self.machines[node].is_up
+    }
+
+    // Processes.
+
+    fn start(&mut self, number: usize) -> Result<(), Failure> {
+        if self.machines[number].is_up {
+            return Ok(());
+        }
+        let ledger = self.open_ledger(number)?;
+        let machine = &mut self.machines[number];
+        machine.life += 1;
+        machine.is_up = true;
+        let owner = (number, machine.life);
+        let (low, high) = self.scenario.disk_ms;
+        let disk = (low * NANOS_PER_MS, high * NANOS_PER_MS);
+        let surroundings = Arc::new(Around::new(&self.executor, self.chance, owner, disk, &machine.skew_ms));
+        let seed = self.chance.bytes("connections", (number as u64) << 32 | machine.life);
+        let mut reset_key = [0; 64];
+        reset_key[..32].copy_from_slice(&self.chance.bytes("reset key", number as u64));
+        let mut config = Node::transport_config(air::address(number), reset_key);
+        config.rng_seed = Some(seed);
+        config.crypto_provider = Some(cryptography::provider());
+        let socket = self.air.open(number);
+        let runtime = Arc::clone(&surroundings) as Arc<dyn quinn::Runtime>;
+        let endpoint = Endpoint::bind_with(socket, runtime, &self.machines[number].key, config)
+            .or_else(|error| unexpected(number, error))?;
+        let peers = self.scenario.edges.iter().filter(|(dialer, _)| *dialer == number);
+        let peers = peers.map(|(_, listener)| self.peer_address(*listener)).collect::<Result<_, _>>();
+        let peers = peers.or_else(|error| unexpected(number, error))?;
+        let (endpoint, cluster_peers) = (Some(endpoint), Vec::new());
+        let parts = Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected: true };
+        self.ask(owner, async move { Answer::Started(Box::new(Node::assemble(parts).await)) });
+        Ok(())
+    }
+
+    fn peer_address(&self, node: usize) -> Result<PeerAddress, thence::transport::PeerAddressError> {
+        let (device, address): (_, SocketAddr) = (self.machines[node].key.device(), air::address(node));
+        format!("{device}@{address}").parse()
+    }
+
+    /// Asks something of a node's process; the answer goes with the process.
+    fn ask(&self, owner: Owner, question: impl Future<Output = Answer> + Send + 'static) {
+        let answers = Arc::clone(&self.answers);
+        let task = async move {
+            let answer = question.await;
+            answers.lock().unwrap_or_else(PoisonError::into_inner).push((owner, answer));
+        };
+        self.executor.spawn(owner, Box::pin(task), None);
+    }
+
+    fn crash(&mut self, number: usize) {
+        let machine = &mut self.machines[number];
+        if !machine.is_up {
+            return;
+        }
+        machine.is_up = false;
+        machine.status = None;
+        // First the socket: a process that is killed says no goodbye.
+        self.air.close(number);
+        let node = machine.node.take();
+        self.executor.kill((number, machine.life));
+        drop(node);
+        machine.disk.recover();
+    }
+
+    fn take_answers(&mut self) -> Result<(), Failure> {
+        let answers = std::mem::take(&mut *self.answers.lock().unwrap_or_else(PoisonError::into_inner));
+        for (owner, answer) in answers {
+            if self.is_alive(owner) {
+                self.answered(owner.0, answer)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, number: usize, answer: Answer) -> Result<(), Failure> {
+        let now = self.now_ms();
+        match answer {
+            Answer::Started(started) => {
+                let node = (*started).or_else(|error| unexpected(number, error))?;
+                self.trace.tell(now, || format!("{number} has started"));
+                self.trace.note(self.executor.now(), number, "started", &[]);
+                self.machines[number].node = Some(node);
+                self.read_on(number)
+            }
+            Answer::Written { space, result } => {
+                self.trace.tell(now, || format!("{number} was told {result:?}"));
+                let what = if result.is_ok() { "written" } else { "not written" };
+                self.trace.note(self.executor.now(), number, what, space.as_bytes());
+                match result {
+                    Ok(written) if written.changed > 0 => {
+                        let Machine { watched, key, .. } = &mut self.machines[number];
+                        watched.acknowledge(&self.history, space, key.device());
+                        self.machines[number].told += 1;
+                        let Machine { watched, told, .. } = &self.machines[number];
+                        if (watched.acknowledged.len() as u64) < *told {
+                            let detail = format!("{told} writes were acknowledged, fewer are on the disk");
+                            return broken("durability", detail).at(number);
+                        }
+                    }
+                    _ => {}
+                }
+                Ok(())
+            }
+            Answer::Joined { item, result } => {
+                self.trace.tell(now, || format!("{number} joined: {result:?}"));
+                self.trace.note(self.executor.now(), number, "joined", &[u8::from(result.is_ok())]);
+                if result.is_ok() {
+                    self.redeemed.insert(item);
+                }
+                Ok(())
+            }
+            Answer::Status(status) => {
+                self.machines[number].status = (*status).ok();
+                Ok(())
+            }
+        }
+    }
+
+    /// What a node holds, if it can be read: it is up, and its disk did not fail.
+    fn views(&self, number: usize) -> Result<Option<Vec<View>>, Failure> {
+        let Some(node) = &self.machines[number].node else { return Ok(None) };
+        let spaces = match node.spaces() {
+            Ok(spaces) => spaces,
+            Err(NodeError::Store(_)) => return Ok(None),
+            Err(error) => return unexpected(number, error),
+        };
+        let view = |space: &SpaceSummary| node.view(space.id).or_else(|error| unexpected(number, error));
+        spaces.iter().map(view).collect::<Result<_, _>>().map(Some)
+    }
+
+    fn read_on(&mut self, number: usize) -> Result<(), Failure> {
+        let Some(views) = self.views(number)? else { return Ok(()) };
+        let page = 1 + usize::try_from(self.chance.draw("follower", number as u64, 0) % 5).unwrap_or_default();
+        let Machine { watched, key, life, read_in, .. } = &mut self.machines[number];
+        if *read_in != *life {
+            let read = watched.read_again(&mut self.history, key.device(), &views);
+            read.or_else(|error| unexpected(number, error))?.at(number)?;
+            *read_in = *life;
+        }
+        let before: u64 = watched.shelves.values().map(|shelf| shelf.log.len() as u64).sum();
+        let read = watched.read_on(&mut self.history, key.device(), &views, false, page);
+        read.or_else(|error| unexpected(number, error))?.at(number)?;
+        let after: u64 = watched.shelves.values().map(|shelf| shelf.log.len() as u64).sum();
+        if after != before {
+            for (space, shelf) in &watched.shelves {
+                let log: Vec<u8> = shelf.log.iter().flat_map(|event| *event.as_bytes()).collect();
+                self.trace.note(self.executor.now(), number, "holds", &[&space.as_bytes()[..], &log].concat());
+                self.trace.tell(self.executor.now() / NANOS_PER_MS, || format!("{number} holds {:?}", shelf.vector));
+            }
+        }
+        Ok(())
+    }
+
+    // The network.
+
+    fn send(&mut self) {
+        for datagram in self.air.take_sent() {
+            for (at, datagram) in self.skies.send(self.executor.now(), datagram) {
+                self.schedule_at(at, Happening::Arrival(datagram));
+            }
+        }
+    }
+
+    // What is done to the world.
+
+    fn happen(&mut self, happening: Happening) -> Result<(), Failure> {
+        match happening {
+            Happening::Item(at) => self.item(at),
+            Happening::Quiet => self.quiet(),
+            Happening::Look => self.look(),
+            Happening::Silence { sent } => {
+                let connections = self.scenario.edges.len() as u64;
+                let (sent, most) = (self.skies.sent - sent, SILENCE_DATAGRAMS * connections);
+                self.is_over = true;
+                if sent > most {
+                    let detail = format!("{sent} datagrams in {SILENCE_MS} ms in which nothing was to be said");
+                    return Err(Broken { invariant: "no storms", detail }.into());
+                }
+                Ok(())
+            }
+            Happening::Arrival(datagram) => {
+                self.trace.note(self.executor.now(), datagram.to, "datagram", &datagram.bytes);
+                let (from, to, len) = (datagram.from, datagram.to, datagram.bytes.len());
+                let came = self.air.deliver(datagram);
+                self.trace
+                    .tell(self.now_ms(), || format!("{from} -> {to} {len} bytes{}", if came { "" } else { " lost" }));
+                Ok(())
+            }
+        }
+    }
+
+    fn item(&mut self, at: usize) -> Result<(), Failure> {
+        let what = &self.scenario.items[at].what;
+        let now = self.executor.now();
+        self.trace.tell(now / NANOS_PER_MS, || what.to_string());
+        match what {
+            What::Write { node, space, requests } => {
+                let (space, requests) = (self.spaces[*space].0, requests.clone());
+                if let Some(node_handle) = self.machines[*node].node.clone() {
+                    self.ask((*node, self.machines[*node].life), async move {
+                        Answer::Written { space, result: node_handle.write(space, requests).await }
+                    });
+                }
+            }
+            What::Redeem { node, space, from, role } => self.redeem(at, *node, *space, *from, *role),
+            What::Crash { node } => self.crash(*node),
+            What::Restart { node } => return self.start(*node),
+            What::Cut { from, to } => self.skies.cut(*from, *to),
+            What::Heal { from, to } => self.skies.heal(*from, *to),
+            What::Weather { from, to, weather } => self.skies.set_weather(*from, *to, *weather),
+            What::Damage { from, to, per_mille } => self.skies.set_damage(*from, *to, *per_mille),
+            What::Narrow { from, to, bytes } => self.skies.set_width(*from, *to, *bytes),
+            What::Move { node } => self.air.move_away(*node),
+            What::Pause { node, ms } => self.executor.pause(*node, now + ms * NANOS_PER_MS),
+            What::Clock { node, ms } => self.machines[*node].skew_ms.store(*ms, Ordering::Relaxed),
+            What::DiskFails { node, fault } => self.machines[*node].disk.fail_next(*fault),
+            What::DiskSpeed { node, ms: (low, high) } => {
+                self.executor.set_disk(*node, (low * NANOS_PER_MS, high * NANOS_PER_MS));
+            }
+            // Their peers are told, as by a user who removes and adds them.
+            What::Drop { a, b } => self.part(*a, *b),
+            // These are the core level's: what becomes of copies does not depend on how bytes travel.
+            What::Save { .. } | What::PutBack { .. } | What::Copy { .. } | What::Hostile { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// A user removes a peer and adds it again, which ends the connection in between.
+    fn part(&self, a: usize, b: usize) {
+        let dials =
+            |(dialer, listener): &&(usize, usize)| (*dialer, *listener) == (a, b) || (*dialer, *listener) == (b, a);
+        let Some(&(dialer, listener)) = self.scenario.edges.iter().find(dials) else { return };
+        let (Some(node), Ok(peer)) = (self.machines[dialer].node.clone(), self.peer_address(listener)) else { return };
+        let owner = (dialer, self.machines[dialer].life);
+        let task = async move {
+            // A store that fails meanwhile keeps neither from happening.
+            let _ = node.remove_peer(peer.device()).await;
+            let _ = node.add_peer(peer).await;
+        };
+        self.executor.spawn(owner, Box::pin(task), None);
+    }
+
+    fn redeem(&mut self, item: usize, number: usize, space: usize, from: usize, role: thence::model::Role) {
+        let (id, _) = self.spaces[space];
+        // A ticket that can never be good: in a shrunk scenario its inviter may not be an owner any more.
+        if self.redeemed.contains(&item) || !self.members[space].1.contains(&from) {
+            return;
+        }
+        let again = self.now_ms() + AGAIN_MS;
+        self.schedule(again, Happening::Item(item));
+        let (Some(inviter), Some(node)) = (&self.machines[from].node, self.machines[number].node.clone()) else {
+            return;
+        };
+        let invitation = Invitation { role, uses: 1, expires: Duration::from_secs(3600) };
+        // It may not be an owner yet.
+        let Ok(ticket) = inviter.invite(id, &invitation) else { return };
+        let owner = (number, self.machines[number].life);
+        self.ask(owner, async move { Answer::Joined { item, result: node.join(&ticket).await } });
+    }
+
+    /// All faults end.
+    fn quiet(&mut self) -> Result<(), Failure> {
+        self.trace.tell(self.now_ms(), || "quiet".to_owned());
+        self.is_quiet = true;
+        self.skies.calm();
+        let (low, high) = self.scenario.disk_ms;
+        for number in 0..self.machines.len() {
+            self.executor.set_disk(number, (low * NANOS_PER_MS, high * NANOS_PER_MS));
+            self.executor.pause(number, 0);
+            self.machines[number].disk.recover();
+            self.start(number)?;
+        }
+        self.schedule(self.now_ms() + LOOK_EVERY_MS, Happening::Look);
+        Ok(())
+    }
+
+    // The end.
+
+    /// Why it is not over yet, if it is not.
+    fn is_unfinished(&self) -> Option<String> {
+        let redemptions = self.scenario.items.iter().enumerate().filter_map(|(at, item)| match item.what {
+            What::Redeem { space, from, .. } if self.members[space].1.contains(&from) => Some(at),
+            _ => None,
+        });
+        for at in redemptions {
+            if !self.redeemed.contains(&at) {
+                return Some(format!("nobody answered: {}", self.scenario.items[at].what));
+            }
+        }
+        for (number, machine) in self.machines.iter().enumerate() {
+            let Some(status) = &machine.status else { return Some(format!("node {number} does not answer")) };
+            if let Some(complaint) = status.complaints().first() {
+                return Some(format!("node {number} says: {complaint}"));
+            }
+        }
+        for (at, (space, _)) in self.spaces.iter().enumerate() {
+            let members = membership::expected(self.scenario, &self.members[at]);
+            let vector =
+                |node: &usize| self.machines[*node].watched.shelves.get(space).map(|shelf| shelf.vector.clone());
+            let vectors: Vec<Option<VersionVector>> = members.iter().map(vector).collect();
+            if vectors.iter().any(Option::is_none) || vectors.windows(2).any(|pair| pair[0] != pair[1]) {
+                return Some(format!("they have not the same of {space:?}, and none of them says so: {vectors:?}"));
+            }
+        }
+        None
+    }
+
+    /// Looks whether everything is in step.
+    fn look(&mut self) -> Result<(), Failure> {
+        let now = self.now_ms();
+        match self.is_unfinished() {
+            None => {
+                let sent = self.skies.sent;
+                self.schedule(now + SILENCE_MS, Happening::Silence { sent });
+                return Ok(());
+            }
+            Some(detail) if now > self.scenario.quiet_at + IN_STEP_WITHIN_MS => {
+                let detail = format!("not in step {IN_STEP_WITHIN_MS} ms after the last fault: {detail}");
+                return Err(Broken { invariant: "liveness", detail }.into());
+            }
+            Some(_) => {}
+        }
+        for (number, machine) in self.machines.iter().enumerate() {
+            if let Some(node) = machine.node.clone() {
+                self.ask((number, machine.life), async move { Answer::Status(Box::new(node.status().await)) });
+            }
+        }
+        self.schedule(now + LOOK_EVERY_MS, Happening::Look);
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Failure> {
+        for (at, (space, _)) in self.spaces.clone().into_iter().enumerate() {
+            let members = membership::expected(self.scenario, &self.members[at]);
+            let acknowledged = members.iter().flat_map(|node| &self.machines[*node].watched.acknowledged);
+            let acknowledged: BTreeSet<_> =
+                acknowledged.filter(|(of, _)| *of == space).map(|(_, event)| *event).collect();
+            let mut exports: Vec<(usize, Export)> = Vec::new();
+            for node in members {
+                let views = self.views(node)?;
+                let Some(view) = views.iter().flatten().find(|view| view.id() == space) else {
+                    return broken("liveness", "it never got the space").at(node);
+                };
+                let watched = &mut self.machines[node].watched;
+                let export = watched.check_whole(&self.history, view, &acknowledged);
+                exports.push((node, export.or_else(|error| unexpected(node, error))?.at(node)?));
+            }
+            for pair in exports.windows(2) {
+                check_alike((pair[0].0, &pair[0].1), (pair[1].0, &pair[1].1))?;
+            }
+        }
+        for (number, machine) in self.machines.iter().enumerate() {
+            for (space, shelf) in &machine.watched.shelves {
+                check_disk(&self.history, *space, machine.key.device(), shelf).at(number)?;
+            }
+        }
+        Ok(())
+    }
+}
