@@ -19,6 +19,8 @@ pub(super) enum Asked {
     User,
     /// A peer that showed a ticket.
     Session(SessionId),
+    /// A cluster peer that a space is shared with.
+    Sharing(SessionId, SpaceId),
 }
 
 /// Something that waits to be committed.

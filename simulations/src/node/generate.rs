@@ -9,8 +9,20 @@ use crate::world::{Chance, Item, Millis, Scenario, What};
 pub(crate) const FAULTS: &[&str] = &["damage", "narrow", "move", "pause", "clock"];
 
 /// Of the core level's faults, those that can happen here too.
-const FAULTS_OF_CORE: &[&str] =
-    &["loss", "duplicate", "reorder", "delay", "cut", "one-way", "drop", "crash", "disk", "slow-disk"];
+const FAULTS_OF_CORE: &[&str] = &[
+    "loss",
+    "duplicate",
+    "reorder",
+    "delay",
+    "cut",
+    "one-way",
+    "drop",
+    "crash",
+    "disk",
+    "slow-disk",
+    "put-back",
+    "copy",
+];
 
 /// Times are so much longer than at the core level: a connection takes seconds to be found dead.
 const PACE: Millis = 8;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use thence::causal::VersionVector;
 use thence::model::{DeviceKey, Genesis, SpaceId};
 use thence::node::{Invitation, JoinError, Node, NodeError, OpenError, Parts, Status};
-use thence::store::{Ledger, SpaceSummary, Store, View, Work, Written};
+use thence::store::{Ledger, MemoryStore, SpaceSummary, Store, View, Work, Written};
 use thence::transport::{Endpoint, PeerAddress};
 
 use super::air::{self, Air, Datagram, Skies};
@@ -17,7 +17,7 @@ use super::around::Around;
 use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
 use crate::level::Outcome;
-use crate::oracles::{Broken, Export, History, Violation, Watched, broken, check_alike, check_disk};
+use crate::oracles::{Broken, Export, History, Shelf, Violation, Watched, broken, check_alike, check_disk};
 use crate::world::{Chance, Disk, Millis, Scenario, Trace, What, membership};
 
 const NANOS_PER_MS: Nanos = 1_000_000;
@@ -68,7 +68,9 @@ struct Machine {
     skew_ms: Arc<AtomicI64>,
     /// In which of its lives its disk was read from the beginning.
     read_in: u64,
-    /// How many writes its users were told of.
+    /// The last image of its disk, and what the oracles knew of it.
+    image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
+    /// How many writes its users were told of since its disk was put back.
     told: u64,
     watched: Watched,
 }
@@ -224,8 +226,20 @@ impl World<'_> {
             let (low, high) = scenario.disk_ms;
             self.executor.set_disk(number, (low * NANOS_PER_MS, high * NANOS_PER_MS));
             let (skew_ms, watched) = (Arc::default(), Watched::default());
-            let (life, is_up, node, status, told, read_in) = (0, false, None, None, 0, 0);
-            self.machines.push(Machine { key, disk, life, is_up, node, status, skew_ms, read_in, told, watched });
+            let (life, is_up, node, status, told, read_in, image) = (0, false, None, None, 0, 0, None);
+            self.machines.push(Machine {
+                key,
+                disk,
+                life,
+                is_up,
+                node,
+                status,
+                skew_ms,
+                read_in,
+                image,
+                told,
+                watched,
+            });
         }
         for number in 0..scenario.spaces {
             let mut nonce = [0; 16];
@@ -281,10 +295,14 @@ impl World<'_> {
         let runtime = Arc::clone(&surroundings) as Arc<dyn quinn::Runtime>;
         let endpoint = Endpoint::bind_with(socket, runtime, &self.machines[number].key, config)
             .or_else(|error| unexpected(number, error))?;
-        let peers = self.scenario.edges.iter().filter(|(dialer, _)| *dialer == number);
-        let peers = peers.map(|(_, listener)| self.peer_address(*listener)).collect::<Result<_, _>>();
-        let peers = peers.or_else(|error| unexpected(number, error))?;
-        let (endpoint, cluster_peers) = (Some(endpoint), Vec::new());
+        let listeners = self.scenario.edges.iter().filter(|(dialer, _)| *dialer == number).map(|(_, other)| *other);
+        let dialers = self.scenario.edges.iter().filter(|(_, other)| *other == number).map(|(dialer, _)| *dialer);
+        let address = |node: usize| self.peer_address(node).or_else(|error| unexpected(number, error));
+        let (peers, cluster_peers) = match self.scenario.cluster {
+            false => (listeners.map(address).collect::<Result<_, _>>()?, Vec::new()),
+            true => (Vec::new(), listeners.chain(dialers).map(address).collect::<Result<_, _>>()?),
+        };
+        let endpoint = Some(endpoint);
         let parts = Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected: true };
         self.ask(owner, async move { Answer::Started(Box::new(Node::assemble(parts).await)) });
         Ok(())
@@ -477,10 +495,75 @@ impl World<'_> {
             }
             // Their peers are told, as by a user who removes and adds them.
             What::Drop { a, b } => self.part(*a, *b),
-            // These are the core level's: what becomes of copies does not depend on how bytes travel.
-            What::Save { .. } | What::PutBack { .. } | What::Copy { .. } | What::Hostile { .. } => {}
+            What::Save { node } => {
+                let machine = &mut self.machines[*node];
+                machine.image = Some((machine.disk.image(), machine.watched.shelves.clone()));
+            }
+            What::PutBack { node } => self.put_back(*node),
+            What::Copy { node, onto } => self.copy(*node, *onto),
+            // What hostile peers say does not depend on how bytes travel.
+            What::Hostile { .. } => {}
         }
         Ok(())
+    }
+
+    /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
+    fn put_back(&mut self, number: usize) {
+        let Some((image, shelves)) = &self.machines[number].image else { return };
+        let (image, shelves) = (image.fork(), shelves.clone());
+        self.crash(number);
+        let machine = &mut self.machines[number];
+        machine.disk.put_back(&image);
+        machine.watched.forget_feed();
+        let before = std::mem::replace(&mut machine.watched.shelves, shelves);
+        self.machines.iter_mut().for_each(|machine| machine.told = 0);
+        self.history.copied.insert(self.machines[number].key.device());
+        // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
+        for (at, item) in self.scenario.items.iter().enumerate() {
+            if let What::Redeem { node, from, .. } = item.what
+                && (node == number || from == number)
+                && item.at <= self.now_ms()
+                && self.redeemed.remove(&at)
+            {
+                self.schedule(self.now_ms() + AGAIN_MS, Happening::Item(at));
+            }
+        }
+        for (at, (space, _)) in self.spaces.iter().enumerate() {
+            let members = membership::expected(self.scenario, &self.members[at]);
+            let Some(lost) = before.get(space) else { continue };
+            for event in &lost.events {
+                let has = |node: &usize| {
+                    let shelf = self.machines[*node].watched.shelves.get(space);
+                    shelf.is_some_and(|shelf| shelf.events.contains(event))
+                };
+                if !members.iter().any(has) {
+                    let excuse = |machine: &mut Machine| _ = machine.watched.acknowledged.remove(&(*space, *event));
+                    self.machines.iter_mut().for_each(excuse);
+                }
+            }
+        }
+    }
+
+    /// A disk and its key are copied onto another node.
+    fn copy(&mut self, from: usize, onto: usize) {
+        self.crash(onto);
+        let Machine { key, disk, watched, .. } = &self.machines[from];
+        let (key, image, shelves) = (key.clone(), disk.image(), watched.shelves.clone());
+        self.history.copied.insert(key.device());
+        let machine = &mut self.machines[onto];
+        machine.disk.put_back(&image);
+        machine.watched.forget_feed();
+        machine.watched.shelves = shelves;
+        machine.key = key;
+        for (number, (space, _)) in self.spaces.iter().enumerate() {
+            if machine.watched.shelves.contains_key(space) {
+                let (members, owners) = &mut self.members[number];
+                members.insert(onto);
+                if owners.contains(&from) {
+                    owners.insert(onto);
+                }
+            }
+        }
     }
 
     /// A user removes a peer and adds it again, which ends the connection in between.

@@ -9,9 +9,13 @@ use super::{Scenario, What};
 /// Of one space: who will hold it, and who will own it.
 pub(crate) type Membership = (BTreeSet<usize>, BTreeSet<usize>);
 
-/// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
+/// Who will hold each space, and who will own it: all nodes of a cluster; otherwise node 0, and whoever redeems a ticket of an owner that it is
 /// connected to.
 pub(crate) fn drawn_up(scenario: &Scenario) -> Vec<Membership> {
+    if scenario.cluster {
+        let all: BTreeSet<usize> = (0..scenario.nodes).collect();
+        return vec![(all.clone(), all); scenario.spaces];
+    }
     let edges = &scenario.edges;
     let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
     let members = |number: usize| {

@@ -184,6 +184,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// What the nodes are configured with.
     pub limits: Limits,
+    /// Whether all nodes that connect count each other as cluster peers.
+    pub cluster: bool,
     /// Who connects to whom; the first of each pair dials.
     pub edges: Vec<(usize, usize)>,
     /// How many spaces there are; node 0 creates them.
@@ -262,6 +264,9 @@ impl fmt::Display for Scenario {
         writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
         writeln!(text, "calm {}", self.weather)?;
         writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
+        if self.cluster {
+            writeln!(text, "cluster")?;
+        }
         for (dialer, listener) in &self.edges {
             writeln!(text, "edge {dialer} {listener}")?;
         }
@@ -362,6 +367,7 @@ impl FromStr for Scenario {
             seed: 0,
             nodes: 0,
             limits: Limits::default(),
+            cluster: false,
             edges: Vec::new(),
             spaces: 1,
             weather,
@@ -399,6 +405,7 @@ impl Scenario {
         match word {
             "level" => self.level = words.word()?.parse()?,
             "seed" => self.seed = words.value()?,
+            "cluster" => self.cluster = true,
             "nodes" => self.nodes = words.value()?,
             "spaces" => self.spaces = words.value()?,
             "bytes" => {
