@@ -139,7 +139,7 @@ impl Driver {
         keep_connected: bool,
         cluster: BTreeSet<DeviceId>,
     ) -> Self {
-        let agent = format!("thence {}", env!("CARGO_PKG_VERSION"));
+        let (agent, process) = (format!("thence {}", env!("CARGO_PKG_VERSION")), surroundings.random());
         Self {
             started: surroundings.now(),
             surroundings,
@@ -147,7 +147,7 @@ impl Driver {
             disk,
             endpoint,
             intake: Intake::new(),
-            replica: Replica::new(agent, crate::replica::Limits::default()),
+            replica: Replica::new(agent, process, crate::replica::Limits::default()),
             events,
             sessions: BTreeMap::new(),
             next_session: 1,

@@ -86,7 +86,7 @@ pub struct Parts {
     /// Time, chance and tasks.
     pub surroundings: Arc<dyn Surroundings>,
     /// Its store, opened.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// Its network, if it has one.
     pub endpoint: Option<Endpoint>,
     /// See [`NodeConfig::peers`].
@@ -239,7 +239,7 @@ impl Node {
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
         let NodeConfig { claim, listen, cache_bytes, peers, cluster_peers, keep_connected } = config;
         let folder = claim.folder().clone();
-        let ledger = claim.open_ledger(cache_bytes)?;
+        let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
             Some(listen) => Some(Endpoint::bind(ledger.key(), Self::transport_config(listen, folder.reset_key()?))?),
             None => None,
@@ -262,7 +262,6 @@ impl Node {
 
     async fn start(parts: Parts, lease: Option<Lease>) -> Result<Self, OpenError> {
         let Parts { surroundings, ledger, endpoint, peers, mut cluster_peers, keep_connected } = parts;
-        let ledger = Arc::new(ledger);
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);

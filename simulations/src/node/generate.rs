@@ -33,6 +33,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let of_core = FAULTS_OF_CORE.iter().filter(|fault| allowed(fault)).map(|fault| (*fault).to_owned()).collect();
     let mut scenario = core::generate(seed, &Shape { nodes: shape.nodes, faults: Some(of_core) });
     scenario.level = Level::Node;
+    forget_copies_of_the_dialled(&mut scenario);
     scenario.quiet_at *= PACE;
     for Item { at, what } in &mut scenario.items {
         *at *= PACE;
@@ -52,6 +53,23 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     }
     scenario.items.sort_by_key(|item| item.at);
     scenario
+}
+
+/// A device is dialled only while no store of it is connected. So whoever waits to be dialled, and is copied onto one
+/// that dials, may be away for as long as the copy is there: that is how it is, and nothing to be expected otherwise.
+fn forget_copies_of_the_dialled(scenario: &mut Scenario) {
+    let copied = scenario.items.iter().find_map(|item| match item.what {
+        What::Copy { node, onto } => Some((node, onto)),
+        _ => None,
+    });
+    let Some((node, onto)) = copied else { return };
+    if !scenario.edges.iter().any(|(_, dialled)| *dialled == node) {
+        return;
+    }
+    scenario.items.retain(|item| !item.what.nodes().contains(&onto));
+    scenario.edges.retain(|(a, b)| *a != onto && *b != onto);
+    // It was added last.
+    scenario.nodes -= 1;
 }
 
 /// Adds one kind of fault to a scenario.

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thence::causal::VersionVector;
-use thence::model::{DeviceKey, Genesis, SpaceId};
+use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
 use thence::node::{Invitation, JoinError, Node, NodeError, OpenError, Parts, Status};
-use thence::store::{Ledger, MemoryStore, SpaceSummary, Store, View, Work, Written};
+use thence::store::{Ledger, MemoryStore, Store, StoreError, View, Work, Written};
 use thence::transport::{Endpoint, PeerAddress};
 
 use super::air::{self, Air, Datagram, Skies};
@@ -61,6 +61,8 @@ struct Machine {
     life: u64,
     /// Whether there is a process.
     is_up: bool,
+    /// Its store, while it is up.
+    ledger: Option<Arc<Ledger>>,
     /// The process, once it has started.
     node: Option<Node>,
     /// What it said last about itself, if it was asked since anything happened.
@@ -226,12 +228,13 @@ impl World<'_> {
             let (low, high) = scenario.disk_ms;
             self.executor.set_disk(number, (low * NANOS_PER_MS, high * NANOS_PER_MS));
             let (skew_ms, watched) = (Arc::default(), Watched::default());
-            let (life, is_up, node, status, told, read_in, image) = (0, false, None, None, 0, 0, None);
+            let (life, is_up, ledger, node, status, told, read_in, image) = (0, false, None, None, None, 0, 0, None);
             self.machines.push(Machine {
                 key,
                 disk,
                 life,
                 is_up,
+                ledger,
                 node,
                 status,
                 skew_ms,
@@ -277,10 +280,11 @@ impl World<'_> {
         if self.machines[number].is_up {
             return Ok(());
         }
-        let ledger = self.open_ledger(number)?;
+        let ledger = Arc::new(self.open_ledger(number)?);
         let machine = &mut self.machines[number];
         machine.life += 1;
         machine.is_up = true;
+        machine.ledger = Some(Arc::clone(&ledger));
         let owner = (number, machine.life);
         let (low, high) = self.scenario.disk_ms;
         let disk = (low * NANOS_PER_MS, high * NANOS_PER_MS);
@@ -332,9 +336,9 @@ impl World<'_> {
         machine.status = None;
         // First the socket: a process that is killed says no goodbye.
         self.air.close(number);
-        let node = machine.node.take();
+        let (node, ledger) = (machine.node.take(), machine.ledger.take());
         self.executor.kill((number, machine.life));
-        drop(node);
+        drop((node, ledger));
         machine.disk.recover();
     }
 
@@ -356,7 +360,7 @@ impl World<'_> {
                 self.trace.tell(now, || format!("{number} has started"));
                 self.trace.note(self.executor.now(), number, "started", &[]);
                 self.machines[number].node = Some(node);
-                self.read_on(number)
+                Ok(())
             }
             Answer::Written { space, result } => {
                 self.trace.tell(now, || format!("{number} was told {result:?}"));
@@ -394,14 +398,13 @@ impl World<'_> {
 
     /// What a node holds, if it can be read: it is up, and its disk did not fail.
     fn views(&self, number: usize) -> Result<Option<Vec<View>>, Failure> {
-        let Some(node) = &self.machines[number].node else { return Ok(None) };
-        let spaces = match node.spaces() {
-            Ok(spaces) => spaces,
-            Err(NodeError::Store(_)) => return Ok(None),
-            Err(error) => return unexpected(number, error),
-        };
-        let view = |space: &SpaceSummary| node.view(space.id).or_else(|error| unexpected(number, error));
-        spaces.iter().map(view).collect::<Result<_, _>>().map(Some)
+        let Some(ledger) = &self.machines[number].ledger else { return Ok(None) };
+        let view = |space| ledger.view(space).transpose();
+        match ledger.spaces().into_iter().filter_map(view).collect() {
+            Ok(views) => Ok(Some(views)),
+            Err(StoreError::Io(_)) => Ok(None),
+            Err(error) => unexpected(number, error),
+        }
     }
 
     fn read_on(&mut self, number: usize) -> Result<(), Failure> {
@@ -630,7 +633,17 @@ impl World<'_> {
             }
         }
         for (number, machine) in self.machines.iter().enumerate() {
-            let Some(status) = &machine.status else { return Some(format!("node {number} does not answer")) };
+            let Some(mut status) = machine.status.clone() else {
+                return Some(format!("node {number} does not answer"));
+            };
+            // Of others it can only say that they are not there; and of two stores under one id, what one of them is.
+            let meets = |device: DeviceId| {
+                let others = self.scenario.edges.iter().filter(|(a, b)| *a == number || *b == number);
+                let mut others = others.map(|(a, b)| if *a == number { *b } else { *a });
+                let stores = self.machines.iter().filter(|machine| machine.key.device() == device).count();
+                stores == 1 && others.any(|other| self.machines[other].key.device() == device)
+            };
+            status.spaces.iter_mut().for_each(|space| space.peers.retain(|peer| meets(peer.device)));
             if let Some(complaint) = status.complaints().first() {
                 return Some(format!("node {number} says: {complaint}"));
             }

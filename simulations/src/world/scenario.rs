@@ -164,6 +164,33 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        match *self {
+            Self::Write { node, .. }
+            | Self::Crash { node }
+            | Self::Restart { node }
+            | Self::Save { node }
+            | Self::PutBack { node }
+            | Self::Hostile { node }
+            | Self::DiskFails { node, .. }
+            | Self::DiskSpeed { node, .. }
+            | Self::Move { node }
+            | Self::Pause { node, .. }
+            | Self::Clock { node, .. } => vec![node],
+            Self::Redeem { node, from, .. } => vec![node, from],
+            Self::Copy { node, onto } => vec![node, onto],
+            Self::Cut { from, to }
+            | Self::Heal { from, to }
+            | Self::Weather { from, to, .. }
+            | Self::Damage { from, to, .. }
+            | Self::Narrow { from, to, .. } => vec![from, to],
+            Self::Drop { a, b } => vec![a, b],
+        }
+    }
+}
+
 /// Something at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
@@ -442,32 +469,11 @@ impl Scenario {
 
     /// Whether every node and space that is named exists.
     fn check(&self) -> Result<(), String> {
-        let nodes = |what: &What| match *what {
-            What::Write { node, .. }
-            | What::Crash { node }
-            | What::Restart { node }
-            | What::Save { node }
-            | What::PutBack { node }
-            | What::Hostile { node }
-            | What::DiskFails { node, .. }
-            | What::DiskSpeed { node, .. }
-            | What::Move { node }
-            | What::Pause { node, .. }
-            | What::Clock { node, .. } => vec![node],
-            What::Redeem { node, from, .. } => vec![node, from],
-            What::Copy { node, onto } => vec![node, onto],
-            What::Cut { from, to }
-            | What::Heal { from, to }
-            | What::Weather { from, to, .. }
-            | What::Damage { from, to, .. }
-            | What::Narrow { from, to, .. } => vec![from, to],
-            What::Drop { a, b } => vec![a, b],
-        };
         let spaces = |what: &What| match *what {
             What::Write { space, .. } | What::Redeem { space, .. } => space,
             _ => 0,
         };
-        let named = self.items.iter().flat_map(|item| nodes(&item.what));
+        let named = self.items.iter().flat_map(|item| item.what.nodes());
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
         }

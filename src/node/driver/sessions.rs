@@ -59,8 +59,11 @@ impl Session {
 }
 
 impl Driver {
+    /// The newest session with a device, of those that it greeted in if there is one.
     pub(super) fn session_of(&self, device: DeviceId) -> Option<(SessionId, &Session)> {
-        self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| (*id, session))
+        let mut newest = self.sessions.iter().rev().filter(|(_, session)| session.device == device).peekable();
+        let first = newest.peek().copied();
+        newest.find(|(_, session)| session.greeted).or(first).map(|(id, session)| (*id, session))
     }
 
     /// Takes a connection: one that was dialled here, or one whose dialer has opened the first stream.
@@ -104,9 +107,9 @@ impl Driver {
             }
             let of_device = self.sessions.values().filter(|session| session.device == device).count();
             if of_device >= COPIES_MAX
-                && let Some((oldest, _)) = self.session_of(device)
+                && let Some((oldest, _)) = self.sessions.iter().find(|(_, session)| session.device == device)
             {
-                self.replace(oldest);
+                self.replace(*oldest);
             }
             // A dialer that is connected already has lost that connection, or is another copy of the same store, which
             // has the same key: its hello tells.
@@ -152,15 +155,20 @@ impl Driver {
     /// Takes note of a hello.
     pub(super) fn greet(&mut self, id: SessionId) {
         let Some(hello) = self.replica.hello(id) else { return };
-        let (agent, replica) = (hello.agent.clone(), hello.replica);
+        let (agent, replica, process) = (hello.agent.clone(), hello.replica, hello.process);
         let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.greeted) else { return };
         session.greeted = true;
         let (device, dialled, address) = (session.device, session.dialled, session.wire.connection().remote_address());
         tracing::info!(peer = %device, %address, dialled, ?agent, "peer connected");
-        // Two connections to one device may stand only if these are two copies of its store, each under its own id.
+        // Two connections to one device may stand if these are two copies of its store: each has an id of its own, or
+        // neither has written anything yet, and only that they are two processes tells them from one. An earlier process
+        // that is gone looks the same until its connection is found dead; mostly it was at the same address.
         let is_older = |(other, session): (&SessionId, &Session)| {
-            let same = self.replica.hello(*other).is_none_or(|hello| hello.replica == replica);
-            (*other != id && session.device == device && same).then_some(*other)
+            let is_same = self.replica.hello(*other).is_none_or(|hello| {
+                let was_there = session.wire.connection().remote_address() == address;
+                hello.process == process || (hello.replica == replica && was_there)
+            });
+            (*other != id && session.device == device && is_same).then_some(*other)
         };
         let older: Vec<SessionId> = self.sessions.iter().filter_map(is_older).collect();
         older.into_iter().for_each(|older| self.replace(older));
