@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::core;
 use crate::node;
 use crate::oracles::Violation;
-use crate::world::{Millis, Scenario};
+use crate::world::{Millis, Scenario, Trace};
 
 /// How much of the node is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +26,14 @@ impl Level {
         match self {
             Self::Core => "core",
             Self::Node => "node",
+        }
+    }
+
+    /// The faults that its seeds draw from.
+    pub fn faults(self) -> &'static [&'static str] {
+        match self {
+            Self::Core => core::FAULTS,
+            Self::Node => node::FAULTS,
         }
     }
 
@@ -66,9 +74,51 @@ pub struct Outcome {
 
 /// Runs a scenario at its level. If `told`, what happens is told on stderr.
 pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+    observe(scenario, &mut Trace::new(told))
+}
+
+/// Runs a scenario at its level. The trace says what is kept of it.
+pub fn observe(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     match scenario.level {
-        Level::Core => core::run(scenario, told),
-        Level::Node => node::run(scenario, told),
+        Level::Core => core::run(scenario, trace),
+        Level::Node => node::run(scenario, trace),
+    }
+}
+
+/// What there is to run: worlds by level and seed.
+pub trait Worlds: Sync {
+    /// The levels that there are, the cheapest first.
+    fn levels(&self) -> &'static [Level];
+
+    /// The faults that a level's seeds draw from.
+    fn faults(&self, level: Level) -> &'static [&'static str];
+
+    /// The scenario that a seed stands for.
+    fn generate(&self, level: Level, seed: u64, shape: &Shape) -> Scenario;
+
+    /// Runs a scenario. The trace says what is kept of it.
+    fn run(&self, scenario: &Scenario, trace: &mut Trace) -> Outcome;
+}
+
+/// The worlds that try thence itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Product;
+
+impl Worlds for Product {
+    fn levels(&self) -> &'static [Level] {
+        Level::ALL
+    }
+
+    fn faults(&self, level: Level) -> &'static [&'static str] {
+        level.faults()
+    }
+
+    fn generate(&self, level: Level, seed: u64, shape: &Shape) -> Scenario {
+        level.generate(seed, shape)
+    }
+
+    fn run(&self, scenario: &Scenario, trace: &mut Trace) -> Outcome {
+        observe(scenario, trace)
     }
 }
 

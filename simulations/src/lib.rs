@@ -5,13 +5,21 @@
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
 //! - [`node`]: the level `node`: the product's loop, QUIC and TLS as they are, over virtual datagrams, disk and time.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
+//! - [`application`]: worlds of one's own, with an invariant of one's own.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
+//! - [`draw`]: what happened, as a page to look at.
+//! - [`reach`]: which faults struck in which phases.
+//! - [`cli`]: `cargo sim`.
 //!
 //! **Invariant**: a run depends on its scenario and on nothing else. No clock, no ambient randomness, no hash order.
 
+pub mod application;
+pub mod cli;
 pub mod core;
+pub mod draw;
 pub mod level;
 pub mod node;
 pub mod oracles;
+pub mod reach;
 pub mod shrink;
 pub mod world;

@@ -12,4 +12,4 @@ mod node;
 mod world;
 
 pub use self::generate::{FAULTS, generate};
-pub use self::world::run;
+pub use self::world::{run, run_with};

@@ -45,6 +45,8 @@ pub(super) struct Process {
     pub(super) replica: Replica,
     pub(super) waiting: Vec<Job>,
     pub(super) commit: Option<Commit>,
+    /// How many reads of the log are on their way.
+    pub(super) reads: u32,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -106,7 +108,7 @@ impl Node {
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
-        self.process = Some(Process { ledger, replica, waiting: Vec::new(), commit: None, wake_at: None });
+        self.process = Some(Process { ledger, replica, waiting: Vec::new(), commit: None, reads: 0, wake_at: None });
         Ok(())
     }
 

@@ -5,10 +5,31 @@ use crate::core;
 use crate::level::{Level, Shape};
 use crate::world::{Chance, Item, Millis, Scenario, What};
 
-/// The kinds of faults that only this level has.
-pub(crate) const FAULTS: &[&str] = &["damage", "narrow", "move", "pause", "clock"];
+/// The kinds of faults that a seed draws from.
+pub const FAULTS: &[&str] = &[
+    "loss",
+    "duplicate",
+    "reorder",
+    "delay",
+    "cut",
+    "one-way",
+    "drop",
+    "crash",
+    "disk",
+    "slow-disk",
+    "put-back",
+    "copy",
+    "damage",
+    "narrow",
+    "move",
+    "pause",
+    "clock",
+];
 
-/// Of the core level's faults, those that can happen here too.
+/// Of these, those that only this level has.
+const OWN_FAULTS: &[&str] = &["damage", "narrow", "move", "pause", "clock"];
+
+/// And those of the core level.
 const FAULTS_OF_CORE: &[&str] = &[
     "loss",
     "duplicate",
@@ -46,7 +67,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let chance = Chance::new(seed);
     let mut swarm = chance.draws("swarm of nodes", 0);
     let share = *swarm.pick(&[150, 350, 600]);
-    for fault in FAULTS {
+    for fault in OWN_FAULTS {
         if swarm.yes(share) && allowed(fault) {
             harm(chance, fault, &mut scenario);
         }

@@ -13,5 +13,5 @@ mod executor;
 mod generate;
 mod world;
 
-pub use self::generate::generate;
+pub use self::generate::{FAULTS, generate};
 pub use self::world::run;

@@ -18,7 +18,9 @@ use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Export, History, Shelf, Violation, Watched, broken, check_alike, check_disk};
-use crate::world::{Chance, Disk, Millis, Scenario, Trace, What, membership};
+use crate::world::{
+    Chance, Disk, Fate, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
+};
 
 const NANOS_PER_MS: Nanos = 1_000_000;
 
@@ -33,6 +35,8 @@ const IN_STEP_WITHIN_MS: Millis = 120_000;
 /// connection.
 const SILENCE_MS: Millis = 30_000;
 const SILENCE_DATAGRAMS: u64 = 120;
+/// A datagram that is no longer carries no message.
+const SIGN_OF_LIFE_BYTES: usize = 60;
 /// More steps than any honest world of this size takes.
 const STEPS_MAX: u64 = 3_000_000;
 
@@ -49,8 +53,11 @@ enum Happening {
     Item(usize),
     Quiet,
     Look,
-    Silence { sent: u64 },
-    Arrival(Datagram),
+    Silence {
+        sent: u64,
+    },
+    /// A datagram comes, which has that number in the story.
+    Arrival(Datagram, Option<usize>),
 }
 
 /// A node: its disk, its process while there is one, and what the oracles know of it.
@@ -98,7 +105,7 @@ struct World<'a> {
     history: History,
     is_quiet: bool,
     is_over: bool,
-    trace: Trace,
+    trace: &'a mut Trace,
 }
 
 /// A broken invariant, and where.
@@ -127,8 +134,8 @@ fn unexpected<T>(node: usize, error: impl std::fmt::Display) -> Result<T, Failur
     broken("no failure without a fault", error.to_string()).at(node)
 }
 
-/// Runs a scenario. If `told`, what happens is told on stderr.
-pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+/// Runs a scenario. The trace says what is kept of it.
+pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     let chance = Chance::new(scenario.seed);
     cryptography::begin(chance);
     let mut world = World {
@@ -148,7 +155,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         history: History::default(),
         is_quiet: false,
         is_over: false,
-        trace: Trace::new(told),
+        trace,
     };
     // A panic is a failure like any other: to be replayed and shrunk.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
@@ -163,8 +170,13 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
     let at = world.now_ms();
     let violation =
         failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation { invariant, at, node, detail });
+    let hash = world.trace.hash();
+    world.trace.record(|story| {
+        story.ended_at = at;
+        story.violation.clone_from(&violation);
+    });
     Outcome {
-        hash: world.trace.hash(),
+        hash,
         violation,
         ended_at: at,
         events: world.history.event_count(),
@@ -257,6 +269,7 @@ impl World<'_> {
         for number in 0..scenario.nodes {
             self.start(number)?;
         }
+        self.tell_beginning();
         for (at, item) in scenario.items.iter().enumerate() {
             self.schedule(item.at, Happening::Item(at));
         }
@@ -359,6 +372,10 @@ impl World<'_> {
                 let node = (*started).or_else(|error| unexpected(number, error))?;
                 self.trace.tell(now, || format!("{number} has started"));
                 self.trace.note(self.executor.now(), number, "started", &[]);
+                self.trace.record(|story| {
+                    story.end(now, Place::Node(number), SpanKind::Down);
+                    story.mark(now, number, MarkKind::Restart, "has started", "");
+                });
                 self.machines[number].node = Some(node);
                 Ok(())
             }
@@ -370,6 +387,9 @@ impl World<'_> {
                     Ok(written) if written.changed > 0 => {
                         let Machine { watched, key, .. } = &mut self.machines[number];
                         watched.acknowledge(&self.history, space, key.device());
+                        self.trace.record(|story| {
+                            story.mark(now, number, MarkKind::Acknowledged, "user is told: written", "");
+                        });
                         self.machines[number].told += 1;
                         let Machine { watched, told, .. } = &self.machines[number];
                         if (watched.acknowledged.len() as u64) < *told {
@@ -421,6 +441,13 @@ impl World<'_> {
         read.or_else(|error| unexpected(number, error))?.at(number)?;
         let after: u64 = watched.shelves.values().map(|shelf| shelf.log.len() as u64).sum();
         if after != before {
+            let known: Vec<String> =
+                watched.shelves.iter().map(|(s, shelf)| format!("{s:?} {:?}", shelf.vector)).collect();
+            let now = self.executor.now() / NANOS_PER_MS;
+            self.trace.record(|story| {
+                let label = format!("on disk: {} more", after - before);
+                story.mark(now, number, MarkKind::Landed, label, known.join("\n"));
+            });
             for (space, shelf) in &watched.shelves {
                 let log: Vec<u8> = shelf.log.iter().flat_map(|event| *event.as_bytes()).collect();
                 self.trace.note(self.executor.now(), number, "holds", &[&space.as_bytes()[..], &log].concat());
@@ -434,9 +461,46 @@ impl World<'_> {
 
     fn send(&mut self) {
         for datagram in self.air.take_sent() {
-            for (at, datagram) in self.skies.send(self.executor.now(), datagram) {
-                self.schedule_at(at, Happening::Arrival(datagram));
+            let number = self.tell_sent(&datagram);
+            let arrivals = self.skies.send(self.executor.now(), datagram);
+            if let (Some(number), true) = (number, arrivals.is_empty()) {
+                self.trace.record(|story| story.lost(number, "lost on the way"));
             }
+            for (at, datagram) in arrivals {
+                self.schedule_at(at, Happening::Arrival(datagram, number));
+            }
+        }
+    }
+
+    /// A datagram leaves a node: told if there is more in it than a sign of life. What it says is sealed.
+    fn tell_sent(&mut self, datagram: &Datagram) -> Option<usize> {
+        let Datagram { from, to, bytes, .. } = datagram;
+        let (sent_at, from, to, len) = (self.now_ms(), *from, *to, bytes.len());
+        let kind = if len > 400 { MessageKind::Content } else { MessageKind::Courtesy };
+        let (summary, detail, fate) = (format!("{len} bytes"), String::new(), Fate::UnderWay);
+        let mut number = None;
+        if len > SIGN_OF_LIFE_BYTES {
+            self.trace.record(|story| {
+                number = Some(story.sent(Told { sent_at, from, to, kind, summary, detail, fate }));
+            });
+        }
+        number
+    }
+
+    /// The nodes and spaces get names, and the story its lanes.
+    fn tell_beginning(&mut self) {
+        for (number, machine) in self.machines.iter().enumerate() {
+            let (device, ledger) = (machine.key.device().to_string(), &machine.ledger);
+            let replica = ledger.as_ref().map(|ledger| format!("{:?}", ledger.replica())).unwrap_or_default();
+            self.trace.record(|story| {
+                story.nodes.push(format!("node {number}"));
+                story.call(&device[..8], format!("node {number}"));
+                story.call(replica, format!("n{number}"));
+            });
+        }
+        for (number, (space, _)) in self.spaces.iter().enumerate() {
+            let id = space.to_string();
+            self.trace.record(|story| story.call(&id[..8], format!("space {number}")));
         }
     }
 
@@ -457,7 +521,11 @@ impl World<'_> {
                 }
                 Ok(())
             }
-            Happening::Arrival(datagram) => {
+            Happening::Arrival(datagram, told) => {
+                let now = self.now_ms();
+                if let Some(told) = told {
+                    self.trace.record(|story| story.arrived(told, now));
+                }
                 self.trace.note(self.executor.now(), datagram.to, "datagram", &datagram.bytes);
                 let (from, to, len) = (datagram.from, datagram.to, datagram.bytes.len());
                 let came = self.air.deliver(datagram);
@@ -472,6 +540,8 @@ impl World<'_> {
         let what = &self.scenario.items[at].what;
         let now = self.executor.now();
         self.trace.tell(now / NANOS_PER_MS, || what.to_string());
+        let (scenario, machines) = (self.scenario, &self.machines);
+        self.trace.record(|story| story.tell_item(now / NANOS_PER_MS, what, scenario, &|node| !machines[node].is_up));
         match what {
             What::Write { node, space, requests } => {
                 let (space, requests) = (self.spaces[*space].0, requests.clone());
@@ -606,6 +676,8 @@ impl World<'_> {
     /// All faults end.
     fn quiet(&mut self) -> Result<(), Failure> {
         self.trace.tell(self.now_ms(), || "quiet".to_owned());
+        let now = self.now_ms();
+        self.trace.record(|story| story.tell_quiet(now));
         self.is_quiet = true;
         self.skies.calm();
         let (low, high) = self.scenario.disk_ms;

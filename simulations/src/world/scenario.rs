@@ -164,33 +164,6 @@ pub enum What {
     },
 }
 
-impl What {
-    /// The nodes that it names.
-    pub fn nodes(&self) -> Vec<usize> {
-        match *self {
-            Self::Write { node, .. }
-            | Self::Crash { node }
-            | Self::Restart { node }
-            | Self::Save { node }
-            | Self::PutBack { node }
-            | Self::Hostile { node }
-            | Self::DiskFails { node, .. }
-            | Self::DiskSpeed { node, .. }
-            | Self::Move { node }
-            | Self::Pause { node, .. }
-            | Self::Clock { node, .. } => vec![node],
-            Self::Redeem { node, from, .. } => vec![node, from],
-            Self::Copy { node, onto } => vec![node, onto],
-            Self::Cut { from, to }
-            | Self::Heal { from, to }
-            | Self::Weather { from, to, .. }
-            | Self::Damage { from, to, .. }
-            | Self::Narrow { from, to, .. } => vec![from, to],
-            Self::Drop { a, b } => vec![a, b],
-        }
-    }
-}
-
 /// Something at a time.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
@@ -421,7 +394,77 @@ impl FromStr for Scenario {
     }
 }
 
+impl What {
+    fn nodes_mut(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Write { node, .. }
+            | Self::Crash { node }
+            | Self::Restart { node }
+            | Self::Save { node }
+            | Self::PutBack { node }
+            | Self::Hostile { node }
+            | Self::DiskFails { node, .. }
+            | Self::DiskSpeed { node, .. }
+            | Self::Move { node }
+            | Self::Pause { node, .. }
+            | Self::Clock { node, .. } => vec![node],
+            Self::Redeem { node, from, .. } => vec![node, from],
+            Self::Copy { node, onto } => vec![node, onto],
+            Self::Cut { from, to }
+            | Self::Heal { from, to }
+            | Self::Weather { from, to, .. }
+            | Self::Damage { from, to, .. }
+            | Self::Narrow { from, to, .. } => vec![from, to],
+            Self::Drop { a, b } => vec![a, b],
+        }
+    }
+
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        self.clone().nodes_mut().into_iter().map(|node| *node).collect()
+    }
+
+    /// The space that it names, if any.
+    pub fn space_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Write { space, .. } | Self::Redeem { space, .. } => Some(space),
+            _ => None,
+        }
+    }
+
+    /// How many requests a user makes in it.
+    pub fn requests(&self) -> usize {
+        if let Self::Write { requests, .. } = self { requests.len() } else { 0 }
+    }
+}
+
 impl Scenario {
+    /// Gives nodes other numbers; as many are left as there are different ones.
+    pub fn rename_nodes(&mut self, rename: impl Fn(usize) -> usize) {
+        self.items.iter_mut().flat_map(|item| item.what.nodes_mut()).for_each(|node| *node = rename(*node));
+        self.edges.iter_mut().for_each(|(a, b)| (*a, *b) = (rename(*a), rename(*b)));
+        self.nodes = (0..self.nodes).map(rename).max().map_or(0, |last| last + 1);
+    }
+
+    /// Drops what means nothing once two nodes, or two spaces, have become one.
+    pub fn drop_nonsense(&mut self) {
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (a, b) in std::mem::take(&mut self.edges) {
+            if a != b && !edges.contains(&(a, b)) && !edges.contains(&(b, a)) {
+                edges.push((a, b));
+            }
+        }
+        self.edges = edges;
+        let mut items: Vec<Item> = Vec::new();
+        for item in std::mem::take(&mut self.items) {
+            let nodes = item.what.nodes();
+            if !matches!(nodes[..], [a, b] if a == b) && !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        self.items = items;
+    }
+
     fn statement(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let word = words.word()?;
         if let Ok(at) = word.parse() {
@@ -469,15 +512,16 @@ impl Scenario {
 
     /// Whether every node and space that is named exists.
     fn check(&self) -> Result<(), String> {
-        let spaces = |what: &What| match *what {
-            What::Write { space, .. } | What::Redeem { space, .. } => space,
-            _ => 0,
-        };
         let named = self.items.iter().flat_map(|item| item.what.nodes());
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
         }
-        match self.items.iter().map(|item| spaces(&item.what)).find(|space| *space >= self.spaces) {
+        match self
+            .items
+            .iter()
+            .filter_map(|item| item.what.clone().space_mut().copied())
+            .find(|space| *space >= self.spaces)
+        {
             Some(space) => Err(format!("there is no space {space}")),
             None => Ok(()),
         }

@@ -4,8 +4,9 @@ use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
 use super::{At, Failure, Happening, World, fail, unexpected};
+use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
-use crate::oracles::check_object;
+use crate::oracles::{Broken, check_object};
 use crate::world::Millis;
 
 impl World<'_> {
@@ -62,8 +63,13 @@ impl World<'_> {
             }
         }
         commit.outcome = Some(outcome);
+        if !landed {
+            self.strike("disk", node, None);
+        }
         if landed {
-            let written = self.read_on(node, false)?;
+            let read = self.read_on(node, false);
+            self.tell_landed(node);
+            let written = read?;
             if written < effective {
                 return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
             }
@@ -82,6 +88,7 @@ impl World<'_> {
                 self.trace.note(self.now, node, "commit failed", &[]);
                 process.ledger.reopen().at(node)?;
                 let held = process.ledger.held();
+                self.tell_reported(node, true);
                 self.read_on(node, false)?;
                 self.handle(node, Input::CommitFailed)?;
                 for job in jobs {
@@ -103,9 +110,11 @@ impl World<'_> {
     }
 
     pub(super) fn reported(&mut self, node: usize, jobs: &[Job], report: Report) -> Result<(), Failure> {
+        self.tell_reported(node, false);
         let Report { done, held, changed, renewed } = report;
         if let Some(renewed) = renewed {
             self.trace.tell(self.now, || format!("{node} {renewed:?}"));
+            self.tell_name(node);
             self.handle(node, Input::Writes { replica: renewed.now })?;
         }
         for (job, done) in jobs.iter().zip(&done) {
@@ -118,6 +127,10 @@ impl World<'_> {
                 let log = self.nodes[node].shelves.get(space).map(|shelf| shelf.log.clone()).unwrap_or_default();
                 let own = log.into_iter().filter(|event| self.history.is_by(*space, *event, device));
                 let own: Vec<_> = own.map(|event| (*space, event)).collect();
+                if self.trace.is_recording() {
+                    let names = own.iter().filter_map(|(space, event)| self.history.dot(*space, *event));
+                    self.tell_acknowledged(node, &names.collect::<Vec<_>>());
+                }
                 self.nodes[node].acknowledged.extend(own);
             }
         }
@@ -165,6 +178,11 @@ impl World<'_> {
             }
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
             followers.entry(space).or_default().follow(&view, limit).at(node)?.at(node)?;
+            if let Some(application) = &mut self.application
+                && (all || !read.touched.is_empty())
+            {
+                check_application(application.after_commit(node, &view)).at(node)?;
+            }
         }
         Ok(own)
     }
@@ -182,6 +200,11 @@ fn describe_report(node: usize, report: &Report) -> String {
         format!("{space:?} {written:?} rejected {:?}{split}", committed.rejected)
     });
     format!("{node} commits {:?} {:?}", changed.collect::<Vec<_>>(), report.done)
+}
+
+/// What an application says of its own invariant.
+pub(super) fn check_application(said: Result<(), String>) -> Result<(), Broken> {
+    said.map_err(|detail| Broken { invariant: APPLICATION, detail })
 }
 
 fn views(ledger: &Ledger) -> Result<Vec<View>, StoreError> {

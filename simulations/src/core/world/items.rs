@@ -15,8 +15,11 @@ use crate::world::{Line, Scenario, Side, What, membership};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
-        let what = &self.scenario.items[at].what;
+        let scenario = self.scenario;
+        let what = &scenario.items[at].what;
         self.trace.tell(self.now, || what.to_string());
+        self.tell_item(what);
+        self.strike_by(what);
         match what {
             What::Write { node, space, requests } => {
                 let work = Work::Write { space: self.spaces[*space].0, requests: requests.clone() };
@@ -126,14 +129,15 @@ impl World<'_> {
     }
 
     pub(super) fn heal(&mut self, from: usize, to: usize) {
-        for (at, arrival) in self.network.heal(self.now, from, to) {
-            self.schedule(at, Happening::Arrival(arrival));
+        for sent in self.network.heal(self.now, from, to) {
+            self.carry(sent, from, to, None);
         }
     }
 
     /// All faults end.
     pub(super) fn quiet(&mut self) -> Result<(), Failure> {
         self.trace.tell(self.now, || "quiet".to_owned());
+        self.tell_quiet();
         self.network.calm();
         for (from, to) in self.network.cut_directions() {
             self.heal(from, to);
@@ -200,6 +204,7 @@ impl World<'_> {
         if let Some(session) = session
             && self.nodes[node].process.is_some()
         {
+            self.tell_ticket(node, space, from, &role.to_string());
             let mut ticket_id = [0; 16];
             ticket_id.copy_from_slice(&self.chance.bytes("ticket", item as u64)[..16]);
             let ticket = Ticket {

@@ -7,7 +7,7 @@ use thence::store::{Renewal, StoreError, Work};
 use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail, unexpected};
 use crate::core::node::{Asked, Job};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent};
-use crate::world::{Arrival, Line, Scenario, Side, What};
+use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
 impl World<'_> {
     pub(super) fn handle(&mut self, node: usize, input: Input) -> Result<(), Failure> {
@@ -40,6 +40,7 @@ impl World<'_> {
             }
             Output::Fetch { session, space, after, bytes_max } => {
                 let (delay, life) = (self.disk_delay(node), self.nodes[node].life);
+                self.nodes[node].process.iter_mut().for_each(|process| process.reads += 1);
                 self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
                 Ok(())
             }
@@ -130,7 +131,12 @@ impl World<'_> {
             let open = |line: &Line| line.ends.contains(&node) && line.side_of(node) == Side::Up;
             let sessions: Vec<SessionId> =
                 self.network.lines.iter().filter(|(_, line)| open(line)).map(|(session, _)| *session).collect();
+            let lies = liar.lies();
             let said = liar.say(&sessions, session, channel, message);
+            let lied = liar.lies() > lies;
+            if lied && let Some(peer) = self.peer_in(session, node) {
+                self.strike("hostile", peer, Some(node));
+            }
             said.into_iter().for_each(|said| self.deliver(node, said.session, said.channel, said.kind, said.body));
             return Ok(());
         }
@@ -152,7 +158,23 @@ impl World<'_> {
 
     pub(super) fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
         let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
-        for (at, arrival) in self.network.send(self.now, Arrival { session, to, channel, kind, body }) {
+        let mut arrival = Arrival { session, to, channel, kind, body, told_as: None };
+        arrival.told_as = self.tell_sent(&arrival, node);
+        let told_as = arrival.told_as;
+        let sent = self.network.send(self.now, arrival);
+        self.carry(sent, node, to, told_as);
+    }
+
+    /// What the network made of a message takes its course.
+    pub(super) fn carry(&mut self, sent: Sent, from: usize, to: usize, told_as: Option<usize>) {
+        let Sent { arrivals, struck } = sent;
+        for fault in struck {
+            self.strike(fault, to, Some(from));
+            if fault == "loss" {
+                self.tell_lost(told_as, "lost on the way");
+            }
+        }
+        for (at, arrival) in arrivals {
             self.schedule(at, Happening::Arrival(arrival));
         }
     }

@@ -27,7 +27,9 @@ impl World<'_> {
         }
         let limits = self.scenario.limits;
         self.nodes[node].start(self.now, limits).at(node)?;
-        self.read_again(node)?;
+        let read = self.read_again(node);
+        self.tell_start(node);
+        read?;
         for edge in 0..self.scenario.edges.len() {
             if self.scenario.edges[edge].0 == node {
                 self.dialled[edge] = None;
