@@ -4,12 +4,14 @@
 //! - [`level`]: how much of the node is real.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
+//! - [`mutants`]: bugs that are planted in the product, and which oracle catches each.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
 //!
 //! **Invariant**: a run depends on its scenario and on nothing else. No clock, no ambient randomness, no hash order.
 
 pub mod core;
 pub mod level;
+pub mod mutants;
 pub mod oracles;
 pub mod shrink;
 pub mod world;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use simulations::core::FAULTS;
 use simulations::level::{Level, Outcome, Shape, run};
+use simulations::mutants;
 use simulations::shrink::shrink;
 use simulations::world::Scenario;
 
@@ -17,6 +18,9 @@ use simulations::world::Scenario;
 #[derive(Parser)]
 #[command(name = "cargo sim", bin_name = "cargo sim")]
 struct Cli {
+    /// Run it with this bug planted in the product (replay and shrink only).
+    #[arg(long, global = true, value_name = "MUTANT")]
+    plant: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -37,6 +41,17 @@ enum Command {
         tell: bool,
         #[command(flatten)]
         shape: ShapeArgs,
+    },
+    /// Plants bugs in the product, one at a time, and says which oracle catches each after how many seeds.
+    Mutants {
+        /// Only so many, others with each commit.
+        #[arg(long, value_name = "K", conflicts_with = "names")]
+        sample: Option<usize>,
+        /// Choose the sample by this number instead of the commit.
+        #[arg(long, requires = "sample")]
+        from: Option<u64>,
+        /// Only these.
+        names: Vec<String>,
     },
     /// Writes the smallest scenario that still fails in the same way.
     Shrink {
@@ -96,18 +111,23 @@ impl ShapeArgs {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(args) => Ok(run_seeds(&args)),
-        Command::Replay { what, expect, tell, shape } => replay(&what, &shape, expect.as_deref(), tell),
-        Command::Shrink { what, to, shape } => shrink_to(&what, &shape, to),
-    };
-    match result {
+    match perform(Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             eprintln!("{message}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn perform(cli: Cli) -> Result<bool, String> {
+    let _planting = cli.plant.as_deref().map(mutants::plant).transpose()?;
+    match cli.command {
+        Command::Run(args) => Ok(run_seeds(&args)),
+        Command::Replay { what, expect, tell, shape } => replay(&what, &shape, expect.as_deref(), tell),
+        Command::Mutants { sample, from, names } => mutants::run(sample, from, &names),
+        Command::Shrink { what, to, shape } => shrink_to(&what, &shape, to),
     }
 }
 

@@ -17,7 +17,7 @@ use thence::store::{LedgerError, StoreError, Work};
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -211,6 +211,11 @@ impl World<'_> {
             self.history.creators.insert(genesis.space(), genesis.creator);
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
+        }
+        for item in &scenario.items {
+            if let What::Redeem { node, space, role, .. } = item.what {
+                self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
+            }
         }
         self.members = self.members_and_owners();
         // The first spaces are there before anything can go wrong.
