@@ -15,7 +15,7 @@ pub(super) fn meaning(invariant: &str) -> &'static str {
         "the equation" => {
             "An object is not what the known events make of it: a write is missing, came back, or is altered."
         }
-        "convergence" => "Nodes that know the same events show different things.",
+        "convergence" => "When all has calmed down, nodes that should be alike are not.",
         "liveness" => "Long after everything was well again, nodes are still not in step.",
         "causal order" => "An event stands before something that it builds on, or says the wrong thing of its past.",
         "true claims" => {
