@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! cargo run --release -p simulations --example overbooked -- run --seeds 20
-//! cargo run --release -p simulations --example overbooked -- draw core:1     core-1.html: shrunk to a few steps
+//! cargo run --release -p simulations --example overbooked -- draw core:3     core-3.html: shrunk to a few steps
 //! ```
 
 use std::process::ExitCode;
@@ -31,7 +31,10 @@ impl Application for Seats {
 
     fn after_commit(&mut self, _node: usize, view: &View) -> Result<(), String> {
         match view.conflicts().map_err(|error| error.to_string())?.first() {
-            Some(seat) => Err(format!("{} has more than one holder: {:?}", seat.key, seat.conflicts)),
+            Some(seat) => {
+                let holders: Vec<String> = seat.conflicts[0].values.iter().map(ToString::to_string).collect();
+                Err(format!("{} has more than one holder: {}", seat.key, holders.join(" and ")))
+            }
             None => Ok(()),
         }
     }

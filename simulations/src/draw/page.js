@@ -231,21 +231,26 @@ function render() {
     const right = Math.max(m.from, m.to), at = m.from < m.to ? m.at ?? m.sent : m.sent;
     arrivals.set(at + ":" + right, (arrivals.get(at + ":" + right) ?? 0) + 1);
   }
-  const y = new Map(), markY = new Map(), bottom = new Array(count + 1).fill(0), passes = [];
+  const y = new Map(), markY = new Map(), bottom = new Array(count).fill(0), passes = [];
   let top = HEAD + 22, last = null;
   for (const time of rows) {
     const passed = last === null ? 0 : time - last;
     let here = last === null ? top : top + 7 + Math.min(passed > 300 ? 40 : 30, 6 * Math.log1p(passed));
-    const own = labelled.get(time) ?? [];
-    for (const mark of own) here = Math.max(here, bottom[mark.node ?? count]);
+    // What concerns everyone has a row of its own, above what else happens then.
+    const own = (labelled.get(time) ?? []).toSorted((a, b) => (a.node !== null) - (b.node !== null));
+    for (const mark of own) here = Math.max(here, mark.node === null ? Math.max(...bottom) : bottom[mark.node]);
     if (passed > 300) passes.push([top, here, passed]);
     y.set(time, here);
-    const next = new Array(count + 1).fill(here);
+    const next = new Array(count).fill(here);
     for (const mark of own) {
-      const lane = mark.node ?? count;
-      markY.set(mark, next[lane]);
-      next[lane] += ROW;
-      bottom[lane] = next[lane];
+      if (mark.node === null) {
+        markY.set(mark, here);
+        next.fill(here + ROW);
+        continue;
+      }
+      markY.set(mark, next[mark.node]);
+      next[mark.node] += ROW;
+      bottom[mark.node] = next[mark.node];
     }
     for (let right = 0; right < count; right++) {
       const many = arrivals.get(time + ":" + right) ?? 0;
@@ -254,7 +259,9 @@ function render() {
     top = here;
     last = time;
   }
-  const end = Math.max(top, ...bottom);
+  // Arrows that get nowhere need room below their row.
+  const nowhere = messages.filter((m) => m.at === null).map((m) => y.get(m.sent) + 34);
+  const end = Math.max(top, ...bottom, ...nowhere);
   const place = (time) => {
     if (y.has(time)) return y.get(time);
     if (time <= rows[0]) return HEAD + 8;

@@ -7,7 +7,9 @@ use crate::world::{DiskFault, Item, Scenario, What};
 /// What a user would suffer, invariant by invariant.
 pub(super) fn meaning(invariant: &str) -> &'static str {
     match invariant {
-        "durability" => "Something that a user was told is written is gone.",
+        "durability" => {
+            "Something that a user was told is written is gone, or never comes to a node that must have it."
+        }
         "commit before send" => {
             "A node showed others what is not on its own disk: were it to crash now, it would write something else under \
              the same name."
