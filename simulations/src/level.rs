@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::core;
+use crate::node;
 use crate::oracles::Violation;
 use crate::world::{Millis, Scenario, Trace};
 
@@ -12,16 +13,19 @@ use crate::world::{Millis, Scenario, Trace};
 pub enum Level {
     /// Replica and ledger, over virtual network, disk and time.
     Core,
+    /// The node's own loop, real QUIC and real TLS, over virtual datagrams, disk and time.
+    Node,
 }
 
 impl Level {
     /// All of them, the cheapest first.
-    pub const ALL: &[Self] = &[Self::Core];
+    pub const ALL: &[Self] = &[Self::Core, Self::Node];
 
     /// What commands call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Core => "core",
+            Self::Node => "node",
         }
     }
 
@@ -29,6 +33,7 @@ impl Level {
     pub fn faults(self) -> &'static [&'static str] {
         match self {
             Self::Core => core::FAULTS,
+            Self::Node => node::FAULTS,
         }
     }
 
@@ -36,6 +41,7 @@ impl Level {
     pub fn generate(self, seed: u64, shape: &Shape) -> Scenario {
         match self {
             Self::Core => core::generate(seed, shape),
+            Self::Node => node::generate(seed, shape),
         }
     }
 }
@@ -75,6 +81,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
 pub fn observe(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     match scenario.level {
         Level::Core => core::run(scenario, trace),
+        Level::Node => node::run(scenario, trace),
     }
 }
 

@@ -3,6 +3,7 @@
 //! - [`world`]: what surrounds the nodes: chance, scenarios, the network, disks, the trace.
 //! - [`level`]: how much of the node is real.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
+//! - [`node`]: the level `node`: the product's loop, QUIC and TLS as they are, over virtual datagrams, disk and time.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
 //! - [`application`]: worlds of one's own, with an invariant of one's own.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod core;
 pub mod draw;
 pub mod level;
+pub mod node;
 pub mod oracles;
 pub mod reach;
 pub mod shrink;

@@ -96,6 +96,7 @@ pub struct LinkStatus {
 #[derive(Debug)]
 pub struct Replica {
     agent: String,
+    process: u64,
     /// Under which id this store writes.
     own: Option<ReplicaId>,
     /// How often it changed because a peer said that it should.
@@ -110,10 +111,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people.
-    pub fn new(agent: impl Into<String>, limits: Limits) -> Self {
+    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people; `process` is a
+    /// number that no other process has.
+    pub fn new(agent: impl Into<String>, process: u64, limits: Limits) -> Self {
         Self {
             agent: agent.into(),
+            process,
             own: None,
             renewals: 0,
             limits,
@@ -294,7 +297,7 @@ impl Replica {
         self.sessions.insert(session, fresh);
         let hello = {
             let replica = self.own.unwrap_or(ReplicaId::from_bytes([0; 16]));
-            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica }
+            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica, process: self.process }
         };
         self.send(session, Channel::Control, Message::Hello(hello));
         if cluster {

@@ -48,12 +48,19 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let share = *swarm.pick(&[150, 350, 600]);
     let mut nodes = nodes;
     let mut edges = edges;
+    let is_cluster = chance.draws("cluster", 0).yes(120);
+    if is_cluster {
+        // They share by themselves, and nobody is invited.
+        items.retain(|item| !matches!(item.what, What::Redeem { .. }));
+    }
     for fault in FAULTS {
         let allowed = shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|allowed| allowed == fault));
         if !swarm.yes(share) || !allowed {
             continue;
         }
         match *fault {
+            // Nobody who is there by a ticket, or under another's name, is part of a cluster.
+            "copy" | "outsider" | "hostile" if is_cluster => {}
             "copy" => {
                 copy(chance, nodes, &mut edges, &writers, quiet_at, &mut items);
                 nodes += 1;
@@ -70,7 +77,20 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
         }
     }
     items.sort_by_key(|item| item.at);
-    Scenario { level: Level::Core, seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
+    Scenario {
+        level: Level::Core,
+        cluster: is_cluster,
+        seed,
+        nodes,
+        limits,
+        edges,
+        spaces,
+        weather,
+        disk_ms,
+        idle_ms,
+        quiet_at,
+        items,
+    }
 }
 
 fn limits(draws: &mut Draws) -> Limits {

@@ -19,6 +19,8 @@ pub(super) enum Asked {
     User,
     /// A peer that showed a ticket.
     Session(SessionId),
+    /// A cluster peer that a space is shared with.
+    Sharing(SessionId, SpaceId),
 }
 
 /// Something that waits to be committed.
@@ -101,7 +103,7 @@ impl Node {
         self.life += 1;
         let store: Arc<dyn Store> = Arc::clone(&self.disk) as Arc<dyn Store>;
         let ledger = Ledger::open(store, self.key.clone())?;
-        let mut replica = Replica::new("simulation", limits);
+        let mut replica = Replica::new("simulation", self.life, limits);
         replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });

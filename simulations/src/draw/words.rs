@@ -84,6 +84,15 @@ pub(super) fn in_words(item: &Item) -> String {
                 weather.delay_ms.0, weather.delay_ms.1, weather.loss, weather.duplicate, weather.reorder
             )
         }
+        What::Damage { from, to, per_mille } => {
+            format!("From node {from} to node {to}, {per_mille} of a thousand datagrams come damaged.")
+        }
+        What::Narrow { from, to, bytes } => {
+            format!("From node {from} to node {to}, no datagram longer than {bytes} bytes gets through.")
+        }
+        What::Move { node } => format!("Node {node} is seen at another address by those that it dials."),
+        What::Pause { node, ms } => format!("Nothing of node {node} runs for {ms} ms."),
+        What::Clock { node, ms } => format!("Node {node}’s clock is wrong by {ms} ms."),
         What::Drop { a, b } => format!("The connection between node {a} and node {b} breaks."),
         What::Save { node } => format!("A backup of node {node}’s whole disk is made."),
         What::PutBack { node } => format!("Node {node}’s disk is put back to that backup."),

@@ -15,6 +15,7 @@ mod liveness;
 mod names;
 mod one_event;
 mod trespass;
+mod watched;
 
 use std::fmt;
 
@@ -27,6 +28,7 @@ pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
 pub(crate) use self::trespass::{Shown, check_disk};
+pub(crate) use self::watched::Watched;
 use crate::world::Millis;
 
 /// An invariant that does not hold.

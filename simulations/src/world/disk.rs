@@ -98,6 +98,10 @@ impl Store for Disk {
         self.with(|state| state.failed = false);
         Ok(())
     }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.check().err()
+    }
 }
 
 /// A snapshot as the plain reads that a commit is computed from.

@@ -2,9 +2,11 @@
 
 mod chance;
 mod disk;
+pub(crate) mod membership;
 mod network;
 mod scenario;
 mod story;
+mod telling;
 mod trace;
 
 pub use self::chance::{Chance, Draws};

@@ -82,6 +82,43 @@ pub enum What {
         /// What it is from now on.
         weather: Weather,
     },
+    /// Of a thousand datagrams so many come with a flipped bit, in one direction.
+    Damage {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// How many.
+        per_mille: u64,
+    },
+    /// Longer datagrams do not get through any more, in one direction.
+    Narrow {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// The longest that does.
+        bytes: usize,
+    },
+    /// A node is seen at another address by those that it dials, and no more at the one before.
+    Move {
+        /// Which.
+        node: usize,
+    },
+    /// Nothing of a node runs for a while.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        ms: Millis,
+    },
+    /// A node's clock is wrong by so much from now on.
+    Clock {
+        /// Whose.
+        node: usize,
+        /// By how much.
+        ms: i64,
+    },
     /// The connection between two nodes ends.
     Drop {
         /// One.
@@ -147,6 +184,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// What the nodes are configured with.
     pub limits: Limits,
+    /// Whether all nodes that connect count each other as cluster peers.
+    pub cluster: bool,
     /// Who connects to whom; the first of each pair dials.
     pub edges: Vec<(usize, usize)>,
     /// How many spaces there are; node 0 creates them.
@@ -198,6 +237,11 @@ impl fmt::Display for What {
             Self::Cut { from, to } => write!(f, "cut {from} {to}"),
             Self::Heal { from, to } => write!(f, "heal {from} {to}"),
             Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
+            Self::Damage { from, to, per_mille } => write!(f, "damage {from} {to} {per_mille}"),
+            Self::Narrow { from, to, bytes } => write!(f, "narrow {from} {to} {bytes}"),
+            Self::Move { node } => write!(f, "move {node}"),
+            Self::Pause { node, ms } => write!(f, "pause {node} {ms}"),
+            Self::Clock { node, ms } => write!(f, "clock {node} {ms}"),
             Self::Drop { a, b } => write!(f, "drop {a} {b}"),
             Self::Save { node } => write!(f, "save {node}"),
             Self::PutBack { node } => write!(f, "put-back {node}"),
@@ -220,6 +264,9 @@ impl fmt::Display for Scenario {
         writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
         writeln!(text, "calm {}", self.weather)?;
         writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
+        if self.cluster {
+            writeln!(text, "cluster")?;
+        }
         for (dialer, listener) in &self.edges {
             writeln!(text, "edge {dialer} {listener}")?;
         }
@@ -286,6 +333,11 @@ impl<'a> Words<'a> {
             "cut" => What::Cut { from: self.value()?, to: self.value()? },
             "heal" => What::Heal { from: self.value()?, to: self.value()? },
             "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
+            "damage" => What::Damage { from: self.value()?, to: self.value()?, per_mille: self.value()? },
+            "narrow" => What::Narrow { from: self.value()?, to: self.value()?, bytes: self.value()? },
+            "move" => What::Move { node: self.value()? },
+            "pause" => What::Pause { node: self.value()?, ms: self.value()? },
+            "clock" => What::Clock { node: self.value()?, ms: self.value()? },
             "drop" => What::Drop { a: self.value()?, b: self.value()? },
             "save" => What::Save { node: self.value()? },
             "put-back" => What::PutBack { node: self.value()? },
@@ -315,6 +367,7 @@ impl FromStr for Scenario {
             seed: 0,
             nodes: 0,
             limits: Limits::default(),
+            cluster: false,
             edges: Vec::new(),
             spaces: 1,
             weather,
@@ -351,10 +404,17 @@ impl What {
             | Self::PutBack { node }
             | Self::Hostile { node }
             | Self::DiskFails { node, .. }
-            | Self::DiskSpeed { node, .. } => vec![node],
+            | Self::DiskSpeed { node, .. }
+            | Self::Move { node }
+            | Self::Pause { node, .. }
+            | Self::Clock { node, .. } => vec![node],
             Self::Redeem { node, from, .. } => vec![node, from],
             Self::Copy { node, onto } => vec![node, onto],
-            Self::Cut { from, to } | Self::Heal { from, to } | Self::Weather { from, to, .. } => vec![from, to],
+            Self::Cut { from, to }
+            | Self::Heal { from, to }
+            | Self::Weather { from, to, .. }
+            | Self::Damage { from, to, .. }
+            | Self::Narrow { from, to, .. } => vec![from, to],
             Self::Drop { a, b } => vec![a, b],
         }
     }
@@ -415,6 +475,7 @@ impl Scenario {
         match word {
             "level" => self.level = words.word()?.parse()?,
             "seed" => self.seed = words.value()?,
+            "cluster" => self.cluster = true,
             "nodes" => self.nodes = words.value()?,
             "spaces" => self.spaces = words.value()?,
             "bytes" => {

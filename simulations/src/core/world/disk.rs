@@ -91,6 +91,16 @@ impl World<'_> {
                 self.tell_reported(node, true);
                 self.read_on(node, false)?;
                 self.handle(node, Input::CommitFailed)?;
+                for job in jobs {
+                    match (job.asked, &job.work) {
+                        (Asked::Sharing(session, space), _) => {
+                            self.handle(node, Input::Shared { session, space, introduction: None })?;
+                        }
+                        // A cluster peer does not say it again.
+                        (Asked::Nobody, Work::Join { .. }) if self.scenario.cluster => self.ask(node, job),
+                        _ => {}
+                    }
+                }
                 for (space, revision, known, access) in held {
                     self.handle(node, Input::Held { space, revision, known, access })?;
                 }
@@ -131,8 +141,14 @@ impl World<'_> {
             self.handle(node, Input::Committed { space, committed })?;
         }
         for (job, done) in jobs.iter().zip(done) {
-            if let (Asked::Session(session), Done::Admitted(answer)) = (job.asked, done) {
-                self.handle(node, Input::Admitted { session, answer })?;
+            match (job.asked, done) {
+                (Asked::Session(session), Done::Admitted(answer)) => {
+                    self.handle(node, Input::Admitted { session, answer })?;
+                }
+                (Asked::Sharing(session, space), Done::Shared(introduction)) => {
+                    self.handle(node, Input::Shared { session, space, introduction })?;
+                }
+                _ => {}
             }
         }
         self.after_input(node);

@@ -11,7 +11,7 @@ use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
 use crate::oracles::Deadline;
-use crate::world::{Line, Scenario, Side, What};
+use crate::world::{Line, Scenario, Side, What, membership};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
@@ -46,6 +46,9 @@ impl World<'_> {
             What::Hostile { node } => self.turn_hostile(*node),
             What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
             What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
+            // There are no datagrams, addresses, tasks or clocks here.
+            What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
+            }
         }
         Ok(())
     }
@@ -166,55 +169,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
-    /// connected to.
-    pub(super) fn members_and_owners(&self) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
-        let edges = &self.scenario.edges;
-        let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
-        let members = |number: usize| {
-            let (mut members, mut owners) = (BTreeSet::from([0]), BTreeSet::from([0]));
-            loop {
-                let before = (members.len(), owners.len());
-                for item in &self.scenario.items {
-                    if let What::Redeem { node, space, from, role } = item.what
-                        && space == number
-                        && owners.contains(&from)
-                        && !self.scenario.is_hostile(from)
-                        && connected(node, from)
-                    {
-                        members.insert(node);
-                        if role == Role::Owner {
-                            owners.insert(node);
-                        }
-                    }
-                }
-                if before == (members.len(), owners.len()) {
-                    return (members, owners);
-                }
-            }
-        };
-        (0..self.scenario.spaces).map(members).collect()
-    }
-
-    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not,
-    /// nor need a hostile node.
+    /// Who must have everything of each space in the end.
     pub(super) fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
-        let is_copy = |node: &usize| {
-            self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
-        };
-        let members = self.members.iter().map(|(members, _)| {
-            let meets = |node: usize| {
-                self.scenario.edges.iter().any(|(a, b)| {
-                    let other = if *a == node { b } else { a };
-                    (*a == node || *b == node)
-                        && members.contains(other)
-                        && !is_copy(other)
-                        && !self.scenario.is_hostile(*other)
-                })
-            };
-            let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));
-            members.filter(|node| !self.scenario.is_hostile(*node)).collect()
-        });
+        let members = self.members.iter().map(|members| membership::expected(self.scenario, members));
         self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
     }
 

@@ -73,8 +73,14 @@ impl World<'_> {
                 self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }
-            // No scenario has cluster peers yet.
-            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
+            Output::Share { session, space, device } => {
+                self.ask(node, Job { work: Work::Share { space, device }, asked: Asked::Sharing(session, space) });
+                Ok(())
+            }
+            Output::Join { introduction, introducer } => {
+                self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
+                Ok(())
+            }
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
                 let mut asked = false;

@@ -20,7 +20,7 @@ use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -64,7 +64,7 @@ struct World<'a> {
     /// Space ids and how they began.
     spaces: Vec<(SpaceId, Genesis)>,
     /// By space: who will hold it, and who will own it.
-    members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
+    members: Vec<membership::Membership>,
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
     /// How often each node opened each space in each session.
@@ -232,7 +232,7 @@ impl World<'_> {
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
-        self.members = self.members_and_owners();
+        self.members = membership::drawn_up(self.scenario);
         self.tell_beginning();
         // The first spaces are there before anything can go wrong.
         self.land(0)?;

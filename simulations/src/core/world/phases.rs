@@ -37,6 +37,9 @@ impl World<'_> {
             What::DiskSpeed { node, .. } => self.strike("slow-disk", node, None),
             // These are counted where they take effect.
             What::Weather { .. } | What::DiskFails { .. } | What::Hostile { .. } => {}
+            // There are none here.
+            What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
+            }
             What::Write { .. } | What::Redeem { .. } | What::Restart { .. } | What::Heal { .. } | What::Save { .. } => {
             }
         }

@@ -55,7 +55,7 @@ impl World<'_> {
         self.tell_session(node, peer, true);
         let peer = self.nodes[peer].device();
         self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
-        self.handle(node, Input::Connected { session, peer, cluster: false })
+        self.handle(node, Input::Connected { session, peer, cluster: self.scenario.cluster })
     }
 
     /// One node is done with a session; the other will find out.

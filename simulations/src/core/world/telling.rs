@@ -9,8 +9,7 @@ use thence::store::{Done, Work};
 
 use super::World;
 use crate::core::node::Commit;
-use crate::draw::requests_in_words;
-use crate::world::{Arrival, DiskFault, Fate, MarkKind, MessageKind, Millis, Place, SpanKind, Told, What};
+use crate::world::{Arrival, Fate, MarkKind, MessageKind, Millis, Place, SpanKind, Told, What};
 
 /// So much of a long text is enough.
 const DETAIL_CHARS_MAX: usize = 4_000;
@@ -53,82 +52,8 @@ impl World<'_> {
     /// Something of the scenario is done, or goes wrong.
     pub(super) fn tell_item(&mut self, what: &What) {
         let now = self.now;
-        let calm = self.scenario.weather;
-        let usual = self.scenario.disk_ms;
-        let down: Vec<bool> = self.nodes.iter().map(|node| node.process.is_none()).collect();
-        self.trace.record(|story| match what {
-            What::Write { node, requests, .. } => {
-                let nobody = if down[*node] { " (the node is down: nobody hears it)" } else { "" };
-                let label = format!("user: {}{nobody}", requests_in_words(requests));
-                let full = serde_json::to_string_pretty(requests).unwrap_or_default();
-                story.mark(now, *node, MarkKind::Write, label, full);
-            }
-            // Told where it is shown.
-            What::Redeem { .. } => {}
-            What::Crash { node } if down[*node] => {}
-            What::Crash { node } => {
-                story.mark(now, *node, MarkKind::Crash, "crash", "The process ends at once; only the disk remains.");
-                story.begin(now, Place::Node(*node), SpanKind::Down, "down");
-            }
-            What::Restart { .. } => {}
-            What::Cut { from, to } => {
-                let label = format!("nothing gets from {from} to {to}");
-                story.begin(now, Place::Between(*from, *to), SpanKind::Cut, label);
-            }
-            What::Heal { from, to } => story.end(now, Place::Between(*from, *to), SpanKind::Cut),
-            What::Weather { from, to, weather } => {
-                let place = Place::Between(*from, *to);
-                if (weather.loss, weather.duplicate, weather.reorder) == (0, 0, 0)
-                    && weather.delay_ms.1 <= calm.delay_ms.1.max(20)
-                {
-                    story.end(now, place, SpanKind::Weather);
-                } else {
-                    story.begin(now, place, SpanKind::Weather, format!("from {from} to {to}: {weather}"));
-                }
-            }
-            What::Drop { a, b } => {
-                for node in [*a, *b] {
-                    story.mark(now, node, MarkKind::Session, format!("connection {a}–{b} breaks"), "");
-                }
-            }
-            What::Save { node } => story.mark(now, *node, MarkKind::Disk, "a backup of the disk is made", ""),
-            What::PutBack { node } => {
-                story.mark(
-                    now,
-                    *node,
-                    MarkKind::Disk,
-                    "the backup is put back",
-                    "What came after it is forgotten here.",
-                );
-                story.begin(now, Place::Node(*node), SpanKind::Down, "down");
-            }
-            What::Copy { node, onto } => {
-                story.mark(now, *node, MarkKind::Disk, format!("disk and key are copied onto node {onto}"), "");
-                story.mark(now, *onto, MarkKind::Disk, format!("becomes a copy of node {node}"), "");
-                story.begin(now, Place::Node(*onto), SpanKind::Down, "down");
-            }
-            What::Hostile { node } => {
-                story.mark(now, *node, MarkKind::Hostile, "turns hostile", "From now on it says what it likes.");
-                story.begin(now, Place::Node(*node), SpanKind::Hostile, "hostile");
-            }
-            What::DiskFails { node, fault } => {
-                let (label, detail) = match fault {
-                    DiskFault::Lost => ("the next commit will fail", "Nothing of it will be on the disk."),
-                    DiskFault::Landed => {
-                        ("the next commit will be called failed", "All of it will be on the disk nevertheless.")
-                    }
-                };
-                story.mark(now, *node, MarkKind::Disk, label, detail);
-            }
-            What::DiskSpeed { node, ms: (low, high) } => {
-                let place = Place::Node(*node);
-                if *high <= usual.1.max(10) {
-                    story.end(now, place, SpanKind::Slow);
-                } else {
-                    story.begin(now, place, SpanKind::Slow, format!("the disk takes {low}–{high} ms"));
-                }
-            }
-        });
+        let (scenario, nodes) = (self.scenario, &self.nodes);
+        self.trace.record(|story| story.tell_item(now, what, scenario, &|node| nodes[node].process.is_none()));
     }
 
     /// A ticket is shown.
@@ -156,10 +81,7 @@ impl World<'_> {
     /// All faults end.
     pub(super) fn tell_quiet(&mut self) {
         let now = self.now;
-        self.trace.record(|story| {
-            story.end_all(now, &[SpanKind::Cut, SpanKind::Weather, SpanKind::Slow]);
-            story.mark_all(now, "all faults end: now everything must come into step");
-        });
+        self.trace.record(|story| story.tell_quiet(now));
     }
 
     /// A commit reached the disk.
