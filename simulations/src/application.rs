@@ -85,4 +85,8 @@ impl<A: Application + Default> Worlds for WorldsOf<A> {
     fn run(&self, scenario: &Scenario, trace: &mut Trace) -> Outcome {
         core::run_with(scenario, trace, Some(&mut A::default()))
     }
+
+    fn command(&self) -> String {
+        std::env::args().next().unwrap_or_default()
+    }
 }

@@ -98,6 +98,11 @@ pub trait Worlds: Sync {
 
     /// Runs a scenario. The trace says what is kept of it.
     fn run(&self, scenario: &Scenario, trace: &mut Trace) -> Outcome;
+
+    /// What one types to run them.
+    fn command(&self) -> String {
+        "cargo sim".to_owned()
+    }
 }
 
 /// The worlds that try thence itself.

@@ -127,7 +127,7 @@ impl Hunt<'_> {
             let gone = self.try_to(|scenario| {
                 scenario.items.retain(|item| !item.what.nodes().contains(&node));
                 scenario.edges.retain(|(a, b)| *a != node && *b != node);
-                scenario.rename_nodes(|other| if other > node { other - 1 } else { other });
+                scenario.rename_nodes(|other| if other >= node { other - 1 } else { other });
             });
             if !gone {
                 for into in 0..node {

@@ -50,7 +50,8 @@ impl Draw {
                 println!("{} items of {of} are left in {}", scenario.items.len(), file.display());
             }
         }
-        let fails = draw_to(worlds, &scenario, &self.which.what, &to)?;
+        let name = Path::new(&self.which.what).file_name().map(|name| name.to_string_lossy().into_owned());
+        let fails = draw_to(worlds, &scenario, name.as_deref().unwrap_or(&self.which.what), &to)?;
         match &fails {
             Some(violation) => println!("failed: {violation}"),
             None => println!("everything holds in it"),

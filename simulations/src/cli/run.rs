@@ -137,7 +137,7 @@ impl Run {
             let some: Vec<String> = seeds.iter().take(8).map(u64::to_string).collect();
             eprintln!("{level}, {invariant}: {} seeds, among them {}", seeds.len(), some.join(" "));
             let first = seeds.iter().min().copied().unwrap_or_default();
-            eprintln!("  run next: cargo sim draw {level}:{first}{}", self.shape.repeat());
+            eprintln!("  run next: {} draw {level}:{first}{}", worlds.command(), self.shape.repeat());
         }
     }
 }

@@ -85,7 +85,7 @@ impl Soak {
             let begun = Instant::now();
             let scenario = worlds.generate(level, seed, &Shape::default());
             let mut outcome = worlds.run(&scenario, &mut Trace::default());
-            if Chance::new(seed).draw("replay", 0, 0) % REPLAYED == 0 {
+            if Chance::new(seed).draw("replay", 0, 0).is_multiple_of(REPLAYED) {
                 *replayed.lock().unwrap_or_else(PoisonError::into_inner) += 1;
                 check_same(worlds, &scenario, &mut outcome);
             }

@@ -44,6 +44,7 @@ fn data(name: &str, scenario: &Scenario, story: &Story) -> Json {
         let (fate, at, why) = match told.fate {
             Fate::Arrived(at) => ("arrived", Some(at), None),
             Fate::Lost(why) => ("lost", None, Some(why)),
+            Fate::Forbidden => ("forbidden", None, None),
             Fate::UnderWay => ("under way", None, None),
         };
         json!({

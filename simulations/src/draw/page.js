@@ -28,7 +28,7 @@ for (const kind of Object.keys(KINDS)) {
   shown[kind] = ["content", "access", "refusal"].includes(kind) || (few && kind !== "courtesy");
 }
 shown.session = story.marks.filter((mark) => mark.kind === "session").length <= 6 && few;
-shown.reported = true;
+shown.reported = story.marks.some((mark) => mark.kind === "failed" || mark.kind === "crash") && story.marks.length <= 80;
 const isShown = (mark) => !(mark.kind in shown) || shown[mark.kind];
 const range = { from: 0, to: story.ended };
 const fits = (from, to) => to >= range.from && from <= range.to;
@@ -188,7 +188,7 @@ const withTip = (element, title, detail) => {
 };
 document.addEventListener("click", (event) => { if (!tip.contains(event.target)) hideTip(); });
 
-const GUTTER = 84, HEAD = 40, ROW = 16;
+const GUTTER = 84, HEAD = 4, ROW = 16;
 
 function wrap(text, width) {
   const lines = [];
@@ -231,21 +231,26 @@ function render() {
     const right = Math.max(m.from, m.to), at = m.from < m.to ? m.at ?? m.sent : m.sent;
     arrivals.set(at + ":" + right, (arrivals.get(at + ":" + right) ?? 0) + 1);
   }
-  const y = new Map(), markY = new Map(), bottom = new Array(count + 1).fill(0), passes = [];
+  const y = new Map(), markY = new Map(), bottom = new Array(count).fill(0), passes = [];
   let top = HEAD + 22, last = null;
   for (const time of rows) {
     const passed = last === null ? 0 : time - last;
     let here = last === null ? top : top + 7 + Math.min(passed > 300 ? 40 : 30, 6 * Math.log1p(passed));
-    const own = labelled.get(time) ?? [];
-    for (const mark of own) here = Math.max(here, bottom[mark.node ?? count]);
+    // What concerns everyone has a row of its own, above what else happens then.
+    const own = (labelled.get(time) ?? []).toSorted((a, b) => (a.node !== null) - (b.node !== null));
+    for (const mark of own) here = Math.max(here, mark.node === null ? Math.max(...bottom) : bottom[mark.node]);
     if (passed > 300) passes.push([top, here, passed]);
     y.set(time, here);
-    const next = new Array(count + 1).fill(here);
+    const next = new Array(count).fill(here);
     for (const mark of own) {
-      const lane = mark.node ?? count;
-      markY.set(mark, next[lane]);
-      next[lane] += ROW;
-      bottom[lane] = next[lane];
+      if (mark.node === null) {
+        markY.set(mark, here);
+        next.fill(here + ROW);
+        continue;
+      }
+      markY.set(mark, next[mark.node]);
+      next[mark.node] += ROW;
+      bottom[mark.node] = next[mark.node];
     }
     for (let right = 0; right < count; right++) {
       const many = arrivals.get(time + ":" + right) ?? 0;
@@ -254,7 +259,9 @@ function render() {
     top = here;
     last = time;
   }
-  const end = Math.max(top, ...bottom);
+  // Arrows that get nowhere need room below their row.
+  const nowhere = messages.filter((m) => m.at === null).map((m) => y.get(m.sent) + 34);
+  const end = Math.max(top, ...bottom, ...nowhere);
   const place = (time) => {
     if (y.has(time)) return y.get(time);
     if (time <= rows[0]) return HEAD + 8;
@@ -265,6 +272,7 @@ function render() {
 
   const svg = document.createElementNS(NS, "svg");
   svg.setAttribute("class", "story");
+  const heads = document.createElementNS(NS, "svg");
   const layer = () => draw(svg, "g");
   const bands = layer(), lanes = layer(), arrows = layer(), labels = layer(), dots = layer(), above = layer();
 
@@ -311,7 +319,7 @@ function render() {
       from = Math.max(from, b);
     }
     piece(from, end + 24);
-    draw(above, "text", { class: "head", x: x(node), y: 24 }, story.nodes[node]);
+    draw(heads, "text", { class: "head", x: x(node), y: 23 }, story.nodes[node]);
   }
 
   // Times in the gutter, and pauses.
@@ -322,7 +330,7 @@ function render() {
     lastTime = at;
     draw(labels, "text", { class: "time", x: GUTTER - 14, y: at + 4 }, time.toLocaleString("en"));
   }
-  draw(labels, "text", { class: "time", x: GUTTER - 14, y: 24 }, "ms");
+  draw(heads, "text", { class: "time", x: GUTTER - 14, y: 23 }, "ms");
   for (const [from, to, passed] of passes) {
     const middle = (from + to) / 2 + 4;
     draw(bands, "line", { class: "pass", x1: GUTTER, x2: width, y1: middle, y2: middle });
@@ -333,7 +341,7 @@ function render() {
   for (const mark of marks.filter((mark) => mark.node === null)) {
     const at = markY.get(mark);
     draw(bands, "line", { class: "world", x1: GUTTER, x2: width, y1: at, y2: at });
-    draw(labels, "text", { class: "worldtext halo", x: width - 8, y: at - 5, "text-anchor": "end" }, mark.label);
+    draw(labels, "text", { class: "worldtext halo", x: Math.min(width, document.documentElement.clientWidth - 50) - 8, y: at - 5, "text-anchor": "end" }, mark.label);
   }
 
   // Messages. Their labels stand at the left of the lane on the right, where that lane's own labels are not.
@@ -346,7 +354,8 @@ function render() {
   };
   for (const m of messages) {
     const x1 = x(m.from), y1 = place(m.sent), g = draw(arrows, "g");
-    const colour = `var(--${m.kind})`, side = Math.sign(x(m.to) - x1) || 1;
+    const forbidden = m.fate === "forbidden";
+    const colour = forbidden ? "var(--bad)" : `var(--${m.kind})`, side = Math.sign(x(m.to) - x1) || 1;
     let x2 = x(m.to) - side * 3, y2 = m.at === null ? y1 + 26 : place(Math.min(m.at, range.to));
     if (m.fate !== "arrived") { x2 = x1 + (x2 - x1) * 0.55; }
     const path = `M${x1 + side * 3} ${y1} L${x2} ${y2}`;
@@ -359,7 +368,7 @@ function render() {
     } else if (m.fate === "lost") {
       draw(g, "path", { d: `M${x2 - 5} ${y2 - 5} l10 10 M${x2 + 5} ${y2 - 5} l-10 10`, style: `stroke: var(--bad); stroke-width: 2.5` });
     }
-    const text = short(m.summary, 34) + (m.fate === "lost" ? " (lost)" : "");
+    const text = short(m.summary, 34) + (m.fate === "lost" ? " (lost)" : forbidden ? " — this may not be said" : "");
     const long = text.length * 6.1;
     let tx, ty, anchor;
     if (m.fate === "arrived") {
@@ -367,8 +376,8 @@ function render() {
       tx = right - 14; ty = y1 + (y2 - y1) * along - 4; anchor = "end";
     } else { tx = x2 + (side > 0 ? 10 : -10); ty = y2 + 4; anchor = side > 0 ? "start" : "end"; }
     ty = free(anchor === "end" ? tx - long : tx, anchor === "end" ? tx : tx + long, ty);
-    draw(g, "text", { class: "halo", x: tx, y: ty, "text-anchor": anchor, style: `fill: ${colour}; font-size: 11px` }, text);
-    const fate = m.fate === "arrived" ? `sent ${ms(m.sent)}, arrived ${ms(m.at)}` : m.fate === "lost" ? `sent ${ms(m.sent)}: ${m.why}` : `sent ${ms(m.sent)}, still under way in the end`;
+    draw(g, "text", { class: "halo", x: tx, y: ty, "text-anchor": anchor, style: `fill: ${colour}; font-size: 11px${forbidden ? "; font-weight: 600" : ""}` }, text);
+    const fate = m.fate === "arrived" ? `sent ${ms(m.sent)}, arrived ${ms(m.at)}` : m.fate === "lost" ? `sent ${ms(m.sent)}: ${m.why}` : forbidden ? `said ${ms(m.sent)}: it breaks “${broken?.invariant}”` : `sent ${ms(m.sent)}, still under way in the end`;
     withTip(g, `${story.nodes[m.from]} → ${story.nodes[m.to]}: ${m.summary}`, `${KINDS[m.kind]}; ${fate}\n${m.detail}`);
   }
 
@@ -399,7 +408,11 @@ function render() {
   }
   svg.setAttribute("width", width);
   svg.setAttribute("height", height);
-  sheet.replaceChildren(svg);
+  const bar = make("div", { class: "heads" });
+  heads.setAttribute("width", width);
+  heads.setAttribute("height", 35);
+  bar.append(heads);
+  sheet.replaceChildren(bar, svg);
 }
 
 render();

@@ -7,7 +7,9 @@ use crate::world::{DiskFault, Item, Scenario, What};
 /// What a user would suffer, invariant by invariant.
 pub(super) fn meaning(invariant: &str) -> &'static str {
     match invariant {
-        "durability" => "Something that a user was told is written is gone.",
+        "durability" => {
+            "Something that a user was told is written is gone, or never comes to a node that must have it."
+        }
         "commit before send" => {
             "A node showed others what is not on its own disk: were it to crash now, it would write something else under \
              the same name."
@@ -15,7 +17,7 @@ pub(super) fn meaning(invariant: &str) -> &'static str {
         "the equation" => {
             "An object is not what the known events make of it: a write is missing, came back, or is altered."
         }
-        "convergence" => "Nodes that know the same events show different things.",
+        "convergence" => "When all has calmed down, nodes that should be alike are not.",
         "liveness" => "Long after everything was well again, nodes are still not in step.",
         "causal order" => "An event stands before something that it builds on, or says the wrong thing of its past.",
         "true claims" => {

@@ -74,6 +74,8 @@ pub enum Fate {
     Arrived(Millis),
     /// It never will.
     Lost(&'static str),
+    /// It is what broke an invariant: the world ends with it.
+    Forbidden,
 }
 
 /// Something at a moment.
@@ -177,7 +179,7 @@ impl Story {
             named += self.names.get(word).map_or(word, String::as_str);
             rest = after;
         }
-        named + rest
+        without_types(&(named + rest))
     }
 
     /// A message was sent. Returns its number.
@@ -244,6 +246,25 @@ impl Story {
     }
 }
 
+/// Takes away the names of types, which only say what everybody sees.
+fn without_types(text: &str) -> String {
+    let mut text = text.to_owned();
+    for name in ["VersionVector(", "SpaceId(", "DeviceId(", "Some("] {
+        while let Some(at) = text.find(name) {
+            let mut depth = 0;
+            let close = text[at..].char_indices().find(|(_, c)| {
+                depth += i32::from(*c == '(') - i32::from(*c == ')');
+                *c == ')' && depth == 0
+            });
+            // Without its end it stays as it is, and so does all after it.
+            let Some((length, _)) = close else { return text };
+            text.replace_range(at + length..=at + length, "");
+            text.replace_range(at..at + name.len(), "");
+        }
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +274,8 @@ mod tests {
         let mut story = Story::default();
         story.call("a1b2c3d4", "n0");
         assert_eq!(story.in_names("{a1b2c3d4:3} lacks xa1b2c3d4, a1b2c3d4"), "{n0:3} lacks xa1b2c3d4, n0");
+        assert_eq!(story.in_names("Some(VersionVector({a1b2c3d4: 3})) (so)"), "{n0: 3} (so)");
+        assert_eq!(story.in_names("Some(a1b2c3d4"), "Some(n0");
     }
 
     #[test]

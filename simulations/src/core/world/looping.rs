@@ -143,7 +143,11 @@ impl World<'_> {
         if let Channel::Space(space) = channel
             && !self.scenario.is_hostile(node)
         {
-            self.check_said(node, session, space, message)?;
+            let said = self.check_said(node, session, space, message);
+            if said.is_err() {
+                self.tell_forbidden(node, session, channel, message);
+            }
+            said?;
             if matches!(message, Message::Open(_)) {
                 let openings = self.openings.entry((session, space, node)).or_default();
                 *openings += 1;

@@ -60,7 +60,7 @@ impl World<'_> {
     pub(super) fn tell_ticket(&mut self, node: usize, space: usize, from: usize, role: &str) {
         let now = self.now;
         self.trace.record(|story| {
-            let label = format!("shows a ticket of node {from}: {role} of space {space}");
+            let label = format!("ticket of node {from}: {role}, space {space}");
             story.mark(now, node, MarkKind::Ticket, label, "");
         });
     }
@@ -91,10 +91,8 @@ impl World<'_> {
         }
         let commit = self.nodes[node].process.as_ref().and_then(|process| process.commit.as_ref());
         let Some(Commit { jobs, outcome: Some(Ok(report)), .. }) = commit else { return };
-        let written: Vec<String> = (report.changed.values())
-            .flat_map(|committed| &committed.written)
-            .map(|stretch| between(stretch.first, stretch.last.dot))
-            .collect();
+        let written = report.changed.values().flat_map(|committed| &committed.written);
+        let written = runs(written.map(|stretch| (stretch.first, stretch.last.dot)));
         let mut detail = String::new();
         for (space, committed) in &report.changed {
             for stretch in &committed.written {
@@ -110,10 +108,12 @@ impl World<'_> {
             }
         }
         let known = self.known(node);
-        let label = match (written.is_empty(), detail.is_empty()) {
-            (false, _) => format!("on disk: {}", written.join(" ")),
-            (true, false) => "commit, nothing new".to_owned(),
-            (true, true) => "commit".to_owned(),
+        let has = |is: fn(&Work) -> bool| jobs.iter().any(|job| is(&job.work));
+        let label = match written.is_empty() {
+            false => format!("on disk: {written}"),
+            true if has(|work| matches!(work, Work::Create { .. })) => "makes the space".to_owned(),
+            true if has(|work| matches!(work, Work::Join { .. })) => "joins the space".to_owned(),
+            true => "commit, nothing new".to_owned(),
         };
         let split = report.changed.values().any(|committed| committed.split.is_some());
         let label = label + if split { " (one name, two histories: they are told apart)" } else { "" };
@@ -161,6 +161,15 @@ impl World<'_> {
         number
     }
 
+    /// A node says what no node may: the world ends here.
+    pub(super) fn tell_forbidden(&mut self, node: usize, session: SessionId, channel: Channel, message: &Message) {
+        let Some(to) = self.peer_in(session, node).filter(|_| self.trace.is_recording()) else { return };
+        let (kind, summary, detail) = describe(channel, message.kind(), &message.body());
+        let (sent_at, from, fate) = (self.now, node, Fate::Forbidden);
+        let told = Told { sent_at, from, to, kind, summary, detail: cut_short(detail), fate };
+        self.trace.record(|story| _ = story.sent(told));
+    }
+
     /// A message will not arrive.
     pub(super) fn tell_lost(&mut self, number: Option<usize>, why: &'static str) {
         if let Some(number) = number {
@@ -204,8 +213,20 @@ fn describe_vector(vector: &VersionVector) -> String {
     if dots.is_empty() { "{}".to_owned() } else { format!("{{{}}}", dots.join(", ")) }
 }
 
-fn between(first: Dot, last: Dot) -> String {
-    if first == last { format!("{first:?}") } else { format!("{first:?}–{}", last.counter) }
+/// Events that follow one another, as few words as it takes.
+fn runs(stretches: impl Iterator<Item = (Dot, Dot)>) -> String {
+    let mut runs: Vec<(Dot, Dot)> = Vec::new();
+    for (first, last) in stretches {
+        match runs.last_mut() {
+            Some((_, end)) if end.replica == first.replica && end.counter + 1 == first.counter => *end = last,
+            _ => runs.push((first, last)),
+        }
+    }
+    let each = runs.iter().map(|(first, last)| match first == last {
+        true => format!("{first:?}"),
+        false => format!("{first:?}–{}", last.counter),
+    });
+    each.collect::<Vec<_>>().join(" ")
 }
 
 fn describe_event(event: &Event) -> String {
@@ -232,14 +253,11 @@ fn describe_segment(space: SpaceId, bytes: &[u8]) -> String {
     }
 }
 
-fn names_in(space: SpaceId, bytes: &[u8]) -> String {
-    match Segment::verify(space, 1, bytes.into()) {
-        Ok(segment) => {
-            let events = segment.events();
-            events.first().zip(events.last()).map(|(first, last)| between(first.dot, last.dot)).unwrap_or_default()
-        }
-        Err(_) => "(does not verify)".to_owned(),
-    }
+/// The first and the last event of a segment, if it is one.
+fn ends(space: SpaceId, bytes: &[u8]) -> Option<(Dot, Dot)> {
+    let segment = Segment::verify(space, 1, bytes.into()).ok()?;
+    let events = segment.events();
+    events.first().zip(events.last()).map(|(first, last)| (first.dot, last.dot))
 }
 
 fn witnesses<'a>(of: impl IntoIterator<Item = &'a Witness>) -> String {
@@ -267,11 +285,12 @@ fn describe(channel: Channel, kind: u8, body: &[u8]) -> (MessageKind, String, St
     let (kind, summary, detail) = match &message {
         Message::Segments(segments) | Message::Show(segments) => {
             let space = space.unwrap_or_else(|| SpaceId::from_bytes([0; 16]));
-            let names: Vec<String> = segments.iter().map(|bytes| names_in(space, bytes)).collect();
+            let names = runs(segments.iter().filter_map(|bytes| ends(space, bytes)));
+            let names = if names.is_empty() { "segments that do not verify".to_owned() } else { names };
             let detail = segments.iter().map(|bytes| describe_segment(space, bytes)).collect();
             match &message {
                 Message::Show(_) => (MessageKind::Access, "shows its grants".to_owned(), detail),
-                _ => (MessageKind::Content, names.join(" "), detail),
+                _ => (MessageKind::Content, names, detail),
             }
         }
         Message::Ack(acks) => (MessageKind::Acknowledgement, format!("has {}", witnesses(acks)), String::new()),
