@@ -4,23 +4,27 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::core;
+use crate::model;
 use crate::oracles::Violation;
 use crate::world::{Millis, Scenario};
 
 /// How much of the node is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// Replica and ledger: every interleaving of few operations.
+    Model,
     /// Replica and ledger, over virtual network, disk and time.
     Core,
 }
 
 impl Level {
     /// All of them, the cheapest first.
-    pub const ALL: &[Self] = &[Self::Core];
+    pub const ALL: &[Self] = &[Self::Model, Self::Core];
 
     /// What commands call it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Model => "model",
             Self::Core => "core",
         }
     }
@@ -28,6 +32,7 @@ impl Level {
     /// The scenario that `seed` stands for at this level.
     pub fn generate(self, seed: u64, shape: &Shape) -> Scenario {
         match self {
+            Self::Model => model::generate(seed, shape),
             Self::Core => core::generate(seed, shape),
         }
     }
@@ -62,6 +67,7 @@ pub struct Outcome {
 /// Runs a scenario at its level. If `told`, what happens is told on stderr.
 pub fn run(scenario: &Scenario, told: bool) -> Outcome {
     match scenario.level {
+        Level::Model => model::run(scenario, told),
         Level::Core => core::run(scenario, told),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! - [`world`]: what surrounds the nodes: chance, scenarios, the network, disks, the trace.
 //! - [`level`]: how much of the node is real.
+//! - [`model`]: the level `model`: every interleaving of few operations.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
@@ -10,6 +11,7 @@
 
 pub mod core;
 pub mod level;
+pub mod model;
 pub mod oracles;
 pub mod shrink;
 pub mod world;

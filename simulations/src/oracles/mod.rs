@@ -26,6 +26,7 @@ pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
+pub(crate) use self::one_event::check_disks;
 pub(crate) use self::trespass::{Shown, check_disk};
 use crate::world::Millis;
 
