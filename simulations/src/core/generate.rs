@@ -188,7 +188,7 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
     }
 }
 
-fn request(draws: &mut Draws, keys: u64) -> Request {
+pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {
     let collection = *draws.pick(&["notes", "notes", "notes", "things"]);
     let key = format!("k{}", draws.below(keys));
     let operation = operation(draws);

@@ -38,6 +38,9 @@ pub(crate) struct History {
     pub(crate) hostile: BTreeSet<DeviceId>,
     pub(crate) creators: Creators,
     pub(crate) invited: Invited,
+    /// Whether this is of many worlds at once, as when all that can become of one is explored: then a name stands for
+    /// other events in other worlds, and disks of one world are compared by [`super::check_disks`].
+    pub(crate) of_many_worlds: bool,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -126,7 +129,8 @@ impl History {
         let stretches = view.log_after(&known, usize::MAX).map_err(|error| readable(&error))?;
         let mut read = Read::default();
         for stretch in stretches {
-            if self.find(space, &stretch.bytes).is_none() {
+            let is_new = self.find(space, &stretch.bytes).is_none();
+            if is_new {
                 self.learn(space, owner, shelf, &stretch.bytes)?;
             }
             for hash in self.find(space, &stretch.bytes).unwrap_or_default().to_vec() {
@@ -135,6 +139,10 @@ impl History {
                     continue;
                 }
                 causal_order::check_next(shelf, &told.event)?;
+                if self.of_many_worlds && !is_new && told.author.device == owner && !self.copied.contains(&owner) {
+                    // In another world its author may have known something else.
+                    causal_order::check_past(self, space, shelf, &shelf.events, &told.event)?;
+                }
                 read.own += usize::from(told.author.device == owner);
                 let touched = told.event.mutations.iter().map(|m| (m.collection.clone(), m.key.clone()));
                 read.touched.extend(touched);

@@ -31,6 +31,7 @@ pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
+pub(crate) use self::one_event::check_disks;
 pub(crate) use self::readable::Listed;
 pub(crate) use self::renewal::{Told, check_heeded, check_renewed};
 pub(crate) use self::trespass::{Shown, check_disk};

@@ -368,6 +368,16 @@ impl Ledger {
         Ok((meta, shelves, names))
     }
 
+    /// The same ledger over another store with the same content. For the simulator, which goes several ways from here.
+    #[doc(hidden)]
+    pub fn fork(&self, store: Arc<dyn Store>) -> Self {
+        let Writer { meta, shelves, names, stale } = &*self.lock();
+        let writer = Writer { meta: meta.clone(), shelves: shelves.clone(), names: names.clone(), stale: *stale };
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (key, device, replica) = (self.key.clone(), self.device, Mutex::new(self.replica()));
+        Self { store, key, device, replica, writer: Mutex::new(writer), published: RwLock::new(published) }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Writer> {
         // A panic while the lock was held left the state half changed: it is loaded anew, as after a failed commit.
         self.writer.lock().unwrap_or_else(|poisoned| {
