@@ -12,23 +12,26 @@ use crate::world::{Millis, Scenario};
 pub enum Level {
     /// Replica and ledger, over virtual network, disk and time.
     Core,
+    /// The same over real redb on a medium that fails.
+    Store,
 }
 
 impl Level {
     /// All of them, the cheapest first.
-    pub const ALL: &[Self] = &[Self::Core];
+    pub const ALL: &[Self] = &[Self::Core, Self::Store];
 
     /// What commands call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Core => "core",
+            Self::Store => "store",
         }
     }
 
     /// The scenario that `seed` stands for at this level.
     pub fn generate(self, seed: u64, shape: &Shape) -> Scenario {
         match self {
-            Self::Core => core::generate(seed, shape),
+            Self::Core | Self::Store => core::generate(self, seed, shape),
         }
     }
 }
@@ -62,7 +65,7 @@ pub struct Outcome {
 /// Runs a scenario at its level. If `told`, what happens is told on stderr.
 pub fn run(scenario: &Scenario, told: bool) -> Outcome {
     match scenario.level {
-        Level::Core => core::run(scenario, told),
+        Level::Core | Level::Store => core::run(scenario, told),
     }
 }
 

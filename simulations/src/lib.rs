@@ -3,6 +3,7 @@
 //! - [`world`]: what surrounds the nodes: chance, scenarios, the network, disks, the trace.
 //! - [`level`]: how much of the node is real.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
+//! - [`store`]: what belongs to the level `store` alone: every crash point of small stories.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
 //! - [`shrink`]: a failing scenario with fewer items that still fails.
 //!
@@ -12,4 +13,5 @@ pub mod core;
 pub mod level;
 pub mod oracles;
 pub mod shrink;
+pub mod store;
 pub mod world;

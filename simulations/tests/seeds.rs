@@ -1,7 +1,6 @@
 //! A bounded number of seeds, always the same: enough to notice that something broke, not to find what is rare.
 
-use simulations::core::generate;
-use simulations::level::{Shape, run};
+use simulations::level::{Level, Shape, run};
 use simulations::world::Scenario;
 
 /// Runs seeds on all cores.
@@ -18,7 +17,7 @@ fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) + Sync) {
 #[test]
 fn the_core_withstands_three_hundred_worlds() {
     each(0..300, |seed| {
-        let outcome = run(&generate(seed, &Shape::default()), false);
+        let outcome = run(&Level::Core.generate(seed, &Shape::default()), false);
         assert_eq!(outcome.violation, None, "run next: cargo sim replay core:{seed} --tell");
     });
 }
@@ -26,7 +25,7 @@ fn the_core_withstands_three_hundred_worlds() {
 #[test]
 fn a_seed_is_the_same_world_twice_and_another_seed_another() {
     each(0..20, |seed| {
-        let outcome = |seed| run(&generate(seed, &Shape::default()), false).hash;
+        let outcome = |seed| run(&Level::Core.generate(seed, &Shape::default()), false).hash;
         assert_eq!(outcome(seed), outcome(seed));
         assert_ne!(outcome(seed), outcome(seed + 1));
     });
@@ -35,7 +34,7 @@ fn a_seed_is_the_same_world_twice_and_another_seed_another() {
 #[test]
 fn a_scenario_that_is_written_down_and_read_is_the_same_world() {
     each(0..20, |seed| {
-        let scenario = generate(seed, &Shape::default());
+        let scenario = Level::Core.generate(seed, &Shape::default());
         let read: Scenario = scenario.to_string().parse().expect("what was written can be read");
         assert_eq!(read.to_string(), scenario.to_string());
         assert_eq!(run(&read, false).hash, run(&scenario, false).hash);

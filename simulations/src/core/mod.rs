@@ -11,5 +11,5 @@ mod liar;
 mod node;
 mod world;
 
-pub use self::generate::{FAULTS, generate};
+pub use self::generate::{FAULTS, MEDIUM_FAULTS, generate};
 pub use self::world::run;

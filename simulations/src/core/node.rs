@@ -1,16 +1,16 @@
 //! One node: a replica and a ledger, and what the world and the oracles keep of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use thence::causal::EventHash;
 use thence::model::{DeviceId, DeviceKey, SpaceId};
 use thence::replica::{Input, Limits, Output, Replica, SessionId};
-use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
+use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
 
 use super::liar::Liar;
+use crate::level::Level;
 use crate::oracles::{Follower, Shelf};
-use crate::world::{Chance, Disk, Millis};
+use crate::world::{Chance, Disk, Image, Medium, Millis};
 
 /// Who waits for a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,11 @@ pub(super) struct Process {
     pub(super) ledger: Ledger,
     pub(super) replica: Replica,
     pub(super) waiting: Vec<Job>,
+    /// How many of the first that wait are to be committed one by one: one of them met a damaged record.
+    pub(super) singly: usize,
     pub(super) commit: Option<Commit>,
+    /// Whether the store failed, and will be reopened.
+    pub(super) is_mending: bool,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -51,7 +55,10 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: DeviceKey,
-    pub(super) disk: Arc<Disk>,
+    pub(super) disk: Disk,
+    /// Randomness for the ids of its stores, and how many of them there were before this one.
+    chance: (Chance, u64),
+    stores: u64,
     pub(super) disk_ms: (Millis, Millis),
     /// Which process of this node it is, counted from 1: what was meant for an earlier one is dropped.
     pub(super) life: u64,
@@ -62,22 +69,24 @@ pub(super) struct Node {
     /// What users of this node were told is written, and no fault took away.
     pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
     /// The last image of its disk, and what the oracles knew of it.
-    pub(super) image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
+    pub(super) image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
+    /// Whether somebody has noticed that its store is damaged, and will repair it.
+    pub(super) is_noticed: bool,
+    /// The spaces that it held before its store was repaired: it joins them again.
+    pub(super) lost: BTreeSet<SpaceId>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
     /// Who speaks in place of its process, once it is hostile.
     pub(super) liar: Option<Liar>,
 }
 
 impl Node {
-    /// A node with an empty store, not started yet.
-    pub(super) fn new(chance: Chance, number: usize, disk_ms: (Millis, Millis)) -> Result<Self, StoreError> {
-        let key = DeviceKey::from_secret(&chance.bytes("device key", number as u64));
-        let disk = Disk::new();
-        let batch = Ledger::first_batch(key.device(), chance.draw("incarnation", number as u64, 0));
-        disk.commit(&mut |_| Ok(batch.clone()))?;
-        Ok(Self {
-            key,
-            disk,
+    /// A node without a store, not started yet.
+    pub(super) fn new(level: Level, chance: Chance, number: usize, disk_ms: (Millis, Millis)) -> Self {
+        Self {
+            key: DeviceKey::from_secret(&chance.bytes("device key", number as u64)),
+            disk: Disk::new(level, chance, number),
+            chance: (chance, number as u64),
+            stores: 0,
             disk_ms,
             life: 0,
             process: None,
@@ -85,27 +94,62 @@ impl Node {
             shelves: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             image: None,
+            is_noticed: false,
+            lost: BTreeSet::new(),
             followers: BTreeMap::new(),
             liar: None,
-        })
+        }
     }
 
     pub(super) fn device(&self) -> DeviceId {
         self.key.device()
     }
 
+    /// What a new store of it begins with.
+    fn first_batch(&self) -> Batch {
+        let (chance, number) = self.chance;
+        Ledger::first_batch(self.device(), chance.draw("incarnation", number, self.stores))
+    }
+
     /// Starts its process on what the disk holds.
     pub(super) fn start(&mut self, now: Millis, limits: Limits) -> Result<(), LedgerError> {
         self.life += 1;
-        let store: Arc<dyn Store> = Arc::clone(&self.disk) as Arc<dyn Store>;
-        let ledger = Ledger::open(store, self.key.clone())?;
+        let ledger = Ledger::open(self.disk.store(&self.first_batch())?, self.key.clone())?;
         let mut replica = Replica::new("simulation", limits);
         replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
-        self.process = Some(Process { ledger, replica, waiting: Vec::new(), commit: None, wake_at: None });
+        let waiting = Vec::new();
+        self.process =
+            Some(Process { ledger, replica, waiting, singly: 0, commit: None, is_mending: false, wake_at: None });
         Ok(())
+    }
+
+    /// Ends its process at once, or what there is of one that could not be started.
+    pub(super) fn stop(&mut self) {
+        self.disk.cut();
+        self.process = None;
+        self.disk.crash();
+    }
+
+    /// Makes its store anew from what can be read of it, as the product's `repair` does. If nothing can, the disk is
+    /// emptied: then it begins with a new store.
+    pub(super) fn repair(&mut self, now: Millis) {
+        let Some(medium) = self.disk.medium() else { return };
+        self.stores += 1;
+        let (chance, number) = self.chance;
+        let salvage = || -> Result<Image, LedgerError> {
+            let damaged = medium.fork().store(&Batch::new())?;
+            let new = Disk::Medium(Medium::new(chance, 0));
+            let ledger = Ledger::open(new.store(&self.first_batch())?, self.key.clone())?;
+            ledger.salvage(&*damaged, now, chance.draw("salvage", number, self.stores))?;
+            Ok(new.image())
+        };
+        match salvage() {
+            Ok(image) => self.disk.put_back(&image),
+            Err(_) => medium.erase(),
+        }
     }
 
     /// Whether its process has that space.
@@ -115,6 +159,15 @@ impl Node {
 }
 
 impl Process {
+    /// What the next commit holds.
+    pub(super) fn next_jobs(&mut self) -> Vec<Job> {
+        if self.singly == 0 {
+            return std::mem::take(&mut self.waiting);
+        }
+        self.singly -= 1;
+        self.waiting.drain(..self.waiting.len().min(1)).collect()
+    }
+
     /// Hands in what happened, and returns what the replica wants done.
     pub(super) fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         self.replica.handle(now, input);

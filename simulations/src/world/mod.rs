@@ -7,8 +7,8 @@ mod scenario;
 mod trace;
 
 pub use self::chance::{Chance, Draws};
-pub(crate) use self::disk::Disk;
-pub use self::disk::DiskFault;
+pub(crate) use self::disk::{Change, Disk, Image, Medium, Step, Tear};
+pub use self::disk::{DiskFault, MediumFault};
 pub(crate) use self::network::{Arrival, Line, Network, Side};
 pub use self::scenario::{InvalidScenario, Item, Scenario, Weather, What};
 pub use self::trace::Trace;

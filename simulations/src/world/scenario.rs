@@ -10,7 +10,7 @@ use std::str::FromStr;
 use thence::model::{Request, Role};
 use thence::replica::Limits;
 
-use super::{DiskFault, Millis};
+use super::{DiskFault, MediumFault, Millis};
 use crate::level::Level;
 
 /// What the network does to messages in one direction between two nodes.
@@ -125,6 +125,13 @@ pub enum What {
         /// From and to.
         ms: (Millis, Millis),
     },
+    /// Something goes wrong with the medium under a real store: at the level `store`.
+    Medium {
+        /// Whose.
+        node: usize,
+        /// What.
+        fault: MediumFault,
+    },
 }
 
 /// Something at a time.
@@ -206,6 +213,7 @@ impl fmt::Display for What {
             Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
             Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
             Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
+            Self::Medium { node, fault } => write!(f, "medium {node} {fault}"),
         }
     }
 }
@@ -300,6 +308,7 @@ impl<'a> Words<'a> {
                 },
             },
             "disk-speed" => What::DiskSpeed { node: self.value()?, ms: self.pair()? },
+            "medium" => What::Medium { node: self.value()?, fault: std::mem::take(&mut self.rest).parse()? },
             other => return Err(format!("{other:?} is nothing that can happen")),
         })
     }
@@ -386,7 +395,7 @@ impl Scenario {
         self.items.iter().any(|item| item.what == What::Hostile { node })
     }
 
-    /// Whether every node and space that is named exists.
+    /// Whether every node, space and medium that is named exists.
     fn check(&self) -> Result<(), String> {
         let nodes = |what: &What| match *what {
             What::Write { node, .. }
@@ -396,7 +405,8 @@ impl Scenario {
             | What::PutBack { node }
             | What::Hostile { node }
             | What::DiskFails { node, .. }
-            | What::DiskSpeed { node, .. } => vec![node],
+            | What::DiskSpeed { node, .. }
+            | What::Medium { node, .. } => vec![node],
             What::Redeem { node, from, .. } => vec![node, from],
             What::Copy { node, onto } => vec![node, onto],
             What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
@@ -409,6 +419,10 @@ impl Scenario {
         let named = self.items.iter().flat_map(|item| nodes(&item.what));
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
+        }
+        let of_a_medium = |item: &Item| matches!(item.what, What::Medium { .. });
+        if self.level == Level::Core && self.items.iter().any(of_a_medium) {
+            return Err("nodes of the level core have no medium: say `level store`".to_owned());
         }
         match self.items.iter().map(|item| spaces(&item.what)).find(|space| *space >= self.spaces) {
             Some(space) => Err(format!("there is no space {space}")),

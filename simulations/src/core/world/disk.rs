@@ -3,7 +3,7 @@
 use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
-use super::{At, Failure, Happening, World, fail, unexpected};
+use super::{At, Failure, Happening, World, fail};
 use crate::core::node::{Asked, Commit, Job, Node};
 use crate::oracles::check_object;
 use crate::world::Millis;
@@ -32,7 +32,7 @@ impl World<'_> {
         if process.commit.is_some() || process.waiting.is_empty() {
             return;
         }
-        process.commit = Some(Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
+        process.commit = Some(Commit { jobs: process.next_jobs(), outcome: None });
         let delay = self.disk_delay(node);
         self.schedule(self.now + delay, Happening::Land { node, life });
     }
@@ -42,33 +42,32 @@ impl World<'_> {
         let now = self.now;
         let nonce = self.disk_draw(node, "nonce");
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let commit =
-            process.commit.get_or_insert_with(|| Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
+        let mut commit =
+            process.commit.take().unwrap_or_else(|| Commit { jobs: process.next_jobs(), outcome: None });
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let outcome = process.ledger.commit(&work, now, nonce);
-        let landed = outcome.is_ok();
+        let failed = outcome.as_ref().err().cloned();
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
-        match &outcome {
-            Err(StoreError::Io(_)) => {}
-            Err(error) => return unexpected(node, error),
-            Ok(report) => {
-                for (space, committed) in &report.changed {
-                    self.trace.note(now, node, "committed in", space.as_bytes());
-                    for stretch in &committed.written {
-                        self.trace.note(now, node, "segment", &stretch.bytes);
-                    }
+        if let Ok(report) = &outcome {
+            for (space, committed) in &report.changed {
+                self.trace.note(now, node, "committed in", space.as_bytes());
+                for stretch in &committed.written {
+                    self.trace.note(now, node, "segment", &stretch.bytes);
                 }
-                self.trace.tell(now, || describe_report(node, report));
             }
+            self.trace.tell(now, || describe_report(node, report));
         }
         commit.outcome = Some(outcome);
-        if landed {
-            let written = self.read_on(node, false)?;
-            if written < effective {
-                return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
-            }
+        process.commit = Some(commit);
+        match failed {
+            Some(error) => self.excused::<()>(node, Err(error)).map(drop),
+            None => match self.read_on(node, false)? {
+                Some(written) if written < effective => {
+                    fail(node, "durability", format!("{effective} writes, {written} events on the disk"))
+                }
+                _ => Ok(()),
+            },
         }
-        Ok(())
     }
 
     /// The node learns what became of a commit.
@@ -77,17 +76,20 @@ impl World<'_> {
         let Some(Commit { jobs, outcome: Some(outcome) }) = process.commit.take() else { return Ok(()) };
         match outcome {
             Ok(report) => self.reported(node, &jobs, report),
-            Err(_) => {
-                self.trace.tell(self.now, || format!("{node} commit failed"));
+            Err(error) => {
+                self.trace.tell(self.now, || format!("{node} commit failed: {error}"));
                 self.trace.note(self.now, node, "commit failed", &[]);
-                process.ledger.reopen().at(node)?;
-                let held = process.ledger.held();
-                self.read_on(node, false)?;
-                self.handle(node, Input::CommitFailed)?;
-                for (space, revision, known, access) in held {
-                    self.handle(node, Input::Held { space, revision, known, access })?;
+                if matches!(error, StoreError::Io(_)) {
+                    return self.mend(node);
                 }
-                Ok(())
+                if jobs.len() > 1 && process.ledger.failure().is_none() {
+                    // One damaged record must not stand in the way of what has nothing to do with it.
+                    process.singly = jobs.len();
+                    process.waiting.splice(0..0, jobs);
+                    self.after_input(node);
+                    return Ok(());
+                }
+                self.handle(node, Input::CommitFailed)
             }
         }
     }
@@ -129,28 +131,40 @@ impl World<'_> {
     /// Reads what a disk has beyond what the oracles have seen of it, and checks it: new events, the objects that they
     /// touch (or all), the feed.
     ///
-    /// Returns how many of the new events the node's own device wrote.
-    pub(super) fn read_on(&mut self, node: usize, all: bool) -> Result<usize, Failure> {
-        let Some(process) = &self.nodes[node].process else { return Ok(0) };
-        let (owner, views) = (process.ledger.device(), views(&process.ledger).at(node)?);
+    /// Returns how many of the new events the node's own device wrote; nothing if the log is damaged, and then the node
+    /// is down.
+    pub(super) fn read_on(&mut self, node: usize, all: bool) -> Result<Option<usize>, Failure> {
+        self.nodes[node].disk.look_at(true);
+        let read = self.read_spaces(node, all);
+        self.nodes[node].disk.look_at(false);
+        read
+    }
+
+    fn read_spaces(&mut self, node: usize, all: bool) -> Result<Option<usize>, Failure> {
+        let Some(process) = &self.nodes[node].process else { return Ok(None) };
+        let owner = process.ledger.device();
+        let Some(views) = self.excused(node, views(&process.ledger))? else { return self.blinded(node) };
         let mut own = 0;
         for view in views {
             let space = view.id();
-            let Node { shelves, followers, .. } = &mut self.nodes[node];
-            let shelf = shelves.entry(space).or_default();
-            let mut read = self.history.read_on(owner, shelf, &view).at(node)?;
+            let shelf = self.nodes[node].shelves.entry(space).or_default();
+            let read = self.history.read_on(owner, shelf, &view);
+            let Some(read) = self.excused(node, read)? else { return self.blinded(node) };
+            let mut read = read.at(node)?;
             own += read.own;
             if all || read.renamed {
                 read.touched = self.history.objects(space).cloned().collect();
             }
             for name in &read.touched {
-                let object = view.state(&name.0, &name.1).at(node)?;
+                let Some(object) = self.excused(node, view.state(&name.0, &name.1))? else { continue };
+                let shelf = &self.nodes[node].shelves[&space];
                 check_object(&self.history, space, name, shelf, object.as_ref()).at(node)?;
             }
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
-            followers.entry(space).or_default().follow(&view, limit).at(node)?.at(node)?;
+            let followed = self.nodes[node].followers.entry(space).or_default().follow(&view, limit);
+            self.excused(node, followed)?.transpose().at(node)?;
         }
-        Ok(own)
+        Ok(Some(own))
     }
 }
 

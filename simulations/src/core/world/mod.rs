@@ -6,6 +6,7 @@ mod items;
 mod looping;
 mod processes;
 mod sessions;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,6 +44,9 @@ enum Happening {
     Report { node: usize, life: u64 },
     Read { node: usize, life: u64, session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
     HaveRead { node: usize, life: u64, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+    Restart { node: usize },
+    Mend { node: usize, life: u64 },
+    Repair { node: usize },
 }
 
 struct World<'a> {
@@ -108,6 +112,11 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
             Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
         }
     };
+    for (number, node) in world.nodes.iter().enumerate() {
+        if let Some(medium) = node.disk.medium() {
+            world.trace.note(world.now, number, "medium", &medium.hash());
+        }
+    }
     let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
         invariant,
         at: world.now,
@@ -183,6 +192,7 @@ impl World<'_> {
                 return Err(Broken { invariant: "liveness", detail }.into());
             }
             self.happen(happening)?;
+            self.look_after_disks()?;
         }
         self.end()
     }
@@ -195,7 +205,7 @@ impl World<'_> {
     fn begin(&mut self) -> Result<(), Failure> {
         let scenario = self.scenario;
         for number in 0..scenario.nodes {
-            let mut node = Node::new(self.chance, number, scenario.disk_ms).at(number)?;
+            let mut node = Node::new(scenario.level, self.chance, number, scenario.disk_ms);
             node.start(0, scenario.limits).at(number)?;
             if scenario.is_hostile(number) {
                 self.history.hostile.insert(node.device());
@@ -263,12 +273,8 @@ impl World<'_> {
             Happening::Read { node, life, session, space, after, bytes_max } if self.is_alive(node, life) => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                // The disk may have failed; that it is damaged is never right.
-                let stretches = match view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose()) {
-                    Ok(stretches) => stretches,
-                    Err(StoreError::Io(_)) => None,
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose());
+                let stretches = self.excused(node, read)?.flatten();
                 let delay = self.disk_delay(node);
                 self.schedule(self.now + delay, Happening::HaveRead { node, life, session, space, stretches });
                 Ok(())
@@ -276,6 +282,9 @@ impl World<'_> {
             Happening::HaveRead { node, life, session, space, stretches } if self.is_alive(node, life) => {
                 self.handle(node, Input::Fetched { session, space, stretches })
             }
+            Happening::Restart { node } => self.restart(node),
+            Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),
+            Happening::Repair { node } => self.repair(node),
             // Meant for a process that is gone.
             _ => Ok(()),
         }
