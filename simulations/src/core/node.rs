@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::EventHash;
-use thence::model::{DeviceId, DeviceKey, SpaceId};
-use thence::replica::{Input, Limits, Output, Replica, SessionId};
+use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
+use thence::replica::{Input, Introduction, Limits, Output, Replica, SessionId};
 use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
 
 use super::liar::Liar;
@@ -72,8 +72,9 @@ pub(super) struct Node {
     pub(super) image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
     /// Whether somebody has noticed that its store is damaged, and will repair it.
     pub(super) is_noticed: bool,
-    /// The spaces that it held before its store was repaired: it joins them again.
-    pub(super) lost: BTreeSet<SpaceId>,
+    /// The spaces that it held before its store was repaired, and what they are called: whoever repaired it sees to it
+    /// that it holds them again.
+    pub(super) lost: BTreeMap<SpaceId, (Genesis, String)>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
     /// Who speaks in place of its process, once it is hostile.
     pub(super) liar: Option<Liar>,
@@ -95,7 +96,7 @@ impl Node {
             acknowledged: BTreeSet::new(),
             image: None,
             is_noticed: false,
-            lost: BTreeSet::new(),
+            lost: BTreeMap::new(),
             followers: BTreeMap::new(),
             liar: None,
         }
@@ -115,6 +116,7 @@ impl Node {
     pub(super) fn start(&mut self, now: Millis, limits: Limits) -> Result<(), LedgerError> {
         self.life += 1;
         let ledger = Ledger::open(self.disk.store(&self.first_batch())?, self.key.clone())?;
+        self.join_again(&ledger, now)?;
         let mut replica = Replica::new("simulation", limits);
         replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
@@ -124,6 +126,17 @@ impl Node {
         self.process =
             Some(Process { ledger, replica, waiting, singly: 0, commit: None, is_mending: false, wake_at: None });
         Ok(())
+    }
+
+    /// Joins the spaces that were lost with a store.
+    fn join_again(&self, ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
+        let missing = self.lost.iter().filter(|(space, _)| ledger.access(**space).is_none());
+        let join = |(_, (genesis, name)): (&SpaceId, &(Genesis, String))| {
+            let introduction = Introduction { genesis: *genesis, revision: 1, name: name.clone() };
+            Work::Join { introduction, introducer: genesis.creator }
+        };
+        let missing: Vec<Work> = missing.map(join).collect();
+        if missing.is_empty() { Ok(()) } else { ledger.commit(&missing, now, 0).map(drop) }
     }
 
     /// Ends its process at once, or what there is of one that could not be started.

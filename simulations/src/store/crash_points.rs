@@ -125,10 +125,12 @@ fn crashes_of(story: &Story, seed: u64, every: usize) -> Report {
     let mut before = None;
     let mut rest = entries.as_slice();
     // What is made of the store by what comes next.
-    let after = |rest: &[Entry]| rest.iter().find_map(|entry| match entry {
-        Entry::Done(rows) => Some(Arc::clone(rows)),
-        Entry::Step(_) => None,
-    });
+    let after = |rest: &[Entry]| {
+        rest.iter().find_map(|entry| match entry {
+            Entry::Done(rows) => Some(Arc::clone(rows)),
+            Entry::Step(_) => None,
+        })
+    };
     while let Some((entry, others)) = rest.split_first() {
         match entry {
             Entry::Done(rows) => before = Some(Arc::clone(rows)),

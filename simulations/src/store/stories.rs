@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use thence::causal::VersionVector;
-use thence::model::{CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket};
+use thence::model::{
+    CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket,
+};
 use thence::replica::SessionId;
 use thence::store::{Acknowledged, Batch, Ledger, LedgerError, MemoryStore, Renewal, Store, StoreError, Work};
 
@@ -193,9 +195,7 @@ pub(super) const STORIES: &[Story] = &[
         teller.commit(&[write((0..300).map(|n| put(&format!("k{n:03}"), json!(n))).collect())])
     }),
     ("many rows that are deleted", |teller| {
-        let writes = (0..4).map(|group| {
-            write((0..50).map(|n| put(&format!("k{group}-{n:03}"), text(64))).collect())
-        });
+        let writes = (0..4).map(|group| write((0..50).map(|n| put(&format!("k{group}-{n:03}"), text(64))).collect()));
         teller.commit(&[create()].into_iter().chain(writes).collect::<Vec<_>>())?;
         (0..4).try_for_each(|group| {
             let delete = |n| request(&format!("k{group}-{n:03}"), Operation::Delete);

@@ -42,8 +42,7 @@ impl World<'_> {
         let now = self.now;
         let nonce = self.disk_draw(node, "nonce");
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let mut commit =
-            process.commit.take().unwrap_or_else(|| Commit { jobs: process.next_jobs(), outcome: None });
+        let mut commit = process.commit.take().unwrap_or_else(|| Commit { jobs: process.next_jobs(), outcome: None });
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let outcome = process.ledger.commit(&work, now, nonce);
         let failed = outcome.as_ref().err().cloned();

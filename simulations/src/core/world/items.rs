@@ -98,8 +98,9 @@ impl World<'_> {
     pub(super) fn copy(&mut self, from: usize, onto: usize) {
         self.crash(onto);
         let (key, image) = (self.nodes[from].key.clone(), self.nodes[from].disk.image());
-        let shelves = self.nodes[from].shelves.clone();
+        let (shelves, lost) = (self.nodes[from].shelves.clone(), self.nodes[from].lost.clone());
         let node = &mut self.nodes[onto];
+        node.lost = lost;
         node.disk.put_back(&image);
         node.followers.clear();
         node.shelves = shelves;

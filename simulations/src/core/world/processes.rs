@@ -30,7 +30,6 @@ impl World<'_> {
             return self.cannot_start(node, error);
         }
         self.read_again(node)?;
-        self.join_again(node);
         for edge in 0..self.scenario.edges.len() {
             if self.scenario.edges[edge].0 == node {
                 self.dialled[edge] = None;
@@ -56,9 +55,11 @@ impl World<'_> {
         let mut is_older = false;
         for (space, old) in &before {
             let now = self.nodes[node].shelves.get(space).cloned().unwrap_or_default();
-            match check_reopened(old, &now) {
-                Err(_) if may_be_older && old.log.starts_with(&now.log) => is_older = true,
-                checked => checked.at(node)?,
+            let is_gone = !self.nodes[node].shelves.contains_key(space);
+            if may_be_older && old.log.starts_with(&now.log) {
+                is_older |= is_gone || old.log.len() > now.log.len();
+            } else {
+                check_reopened(old, &now).at(node)?;
             }
         }
         if is_older {

@@ -4,11 +4,10 @@
 //! A failure without a fault of the disk is a bug of the product. So is a wrong value, whatever the disk did: of a
 //! damaged one only reads may fail.
 
-use thence::replica::{Input, Introduction};
-use thence::store::{LedgerError, StoreError, Work};
+use thence::replica::Input;
+use thence::store::{LedgerError, StoreError};
 
 use super::{Failure, Happening, World, unexpected};
-use crate::core::node::{Asked, Job};
 use crate::level::Level;
 use crate::world::{Medium, Millis};
 
@@ -138,22 +137,14 @@ impl World<'_> {
         self.crash(node);
         let now = self.now;
         let before = std::mem::take(&mut self.nodes[node].shelves);
-        self.nodes[node].lost.extend(before.keys().copied());
+        for (number, (space, genesis)) in self.spaces.iter().enumerate() {
+            if before.contains_key(space) {
+                self.nodes[node].lost.insert(*space, (*genesis, format!("space {number}")));
+            }
+        }
         self.nodes[node].repair(now);
         self.history.salvaged.insert(self.nodes[node].device());
         self.set_back(node, before);
-    }
-
-    /// A node whose store was repaired joins the spaces that it held and that are gone with it: whoever uses it knows
-    /// what they are.
-    pub(super) fn join_again(&mut self, node: usize) {
-        for (number, (space, genesis)) in self.spaces.clone().into_iter().enumerate() {
-            if self.nodes[node].lost.contains(&space) && !self.nodes[node].holds(space) {
-                let introduction = Introduction { genesis, revision: 1, name: format!("space {number}") };
-                let work = Work::Join { introduction, introducer: genesis.creator };
-                self.ask(node, Job { work, asked: Asked::Nobody });
-            }
-        }
     }
 
     /// At the end of all faults: nothing goes wrong with a disk any more, and one that is damaged is repaired.

@@ -100,7 +100,10 @@ pub(crate) struct Medium {
 #[derive(Clone, Debug)]
 pub(crate) struct FileImage {
     bytes: Vec<u8>,
+    place: Place,
     harmed: bool,
+    /// Whether it may be older than what the oracles last read of it.
+    older: bool,
 }
 
 impl Medium {
@@ -115,7 +118,7 @@ impl Medium {
     pub(crate) fn recorded(chance: Chance, bytes: Option<Vec<u8>>) -> Self {
         let medium = Self::new(chance, 0);
         if let Some(bytes) = bytes {
-            medium.put_back(&FileImage { bytes, harmed: false });
+            medium.put_back(&FileImage { bytes, place: Place::There, harmed: false, older: false });
         }
         medium.lock().recorded = true;
         medium
@@ -221,14 +224,13 @@ impl Medium {
     pub(crate) fn fork(&self) -> Self {
         let fork = Self { state: Arc::default(), ..self.clone() };
         fork.put_back(&self.image());
-        fork.lock().place = self.lock().place;
         fork
     }
 
     /// What lies there, as processes see it.
     pub(crate) fn image(&self) -> FileImage {
         let state = self.lock();
-        FileImage { bytes: state.seen.clone(), harmed: state.harmed }
+        FileImage { bytes: state.seen.clone(), place: state.place, harmed: state.harmed, older: state.older }
     }
 
     /// Puts something else there.
@@ -239,14 +241,14 @@ impl Medium {
         state.durable.clone_from(&image.bytes);
         state.changes.clear();
         state.lied.clear();
-        (state.harmed, state.older) = (image.harmed, false);
-        state.place = Place::There;
+        (state.harmed, state.older) = (image.harmed, image.older);
+        // A copy of a file that has its name has it for good.
+        state.place = if image.place == Place::Beside { Place::Beside } else { Place::There };
     }
 
     /// Takes away what lies there. What may go wrong with it still does.
     pub(crate) fn erase(&self) {
-        self.put_back(&FileImage { bytes: Vec::new(), harmed: false });
-        self.lock().place = Place::Beside;
+        self.put_back(&FileImage { bytes: Vec::new(), place: Place::Beside, harmed: false, older: false });
     }
 
     /// Makes the next commit fail: at the first of its two syncs, or at the second.
