@@ -16,19 +16,22 @@ pub enum Level {
     Model,
     /// Replica and ledger, over virtual network, disk and time.
     Core,
+    /// The same over real redb on a medium that fails.
+    Store,
     /// The node's own loop, real QUIC and real TLS, over virtual datagrams, disk and time.
     Node,
 }
 
 impl Level {
     /// All of them, the cheapest first.
-    pub const ALL: &[Self] = &[Self::Model, Self::Core, Self::Node];
+    pub const ALL: &[Self] = &[Self::Model, Self::Core, Self::Store, Self::Node];
 
     /// What commands call it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Model => "model",
             Self::Core => "core",
+            Self::Store => "store",
             Self::Node => "node",
         }
     }
@@ -38,6 +41,7 @@ impl Level {
         match self {
             Self::Model => model::FAULTS,
             Self::Core => core::FAULTS,
+            Self::Store => core::FAULTS_OF_STORES,
             Self::Node => node::FAULTS,
         }
     }
@@ -46,7 +50,7 @@ impl Level {
     pub fn generate(self, seed: u64, shape: &Shape) -> Scenario {
         match self {
             Self::Model => model::generate(seed, shape),
-            Self::Core => core::generate(seed, shape),
+            Self::Core | Self::Store => core::generate(self, seed, shape),
             Self::Node => node::generate(seed, shape),
         }
     }
@@ -87,7 +91,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
 pub fn observe(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     match scenario.level {
         Level::Model => model::run(scenario, trace),
-        Level::Core => core::run(scenario, trace),
+        Level::Core | Level::Store => core::run(scenario, trace),
         Level::Node => node::run(scenario, trace),
     }
 }

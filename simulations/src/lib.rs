@@ -5,6 +5,7 @@
 //! - [`model`]: the level `model`: every interleaving of few operations.
 //! - [`core`]: the level `core`: the product's replica and ledger, over virtual network, disk and time.
 //! - [`node`]: the level `node`: the product's loop, QUIC and TLS as they are, over virtual datagrams, disk and time.
+//! - [`store`]: what belongs to the level `store` alone: every crash point of small stories.
 //! - [`oracles`]: what must hold whatever the world does, one invariant a file.
 //! - [`mutants`]: bugs that are planted in the product, and which oracle catches each.
 //! - [`application`]: worlds of one's own, with an invariant of one's own.
@@ -26,4 +27,5 @@ pub mod node;
 pub mod oracles;
 pub mod reach;
 pub mod shrink;
+pub mod store;
 pub mod world;

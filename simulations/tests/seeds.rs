@@ -19,6 +19,7 @@ fn few(level: Level) -> u64 {
     match level {
         Level::Model => 2,
         Level::Core => 300,
+        Level::Store => 40,
         Level::Node => 30,
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Exit codes: 0 if everything holds, 1 if something fails, 2 if the question was wrong.
 
+mod crashes;
 mod crew;
 mod draw;
 mod hunt;
@@ -59,12 +60,15 @@ enum Command {
     Draw(draw::Draw),
     /// Plants bugs in the product, and says which oracle catches each.
     Mutants(hunt::Mutants),
+    /// Crashes at every operation on a disk, in small stories, and looks what is left.
+    Crashes(crashes::Crashes),
     /// Runs fresh seeds of all levels by turns; failures are told apart, shrunk, and drawn.
     Soak(soak::Soak),
 }
 
 /// Runs what the command line says, in these worlds.
 pub fn main(worlds: &dyn Worlds) -> ExitCode {
+    hush_the_engine();
     match perform(&Cli::parse(), worlds) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -73,6 +77,16 @@ pub fn main(worlds: &dyn Worlds) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// The storage engine panics on damaged files, and the store takes that for an answer: nobody need hear of it.
+fn hush_the_engine() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !panic.location().is_some_and(|at| at.file().contains("/redb-")) {
+            tell(panic);
+        }
+    }));
 }
 
 fn perform(cli: &Cli, worlds: &dyn Worlds) -> Result<bool, String> {
@@ -89,6 +103,7 @@ fn perform(cli: &Cli, worlds: &dyn Worlds) -> Result<bool, String> {
         Command::Shrink(shrink) => shrink.run(worlds),
         Command::Draw(draw) => draw.run(worlds),
         Command::Mutants(hunt) => hunt.run(),
+        Command::Crashes(crashes) => crashes.run(),
         Command::Soak(soak) => soak.run(worlds),
     }
 }

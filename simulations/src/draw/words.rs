@@ -104,6 +104,7 @@ pub(super) fn in_words(item: &Item) -> String {
         What::DiskFails { node, fault: DiskFault::Landed } => {
             format!("Node {node}’s next commit is called failed, and is on the disk nevertheless.")
         }
+        What::Medium { node, fault } => format!("At node {node}, {}.", fault.in_words()),
         What::DiskSpeed { node, ms: (low, high) } => format!("Node {node}’s disk takes {low}–{high} ms from now on."),
     }
 }

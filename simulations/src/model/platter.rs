@@ -12,11 +12,11 @@ use thence::store::{Ledger, Store, StoreError};
 use super::failure::{At, Failure, fail};
 use super::pool::{Digest, digest_bytes};
 use crate::oracles::{Export, Follower, History, Shelf, check_object, check_reopened};
-use crate::world::Disk;
+use crate::world::MemoryDisk;
 
 #[derive(Debug)]
 pub(super) struct Platter {
-    pub(super) disk: Arc<Disk>,
+    pub(super) disk: Arc<MemoryDisk>,
     pub(super) ledger: Ledger,
     pub(super) shelves: BTreeMap<SpaceId, Shelf>,
     /// Who follows the feed of each space.
@@ -28,7 +28,7 @@ pub(super) struct Platter {
 impl Platter {
     /// An empty disk that a ledger was made on.
     pub(super) fn new(node: usize, key: &DeviceKey, nonce: u64) -> Result<Self, Failure> {
-        let disk = Disk::new();
+        let disk = Arc::new(MemoryDisk::default());
         let batch = Ledger::first_batch(key.device(), nonce);
         disk.commit(&mut |_| Ok(batch.clone())).at(node)?;
         let ledger = open(&disk, key, node)?;
@@ -37,21 +37,21 @@ impl Platter {
     }
 
     /// The same disk and ledger once more, to be written on.
-    pub(super) fn fork(&self) -> (Arc<Disk>, Ledger) {
+    pub(super) fn fork(&self) -> (Arc<MemoryDisk>, Ledger) {
         let disk = copy(&self.disk);
         let ledger = self.ledger.fork(Arc::clone(&disk) as Arc<dyn Store>);
         (disk, ledger)
     }
 
     /// The same disk, with a ledger that was opened on it anew.
-    pub(super) fn reopen(&self, node: usize, key: &DeviceKey) -> Result<(Arc<Disk>, Ledger), Failure> {
+    pub(super) fn reopen(&self, node: usize, key: &DeviceKey) -> Result<(Arc<MemoryDisk>, Ledger), Failure> {
         let disk = copy(&self.disk);
         let ledger = open(&disk, key, node)?;
         Ok((disk, ledger))
     }
 
     /// After a commit of which nobody knows whether it is there.
-    pub(super) fn in_doubt(&self, disk: Arc<Disk>, ledger: Ledger) -> Self {
+    pub(super) fn in_doubt(&self, disk: Arc<MemoryDisk>, ledger: Ledger) -> Self {
         let (shelves, followers, exports) = (self.shelves.clone(), self.followers.clone(), self.exports.clone());
         Self { disk, ledger, shelves, followers, exports }
     }
@@ -62,7 +62,7 @@ impl Platter {
         history: &mut History,
         node: usize,
         key: &DeviceKey,
-        disk: Arc<Disk>,
+        disk: Arc<MemoryDisk>,
         ledger: Ledger,
     ) -> Result<Self, Failure> {
         let mut platter = self.in_doubt(disk, ledger);
@@ -77,13 +77,13 @@ impl Platter {
             let Some(view) = ledger.view(space).at(node)? else { continue };
             let before = shelves.get(&space).cloned().unwrap_or_default();
             let shelf = shelves.entry(space).or_default();
-            history.read_on(key.device(), shelf, &view).at(node)?;
+            history.read_on(key.device(), shelf, &view).at(node)?.at(node)?;
             let Some(view_anew) = anew.view(space).at(node)? else {
                 return fail(node, "durability", format!("{space:?} is not there after a restart"));
             };
             check_reopened(&before, shelf).at(node)?;
             let mut shelf_anew = Shelf::default();
-            history.read_on(key.device(), &mut shelf_anew, &view_anew).at(node)?;
+            history.read_on(key.device(), &mut shelf_anew, &view_anew).at(node)?.at(node)?;
             check_reopened(shelf, &shelf_anew).at(node)?;
             for name in history.objects(space) {
                 let object = view_anew.state(&name.0, &name.1).at(node)?;
@@ -99,7 +99,7 @@ impl Platter {
 }
 
 /// What lies on a disk.
-pub(super) fn content(disk: &Disk) -> Result<Digest, StoreError> {
+pub(super) fn content(disk: &MemoryDisk) -> Result<Digest, StoreError> {
     let mut rows: Vec<Vec<u8>> = Vec::new();
     disk.image().snapshot()?.scan(&[], &[u8::MAX; 64], &mut |key, value| {
         rows.extend([key.to_vec(), value.to_vec()]);
@@ -108,12 +108,12 @@ pub(super) fn content(disk: &Disk) -> Result<Digest, StoreError> {
     Ok(digest_bytes(rows.iter().map(Vec::as_slice)))
 }
 
-fn copy(disk: &Disk) -> Arc<Disk> {
-    let copy = Disk::new();
+fn copy(disk: &MemoryDisk) -> Arc<MemoryDisk> {
+    let copy = Arc::new(MemoryDisk::default());
     copy.put_back(&disk.image());
     copy
 }
 
-fn open(disk: &Arc<Disk>, key: &DeviceKey, node: usize) -> Result<Ledger, Failure> {
+fn open(disk: &Arc<MemoryDisk>, key: &DeviceKey, node: usize) -> Result<Ledger, Failure> {
     Ledger::open(Arc::clone(disk) as Arc<dyn Store>, key.clone()).at(node)
 }

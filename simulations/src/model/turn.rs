@@ -14,7 +14,7 @@ use super::platter::{Platter, content};
 use super::pool::digest;
 use super::world::{Step, World};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_sent};
-use crate::world::{Disk, DiskFault, What};
+use crate::world::{DiskFault, MemoryDisk, What};
 
 /// One node, taking a step.
 pub(super) struct Turn<'w, 'a> {
@@ -138,7 +138,7 @@ impl<'w, 'a> Turn<'w, 'a> {
     }
 
     /// The disk is another one now.
-    fn put(&mut self, disk: Arc<Disk>, ledger: Ledger) -> Result<(), Failure> {
+    fn put(&mut self, disk: Arc<MemoryDisk>, ledger: Ledger) -> Result<(), Failure> {
         let node = self.local.node;
         let content = content(&disk).at(node)?;
         let World { platters, history, keys, .. } = &mut *self.world;

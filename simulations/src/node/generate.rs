@@ -19,6 +19,9 @@ pub const FAULTS: &[&str] = &[
     "slow-disk",
     "put-back",
     "copy",
+    "crash-at",
+    "io-error",
+    "full",
     "damage",
     "narrow",
     "move",
@@ -29,7 +32,7 @@ pub const FAULTS: &[&str] = &[
 /// Of these, those that only this level has.
 const OWN_FAULTS: &[&str] = &["damage", "narrow", "move", "pause", "clock"];
 
-/// And those of the core level.
+/// And those that it shares with the levels below.
 const FAULTS_OF_CORE: &[&str] = &[
     "loss",
     "duplicate",
@@ -43,6 +46,9 @@ const FAULTS_OF_CORE: &[&str] = &[
     "slow-disk",
     "put-back",
     "copy",
+    "crash-at",
+    "io-error",
+    "full",
 ];
 
 /// Times are so much longer than at the core level: a connection takes seconds to be found dead.
@@ -52,8 +58,7 @@ const PACE: Millis = 8;
 pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let allowed = |fault: &&str| shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|of| of == fault));
     let of_core = FAULTS_OF_CORE.iter().filter(|fault| allowed(fault)).map(|fault| (*fault).to_owned()).collect();
-    let mut scenario = core::generate(seed, &Shape { nodes: shape.nodes, faults: Some(of_core) });
-    scenario.level = Level::Node;
+    let mut scenario = core::generate(Level::Node, seed, &Shape { nodes: shape.nodes, faults: Some(of_core) });
     forget_copies_of_the_dialled(&mut scenario);
     scenario.quiet_at *= PACE;
     for Item { at, what } in &mut scenario.items {

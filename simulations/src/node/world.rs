@@ -9,17 +9,17 @@ use std::time::Duration;
 use thence::causal::VersionVector;
 use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
 use thence::node::{Invitation, JoinError, Node, NodeError, OpenError, Parts, Status};
-use thence::store::{Ledger, MemoryStore, Store, StoreError, View, Work, Written};
+use thence::store::{Ledger, LedgerError, StoreError, View, Work, Written};
 use thence::transport::{Endpoint, PeerAddress};
 
 use super::air::{self, Air, Datagram, Skies};
 use super::around::Around;
 use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
-use crate::level::Outcome;
+use crate::level::{Level, Outcome};
 use crate::oracles::{Broken, Export, History, Shelf, Violation, Watched, broken, check_alike, check_disk};
 use crate::world::{
-    Chance, Disk, Fate, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
+    Chance, Disk, Fate, Image, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
 };
 
 const NANOS_PER_MS: Nanos = 1_000_000;
@@ -56,6 +56,9 @@ enum Happening {
     Silence {
         sent: u64,
     },
+    Restart {
+        node: usize,
+    },
     /// A datagram comes, which has that number in the story.
     Arrival(Datagram, Option<usize>),
 }
@@ -63,7 +66,7 @@ enum Happening {
 /// A node: its disk, its process while there is one, and what the oracles know of it.
 struct Machine {
     key: DeviceKey,
-    disk: Arc<Disk>,
+    disk: Disk,
     /// Which process it is, counted from 1.
     life: u64,
     /// Whether there is a process.
@@ -78,7 +81,7 @@ struct Machine {
     /// In which of its lives its disk was read from the beginning.
     read_in: u64,
     /// The last image of its disk, and what the oracles knew of it.
-    image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
+    image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
     /// How many writes its users were told of since its disk was put back.
     told: u64,
     watched: Watched,
@@ -211,6 +214,7 @@ impl World<'_> {
                 // What a disk task did is looked at before anybody else can see it.
                 if uses_disk && self.is_alive((node, life)) {
                     self.read_on(node)?;
+                    self.look_after_disk(node);
                 }
                 self.take_answers()?;
                 continue;
@@ -234,9 +238,7 @@ impl World<'_> {
         let scenario = self.scenario;
         for number in 0..scenario.nodes {
             let key = DeviceKey::from_secret(&self.chance.bytes("device key", number as u64));
-            let disk = Disk::new();
-            let batch = Ledger::first_batch(key.device(), self.chance.draw("incarnation", number as u64, 0));
-            disk.commit(&mut |_| Ok(batch.clone())).or_else(|error| unexpected(number, error))?;
+            let disk = Disk::new(Level::Node, self.chance, number);
             let (low, high) = scenario.disk_ms;
             self.executor.set_disk(number, (low * NANOS_PER_MS, high * NANOS_PER_MS));
             let (skew_ms, watched) = (Arc::default(), Watched::default());
@@ -263,8 +265,11 @@ impl World<'_> {
             self.spaces.push((genesis.space(), genesis));
             self.history.creators.insert(genesis.space(), genesis.creator);
             let work = Work::Create { genesis, name: format!("space {number}") };
-            let ledger = self.open_ledger(0)?;
+            let Some(ledger) = self.open_ledger(0)? else { continue };
             ledger.commit(&[work], 0, number as u64).or_else(|error| unexpected(0, error))?;
+        }
+        for (space, node, role) in membership::invitations(scenario) {
+            self.history.invited.insert((self.spaces[space].0, self.machines[node].key.device(), role));
         }
         for number in 0..scenario.nodes {
             self.start(number)?;
@@ -277,10 +282,16 @@ impl World<'_> {
         Ok(())
     }
 
-    fn open_ledger(&self, number: usize) -> Result<Ledger, Failure> {
+    /// Opens the store of a node, or makes it; none if the disk fails at it.
+    fn open_ledger(&self, number: usize) -> Result<Option<Ledger>, Failure> {
         let Machine { key, disk, .. } = &self.machines[number];
-        let store: Arc<dyn Store> = Arc::clone(disk) as Arc<dyn Store>;
-        Ledger::open(store, key.clone()).or_else(|error| unexpected(number, error))
+        let first = Ledger::first_batch(key.device(), self.chance.draw("incarnation", number as u64, 0));
+        let opened = disk.store(&first).map_err(LedgerError::from).and_then(|store| Ledger::open(store, key.clone()));
+        match opened {
+            Ok(ledger) => Ok(Some(ledger)),
+            Err(LedgerError::Store(error)) if disk.explains(&error) || disk.has_died() => Ok(None),
+            Err(error) => unexpected(number, error),
+        }
     }
 
     fn is_alive(&self, (node, life): Owner) -> bool {
@@ -293,7 +304,12 @@ impl World<'_> {
         if self.machines[number].is_up {
             return Ok(());
         }
-        let ledger = Arc::new(self.open_ledger(number)?);
+        let Some(ledger) = self.open_ledger(number)?.map(Arc::new) else {
+            self.machines[number].disk.cut();
+            self.machines[number].disk.crash();
+            self.restart_later(number);
+            return Ok(());
+        };
         let machine = &mut self.machines[number];
         machine.life += 1;
         machine.is_up = true;
@@ -351,8 +367,23 @@ impl World<'_> {
         self.air.close(number);
         let (node, ledger) = (machine.node.take(), machine.ledger.take());
         self.executor.kill((number, machine.life));
+        machine.disk.cut();
         drop((node, ledger));
-        machine.disk.recover();
+        machine.disk.crash();
+    }
+
+    fn restart_later(&mut self, node: usize) {
+        let after = 1 + self.chance.draw("restart", node as u64, self.steps) % 2_000;
+        self.schedule(self.now_ms() + after, Happening::Restart { node });
+    }
+
+    /// A process that died at an operation on its disk.
+    fn look_after_disk(&mut self, number: usize) {
+        if self.machines[number].disk.has_died() {
+            self.trace.tell(self.now_ms(), || format!("{number} dies at an operation on its disk"));
+            self.crash(number);
+            self.restart_later(number);
+        }
     }
 
     fn take_answers(&mut self) -> Result<(), Failure> {
@@ -427,7 +458,15 @@ impl World<'_> {
         }
     }
 
+    /// Oracles read without any fault of the disk.
     fn read_on(&mut self, number: usize) -> Result<(), Failure> {
+        self.machines[number].disk.look_at(true);
+        let read = self.read_on_in_peace(number);
+        self.machines[number].disk.look_at(false);
+        read
+    }
+
+    fn read_on_in_peace(&mut self, number: usize) -> Result<(), Failure> {
         let Some(views) = self.views(number)? else { return Ok(()) };
         let page = 1 + usize::try_from(self.chance.draw("follower", number as u64, 0) % 5).unwrap_or_default();
         let Machine { watched, key, life, read_in, .. } = &mut self.machines[number];
@@ -511,6 +550,7 @@ impl World<'_> {
             Happening::Item(at) => self.item(at),
             Happening::Quiet => self.quiet(),
             Happening::Look => self.look(),
+            Happening::Restart { node } => self.start(node),
             Happening::Silence { sent } => {
                 let connections = self.scenario.edges.len() as u64;
                 let (sent, most) = (self.skies.sent - sent, SILENCE_DATAGRAMS * connections);
@@ -574,6 +614,11 @@ impl World<'_> {
             }
             What::PutBack { node } => self.put_back(*node),
             What::Copy { node, onto } => self.copy(*node, *onto),
+            What::Medium { node, fault } => {
+                if let Some(medium) = self.machines[*node].disk.medium() {
+                    medium.suffer(fault);
+                }
+            }
             // What hostile peers say does not depend on how bytes travel.
             What::Hostile { .. } => {}
         }

@@ -37,7 +37,7 @@ impl Watched {
         for view in views {
             let space = view.id();
             let shelf = self.shelves.entry(space).or_default();
-            let mut read = match history.read_on(owner, shelf, view) {
+            let mut read = match history.read_on(owner, shelf, view)? {
                 Ok(read) => read,
                 Err(wrong) => return Ok(Err(wrong)),
             };

@@ -43,6 +43,19 @@ pub(crate) fn drawn_up(scenario: &Scenario) -> Vec<Membership> {
     (0..scenario.spaces).map(members).collect()
 }
 
+/// Who may be granted what in which space, as the scenario wants it.
+pub(crate) fn invitations(scenario: &Scenario) -> Vec<(usize, usize, Role)> {
+    if scenario.cluster {
+        let all = (0..scenario.spaces).flat_map(|space| (0..scenario.nodes).map(move |node| (space, node)));
+        return all.map(|(space, node)| (space, node, Role::Owner)).collect();
+    }
+    let invited = scenario.items.iter().filter_map(|item| match item.what {
+        What::Redeem { node, space, role, .. } => Some((space, node, role)),
+        _ => None,
+    });
+    invited.collect()
+}
+
 /// Who must have everything of a space in the end. A copy that nobody of them is connected to need not, nor need a
 /// hostile node.
 pub(crate) fn expected(scenario: &Scenario, (members, _): &Membership) -> BTreeSet<usize> {

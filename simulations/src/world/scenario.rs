@@ -10,7 +10,7 @@ use std::str::FromStr;
 use thence::model::{Request, Role};
 use thence::replica::Limits;
 
-use super::{DiskFault, Millis};
+use super::{DiskFault, MediumFault, Millis};
 use crate::level::Level;
 
 /// What the network does to messages in one direction between two nodes.
@@ -162,6 +162,13 @@ pub enum What {
         /// From and to.
         ms: (Millis, Millis),
     },
+    /// Something goes wrong with the medium under a real store: at the level `store`.
+    Medium {
+        /// Whose.
+        node: usize,
+        /// What.
+        fault: MediumFault,
+    },
 }
 
 /// Something at a time.
@@ -250,6 +257,7 @@ impl fmt::Display for What {
             Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
             Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
             Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
+            Self::Medium { node, fault } => write!(f, "medium {node} {fault}"),
         }
     }
 }
@@ -355,6 +363,7 @@ impl<'a> Words<'a> {
                 },
             },
             "disk-speed" => What::DiskSpeed { node: self.value()?, ms: self.pair()? },
+            "medium" => What::Medium { node: self.value()?, fault: std::mem::take(&mut self.rest).parse()? },
             other => return Err(format!("{other:?} is nothing that can happen")),
         })
     }
@@ -410,7 +419,8 @@ impl What {
             | Self::DiskSpeed { node, .. }
             | Self::Move { node }
             | Self::Pause { node, .. }
-            | Self::Clock { node, .. } => vec![node],
+            | Self::Clock { node, .. }
+            | Self::Medium { node, .. } => vec![node],
             Self::Redeem { node, from, .. } => vec![node, from],
             Self::Copy { node, onto } => vec![node, onto],
             Self::Cut { from, to }
@@ -514,11 +524,15 @@ impl Scenario {
         self.items.iter().any(|item| item.what == What::Hostile { node })
     }
 
-    /// Whether every node and space that is named exists.
+    /// Whether every node, space and medium that is named exists.
     fn check(&self) -> Result<(), String> {
         let named = self.items.iter().flat_map(|item| item.what.nodes());
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
+        }
+        let of_a_medium = |item: &Item| matches!(item.what, What::Medium { .. });
+        if !matches!(self.level, Level::Store | Level::Node) && self.items.iter().any(of_a_medium) {
+            return Err(format!("nodes of the level {} have no medium: say `level store`", self.level));
         }
         match self
             .items

@@ -80,6 +80,7 @@ impl Story {
                     self.begin(now, place, SpanKind::Slow, format!("the disk takes {low}–{high} ms"));
                 }
             }
+            What::Medium { node, fault } => self.mark(now, *node, MarkKind::Disk, fault.in_words(), ""),
             What::Damage { from, to, per_mille } => {
                 let place = Place::Between(*from, *to);
                 let label = format!("from {from} to {to}: {per_mille} of 1,000 datagrams come damaged");

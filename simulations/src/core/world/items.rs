@@ -1,6 +1,6 @@
 //! What is done to the world: by users, and by faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::VersionVector;
 use thence::model::{Role, SignedTicket, SpaceId, Ticket};
@@ -10,7 +10,7 @@ use thence::store::Work;
 use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
-use crate::oracles::Deadline;
+use crate::oracles::{Deadline, Shelf};
 use crate::world::{Line, Scenario, Side, What, membership};
 
 impl World<'_> {
@@ -46,6 +46,11 @@ impl World<'_> {
             What::Hostile { node } => self.turn_hostile(*node),
             What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
             What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
+            What::Medium { node, fault } => {
+                if let Some(medium) = self.nodes[*node].disk.medium() {
+                    medium.suffer(fault);
+                }
+            }
             // There are no datagrams, addresses, tasks or clocks here.
             What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
             }
@@ -53,14 +58,19 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
+    /// A backup is put back.
     pub(super) fn put_back(&mut self, number: usize) {
         let Some((image, shelves)) = &self.nodes[number].image else { return };
         let (image, shelves) = (image.fork(), shelves.clone());
         self.crash(number);
         let before = std::mem::replace(&mut self.nodes[number].shelves, shelves);
+        self.nodes[number].disk.put_back(&image);
+        self.set_back(number, before);
+    }
+
+    /// A disk holds less than `before`. What no other disk holds of the rest is gone, and nobody can be blamed.
+    pub(super) fn set_back(&mut self, number: usize, before: BTreeMap<SpaceId, Shelf>) {
         let node = &mut self.nodes[number];
-        node.disk.put_back(&image);
         node.followers.clear();
         self.history.copied.insert(node.key.device());
         // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
@@ -94,8 +104,9 @@ impl World<'_> {
     pub(super) fn copy(&mut self, from: usize, onto: usize) {
         self.crash(onto);
         let (key, image) = (self.nodes[from].key.clone(), self.nodes[from].disk.image());
-        let shelves = self.nodes[from].shelves.clone();
+        let (shelves, lost) = (self.nodes[from].shelves.clone(), self.nodes[from].lost.clone());
         let node = &mut self.nodes[onto];
+        node.lost = lost;
         node.disk.put_back(&image);
         node.followers.clear();
         node.shelves = shelves;
@@ -146,7 +157,10 @@ impl World<'_> {
             self.nodes[node].disk_ms = self.scenario.disk_ms;
             if self.is_cut_off(node) {
                 self.crash(node);
-            } else if self.nodes[node].process.is_none() {
+                continue;
+            }
+            self.scrub(node);
+            if self.nodes[node].process.is_none() {
                 self.restart(node)?;
             }
             if self.nodes[node].process.as_ref().is_some_and(|process| process.commit.is_none()) {

@@ -2,9 +2,9 @@
 
 use thence::model::SpaceId;
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId};
-use thence::store::{Renewal, StoreError, Work};
+use thence::store::{Renewal, Work};
 
-use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail, unexpected};
+use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail};
 use crate::core::node::{Asked, Job};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
 use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
@@ -47,21 +47,15 @@ impl World<'_> {
             Output::Credential { session, space } => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                let segments = match view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials())) {
-                    Ok(segments) => segments,
-                    Err(StoreError::Io(_)) => Vec::new(),
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials()));
+                let segments = self.excused(node, read)?.unwrap_or_default();
                 self.handle(node, Input::Credential { session, space, segments })
             }
             Output::Judge { session, space, device, segments } => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                let role = match view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments))) {
-                    Ok(role) => role,
-                    Err(StoreError::Io(_)) => None,
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
+                let role = self.excused(node, read)?.flatten();
                 self.handle(node, Input::Judged { session, space, role })
             }
             Output::Admit { session, device, ticket } => {

@@ -7,6 +7,7 @@ mod looping;
 mod phases;
 mod processes;
 mod sessions;
+mod storage;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +21,7 @@ use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What, membership};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -46,6 +47,9 @@ enum Happening {
     Report { node: usize, life: u64 },
     Read { node: usize, life: u64, session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
     HaveRead { node: usize, life: u64, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+    Restart { node: usize },
+    Mend { node: usize, life: u64 },
+    Repair { node: usize },
 }
 
 struct World<'a> {
@@ -123,6 +127,11 @@ pub fn run_with<'a>(
             Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
         }
     };
+    for (number, node) in world.nodes.iter().enumerate() {
+        if let Some(medium) = node.disk.medium() {
+            world.trace.note(world.now, number, "medium", &medium.hash());
+        }
+    }
     let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
         invariant,
         at: world.now,
@@ -203,6 +212,7 @@ impl World<'_> {
                 return Err(Broken { invariant: "liveness", detail }.into());
             }
             self.happen(happening)?;
+            self.look_after_disks()?;
         }
         self.end()
     }
@@ -215,7 +225,7 @@ impl World<'_> {
     fn begin(&mut self) -> Result<(), Failure> {
         let scenario = self.scenario;
         for number in 0..scenario.nodes {
-            let mut node = Node::new(self.chance, number, scenario.disk_ms).at(number)?;
+            let mut node = Node::new(scenario.level, self.chance, number, scenario.disk_ms);
             node.start(0, scenario.limits).at(number)?;
             if scenario.is_hostile(number) {
                 self.history.hostile.insert(node.device());
@@ -232,10 +242,8 @@ impl World<'_> {
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
-        for item in &scenario.items {
-            if let What::Redeem { node, space, role, .. } = item.what {
-                self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
-            }
+        for (space, node, role) in membership::invitations(scenario) {
+            self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
         }
         self.members = membership::drawn_up(self.scenario);
         self.tell_beginning();
@@ -289,12 +297,8 @@ impl World<'_> {
             Happening::Read { node, life, session, space, after, bytes_max } if self.is_alive(node, life) => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                // The disk may have failed; that it is damaged is never right.
-                let stretches = match view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose()) {
-                    Ok(stretches) => stretches,
-                    Err(StoreError::Io(_)) => None,
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose());
+                let stretches = self.excused(node, read)?.flatten();
                 let delay = self.disk_delay(node);
                 self.schedule(self.now + delay, Happening::HaveRead { node, life, session, space, stretches });
                 Ok(())
@@ -303,6 +307,9 @@ impl World<'_> {
                 self.nodes[node].process.iter_mut().for_each(|process| process.reads -= 1);
                 self.handle(node, Input::Fetched { session, space, stretches })
             }
+            Happening::Restart { node } => self.restart(node),
+            Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),
+            Happening::Repair { node } => self.repair(node),
             // Meant for a process that is gone.
             _ => Ok(()),
         }

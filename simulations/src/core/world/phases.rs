@@ -4,7 +4,7 @@ use thence::replica::LinkState;
 
 use super::World;
 use crate::reach::Phase;
-use crate::world::{Side, What};
+use crate::world::{MediumFault, Side, What};
 
 impl World<'_> {
     /// A fault strikes a node, or what it has with one peer. Counted before its effect.
@@ -37,6 +37,15 @@ impl World<'_> {
             What::DiskSpeed { node, .. } => self.strike("slow-disk", node, None),
             // These are counted where they take effect.
             What::Weather { .. } | What::DiskFails { .. } | What::Hostile { .. } => {}
+            What::Medium { node, ref fault } => match fault {
+                MediumFault::CrashAt(_) => self.strike("crash-at", node, None),
+                MediumFault::Fails { .. } => self.strike("io-error", node, None),
+                MediumFault::Full(true) => self.strike("full", node, None),
+                MediumFault::Rot(_) => self.strike("rot", node, None),
+                MediumFault::Misdirects { .. } => self.strike("misdirect", node, None),
+                MediumFault::Lies(true) => self.strike("lying-sync", node, None),
+                MediumFault::Full(false) | MediumFault::Lies(false) => {}
+            },
             // There are none here.
             What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
             }

@@ -1,4 +1,4 @@
-//! A disk that fails when it is told to: the product's memory store behind a switch.
+//! A disk of the levels `model` and `core`: the product's memory store behind a switch.
 //!
 //! **Invariant**: what the product may assume of a store holds here too. A commit is there whole or not at all, and
 //! after a failure every call fails until the store is reopened.
@@ -6,16 +6,9 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use thence::store::{Batch, MemoryStore, Read, Snapshot, Store, StoreError};
+use thence::store::{Batch, Ledger, MemoryStore, Read, Snapshot, Store, StoreError};
 
-/// How a commit fails.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DiskFault {
-    /// Nothing of it is there afterwards.
-    Lost,
-    /// All of it is there afterwards, although the disk said that it failed.
-    Landed,
-}
+use super::DiskFault;
 
 #[derive(Debug, Default)]
 struct State {
@@ -25,22 +18,26 @@ struct State {
 
 /// One node's disk. It outlives the node's crashes.
 #[derive(Debug, Default)]
-pub(crate) struct Disk {
+pub(crate) struct MemoryDisk {
     memory: RwLock<Arc<MemoryStore>>,
     state: Mutex<State>,
 }
 
-impl Disk {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self::default())
-    }
-
+impl MemoryDisk {
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn memory(&self) -> Arc<MemoryStore> {
         Arc::clone(&self.memory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Makes it hold `first`, if nothing is on it.
+    pub(super) fn begin(&self, first: &Batch) -> Result<(), StoreError> {
+        if self.memory().snapshot()?.get(&Ledger::check_key())?.is_some() {
+            return Ok(());
+        }
+        self.memory().commit(&mut |_| Ok(first.clone()))
     }
 
     /// What is on it now.
@@ -59,7 +56,7 @@ impl Disk {
     }
 
     /// Works again, as after the process that used it was started anew.
-    pub(crate) fn recover(&self) {
+    pub(super) fn recover(&self) {
         self.with(|state| *state = State::default());
     }
 
@@ -72,7 +69,7 @@ fn failed() -> StoreError {
     StoreError::Io("the simulated disk failed".to_owned())
 }
 
-impl Store for Disk {
+impl Store for MemoryDisk {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         self.check()?;
         self.memory().snapshot()
