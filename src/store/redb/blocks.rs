@@ -124,9 +124,13 @@ impl StorageBackend for Blocks {
             locked(&self.damage).extend(damaged);
             return Ok(());
         }
-        let skip = (offset - first * BLOCK as u64) as usize;
-        let bytes = blocks().flat_map(|(_, block)| block[..BLOCK].iter().copied());
-        out.iter_mut().zip(bytes.skip(skip)).for_each(|(to, byte)| *to = byte);
+        let (mut rest, mut skip) = (out, (offset - first * BLOCK as u64) as usize);
+        for (_, block) in blocks() {
+            let bytes = &block[skip..BLOCK.min(skip + rest.len())];
+            let (part, others) = rest.split_at_mut(bytes.len());
+            part.copy_from_slice(bytes);
+            (rest, skip) = (others, 0);
+        }
         Ok(())
     }
 
