@@ -144,9 +144,7 @@ impl Shelf {
             rows(read, &prefix, |key, row: record::ObjectRow| {
                 let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
-                if let Ok(device) = name.parse() {
-                    shelf.access.set(device, Grant::from_object(name, &object));
-                }
+                shelf.access.learn(name, Grant::from_object(name, &object));
                 Ok(())
             })?;
         }

@@ -396,8 +396,8 @@ impl<'a> Writing<'a> {
             let name = (space, mutation.collection.clone(), mutation.key.clone());
             if mutation.collection == CollectionName::grants() {
                 let grant = Grant::from_object(mutation.key.as_str(), &held.object);
-                if let (Some(shelf), Ok(device)) = (self.shelves.get_mut(&space), mutation.key.as_str().parse()) {
-                    shelf.access.set(device, grant);
+                if let Some(shelf) = self.shelves.get_mut(&space) {
+                    shelf.access.learn(mutation.key.as_str(), grant);
                     self.access_changed.insert(space);
                 }
             }
