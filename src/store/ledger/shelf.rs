@@ -111,6 +111,8 @@ impl Shelf {
         let totals = key::totals(number);
         if let Some(value) = read.get(&totals)? {
             shelf.totals = record::read(&totals, &value)?;
+            let Totals { objects, bytes, conflicts, lost, position, arrival } = shelf.totals;
+            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival])?;
         }
         rows(read, &key::replicas(number), |_, author: Author| {
             names.add_replica(author);
@@ -123,6 +125,7 @@ impl Shelf {
             let (Some(Author { incarnation, branch: Some((after, first)) }), Some(parent)) = (author, parent) else {
                 return Err(damaged("a branch of nothing"));
             };
+            record::check_counts(&[after])?;
             let root = incarnation.replica();
             branches.push((incarnation.branch(first), Branch { root, parent, after, first }));
             Ok(())
@@ -133,11 +136,12 @@ impl Shelf {
         })?;
         let mut heads = Vec::new();
         rows(read, &key::heads(number), |key, row: HeadRow| {
+            record::check_counts(&[row.head.counter, row.head.depth])?;
             let replica: Option<ReplicaId> = key::number_at(key, 7).and_then(|number| names.replicas.replica(number));
             heads.push((replica.ok_or_else(|| damaged("head of an unknown replica"))?, row.head, row.tip));
             Ok(())
         })?;
-        shelf.known = Known::of_branches(branches);
+        shelf.known = Known::of_branches(branches).ok_or_else(|| damaged("a branch of nothing"))?;
         heads.into_iter().for_each(|(replica, head, tip)| shelf.known.set(replica, head, tip));
         if let Some(grants) = names.collection(&CollectionName::grants()) {
             let prefix = key::objects(number, grants);

@@ -592,11 +592,13 @@ impl<'a> Writing<'a> {
         }
         if counts {
             let totals = &mut shelf.totals;
-            let step = |total: &mut u64, was: bool, is: bool| *total = *total + u64::from(is) - u64::from(was);
-            step(&mut totals.objects, before.visible, after.visible);
-            step(&mut totals.conflicts, before.conflicted, after.conflicted);
-            step(&mut totals.lost, before.lost, after.lost);
-            totals.bytes = totals.bytes + after.bytes - before.bytes;
+            // Saturating, since they are for people and may have been damaged.
+            let step = |total: &mut u64, was: u64, is: u64| *total = (*total + is).saturating_sub(was);
+            let count = |total: &mut u64, was: bool, is: bool| step(total, u64::from(was), u64::from(is));
+            count(&mut totals.objects, before.visible, after.visible);
+            count(&mut totals.conflicts, before.conflicted, after.conflicted);
+            count(&mut totals.lost, before.lost, after.lost);
+            step(&mut totals.bytes, before.bytes, after.bytes);
             for (index, was, is) in
                 [(Index::Conflicts, before.conflicted, after.conflicted), (Index::Lost, before.lost, after.lost)]
             {
