@@ -1,6 +1,6 @@
 //! The level `store`, bounded: some crash points of every story, and some seeds.
 
-use simulations::core::MEDIUM_FAULTS;
+use simulations::core::FAULTS_OF_A_MEDIUM;
 use simulations::level::{Level, Shape, run};
 use simulations::store::crash_points;
 use simulations::world::Scenario;
@@ -44,7 +44,7 @@ fn the_store_withstands_worlds() {
 
 #[test]
 fn a_seed_writes_the_same_bytes_twice_and_another_seed_others() {
-    let shape = Shape { nodes: Some(2), faults: Some(MEDIUM_FAULTS.iter().map(|fault| (*fault).to_owned()).collect()) };
+    let shape = Shape { nodes: Some(2), faults: Some(FAULTS_OF_A_MEDIUM.iter().map(|fault| (*fault).to_owned()).collect()) };
     each(0..8, |seed| {
         let scenario = Level::Store.generate(seed, &shape);
         let hash = run(&scenario, false).hash;

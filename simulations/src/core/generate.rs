@@ -29,7 +29,7 @@ pub const FAULTS: &[&str] = &[
 ];
 
 /// Those that need real files too: only a medium has them.
-const FAULTS_OF_A_MEDIUM: &[&str] = &["crash-at", "io-error", "full", "rot", "misdirect", "lying-sync"];
+pub const FAULTS_OF_A_MEDIUM: &[&str] = &["crash-at", "io-error", "full", "rot", "misdirect", "lying-sync"];
 
 /// All that a seed draws from where nodes have real files.
 pub const FAULTS_OF_STORES: &[&str] = &{

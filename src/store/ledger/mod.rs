@@ -333,7 +333,12 @@ impl Ledger {
         let body = record::unwrap(&key, value.ok_or(LedgerError::NotOurs)?)?;
         // The version stands first and is read alone: what follows it may look different in another release.
         match body.first() {
-            Some(&version) if u32::from(version) == FORMAT => Ok(record::read(&key, value.unwrap_or_default())?),
+            Some(&version) if u32::from(version) == FORMAT => {
+                let meta: Meta = record::read(&key, value.unwrap_or_default())?;
+                // Numbers of spaces end where those of 32 bits do, and nobody holds half as many.
+                record::check_counts(&[meta.renewals, u64::from(meta.next_number) << 25])?;
+                Ok(meta)
+            }
             Some(&version) => Err(LedgerError::UnknownFormat { found: u32::from(version) }),
             None => Err(LedgerError::NotOurs),
         }
