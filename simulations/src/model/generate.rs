@@ -34,9 +34,8 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
         items.push(Item { at: u64::from(late == Some(*node)), what });
     }
     let fault = draws.yes(500).then(|| *draws.pick(FAULTS));
-    let fault = fault.filter(|fault| {
-        shape.faults.as_ref().is_none_or(|allowed| allowed.iter().any(|allowed| allowed == fault))
-    });
+    let fault = fault
+        .filter(|fault| shape.faults.as_ref().is_none_or(|allowed| allowed.iter().any(|allowed| allowed == fault)));
     let (a, b) = *draws.pick(&edges);
     let node = if draws.yes(500) { a } else { b };
     match fault {
