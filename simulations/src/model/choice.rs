@@ -20,6 +20,8 @@ pub(super) enum Choice {
     Dial { edge: usize },
     /// An item of the scenario.
     Item(usize),
+    /// The weather of an item befalls the next message of a lane.
+    Befall { item: usize, edge: usize, session: SessionId, end: usize, lane: Lane },
     /// A user shows the ticket of an item.
     Redeem { item: usize, session: SessionId },
 }

@@ -9,21 +9,26 @@
 //! step of a node depends on a message that the other node may yet send, so that they would hardly ever be small.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use thence::replica::SessionId;
 
 use super::choice::{Choice, Kind};
 use super::failure::{At, Failure, fail};
-use super::line::Line;
+use super::line::{Lane, Line};
 use super::local::{Act, Process};
 use super::pool::Pool;
 use super::turn::now;
 use super::world::World;
 use crate::oracles::{Broken, Shelf, check_acknowledged, check_alike, check_belief, check_disk, check_disks};
-use crate::world::{Scenario, What};
+use crate::world::{Scenario, Weather, What};
+
+/// The frame types of [`thence::replica::Message::Open`] and [`thence::replica::Message::Refuse`].
+const OPEN: u8 = 16;
+const REFUSE: u8 = 20;
 
 /// As many nodes, and as many edges, as a scenario of this level may have.
-pub(super) const NODES_MAX: usize = 4;
+pub const NODES_MAX: usize = 4;
 
 /// A world at one moment: the numbers of its nodes and edges, and the items that were done, bit by bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,11 +61,21 @@ pub struct Extent {
     pub exhausted: bool,
 }
 
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { states, transitions, ends, depth, steps, exhausted } = self;
+        write!(f, "{states} states, {transitions} transitions, {ends} ends, depth {depth}, {steps} steps of nodes")?;
+        f.write_str(if *exhausted { ", exhausted" } else { ", not exhausted" })
+    }
+}
+
 pub(super) struct Explorer<'a> {
     pub(super) world: World<'a>,
     lines: Pool<Line, Line>,
     states: Vec<State>,
     numbers: BTreeMap<State, u32>,
+    /// What was done before the first state, in words.
+    begun: Vec<String>,
     /// By state: from which it was reached first, and how.
     parents: Vec<(u32, Choice)>,
     /// How states follow one another without a fault.
@@ -81,6 +96,7 @@ impl<'a> Explorer<'a> {
             lines: Pool::new(),
             states: Vec::new(),
             numbers: BTreeMap::new(),
+            begun: Vec::new(),
             parents: Vec::new(),
             onward: Vec::new(),
             at: (0, None),
@@ -171,9 +187,9 @@ impl<'a> Explorer<'a> {
         for (item, _) in scenario.items.iter().enumerate().filter(|(_, item)| item.at == 0) {
             state.done = !(1 << item);
             if is_fault(&scenario.items[item].what) {
-                state = self.follow(state, Choice::Item(item))?;
+                state = self.begin(state, Choice::Item(item))?;
                 while let Some(notice) = self.notices(&state).first().copied() {
-                    state = self.follow(state, notice)?;
+                    state = self.begin(state, notice)?;
                 }
             } else {
                 state = self.settle(state)?;
@@ -188,9 +204,15 @@ impl<'a> Explorer<'a> {
     /// Goes on in one way until nothing happens any more.
     fn settle(&mut self, mut state: State) -> Result<State, Failure> {
         while let Some((_, choice)) = self.choices(&state).into_iter().find(|(kind, _)| *kind != Kind::Fault) {
-            state = self.follow(state, choice)?;
+            state = self.begin(state, choice)?;
         }
         Ok(state)
+    }
+
+    /// Follows a choice before the first state.
+    fn begin(&mut self, state: State, choice: Choice) -> Result<State, Failure> {
+        self.begun.push(self.describe(&state, choice));
+        self.follow(state, choice)
     }
 
     // What can happen.
@@ -305,6 +327,10 @@ impl<'a> Explorer<'a> {
                     );
                     false
                 }
+                What::Weather { from, to, weather } => {
+                    choices.extend(self.befall(state, item, from, to, weather).map(|choice| (Kind::Fault, choice)));
+                    false
+                }
                 What::Save { .. } => true,
                 What::PutBack { node } => self.world.locals[state.nodes[node]].image.is_some(),
                 _ => false,
@@ -315,6 +341,35 @@ impl<'a> Explorer<'a> {
             }
         }
         choices
+    }
+
+    /// The messages from one node to another that weather can befall. As at the level `core`, what is said on the control
+    /// channel, and the order of a refusal among openings, is spared.
+    fn befall<'s>(
+        &'s self,
+        state: &'s State,
+        item: usize,
+        from: usize,
+        to: usize,
+        weather: Weather,
+    ) -> impl Iterator<Item = Choice> + 's {
+        let is_between = move |edge: &usize| self.ends(*edge) == [from, to] || self.ends(*edge) == [to, from];
+        (0..self.world.scenario.edges.len()).filter(is_between).flat_map(move |edge| {
+            let end = self.end_of(edge, to);
+            let up = self.line(state, edge).sessions.iter().filter(move |session| session.up[end]);
+            up.flat_map(move |session| {
+                let can = move |lane: &Lane| {
+                    let kinds: Vec<u8> = session.on(end, *lane).map(|frame| self.world.frames[frame].kind).collect();
+                    let in_place = |kind: Option<&u8>| kind.is_none_or(|kind| *kind == OPEN || *kind == REFUSE);
+                    *lane > 0
+                        && (weather.loss > 0
+                            || weather.duplicate > 0 && kinds[0] != REFUSE
+                            || weather.reorder > 0 && !in_place(kinds.first()) && !in_place(kinds.get(1)))
+                };
+                let befall = move |lane| Choice::Befall { item, edge, session: session.id, end, lane };
+                session.lanes(end).into_iter().filter(can).map(befall)
+            })
+        })
     }
 
     /// The session in which a ticket can be shown, if that is to be done.
@@ -359,6 +414,16 @@ impl<'a> Explorer<'a> {
                 state.lines[edge] = self.lines.add(line.clone(), line);
                 for node in self.ends(edge) {
                     self.act(&mut state, node, Act::Connect(session))?;
+                }
+            }
+            Choice::Befall { item, edge, session, end, lane } => {
+                state.done |= 1 << item;
+                if let What::Weather { weather, .. } = self.world.scenario.items[item].what {
+                    self.change(&mut state, edge, |line| match weather {
+                        Weather { loss: 1.., .. } => line.take(session, end, lane),
+                        Weather { duplicate: 1.., .. } => line.repeat(session, end, lane),
+                        _ => line.overtake(session, end, lane),
+                    });
                 }
             }
             Choice::Redeem { item, session } => {
@@ -557,8 +622,12 @@ impl<'a> Explorer<'a> {
 
     // For people.
 
-    /// The choices that lead to where it is now, in order, in words.
+    /// The choices that lead to where it is now, in order, in words; what the items at 0 come to is one of them only if it
+    /// is there that something goes wrong.
     pub(super) fn way(&self) -> Vec<String> {
+        if self.states.is_empty() {
+            return self.begun.clone();
+        }
         let mut way = Vec::new();
         let (mut number, choice) = self.at;
         way.extend(choice.zip(self.states.get(number as usize)).map(|(choice, state)| self.describe(state, choice)));

@@ -1,7 +1,8 @@
 //! What is between two nodes: their sessions, and the messages on their way.
 //!
 //! A channel is what QUIC makes of it: in order and complete, or the session ends. Channels of one session overtake one
-//! another. A session that breaks takes nothing more; what was sent before may still come, all of it or some, until
+//! another. What weather does to a message is done here too: it is lost, comes twice, or is overtaken by the next one.
+//! A session that breaks takes nothing more; what was sent before may still come, all of it or some, until
 //! the receiver finds out.
 
 use thence::replica::SessionId;
@@ -31,7 +32,12 @@ impl Session {
 
     /// The next message of a lane.
     pub(super) fn next(&self, end: usize, lane: Lane) -> Option<u32> {
-        self.queues[end].iter().find(|(of, _)| *of == lane).map(|(_, message)| *message)
+        self.on(end, lane).next()
+    }
+
+    /// The messages of a lane.
+    pub(super) fn on(&self, end: usize, lane: Lane) -> impl Iterator<Item = u32> + '_ {
+        self.queues[end].iter().filter(move |(of, _)| *of == lane).map(|(_, message)| *message)
     }
 }
 
@@ -75,6 +81,26 @@ impl Line {
             && let Some(at) = session.queues[to].iter().position(|(of, _)| *of == lane)
         {
             session.queues[to].remove(at);
+        }
+    }
+
+    /// The next message of a lane will come twice.
+    pub(super) fn repeat(&mut self, id: SessionId, to: usize, lane: Lane) {
+        if let Some(session) = self.session_mut(id)
+            && let Some(at) = session.queues[to].iter().position(|(of, _)| *of == lane)
+        {
+            let message = session.queues[to][at];
+            session.queues[to].insert(at, message);
+        }
+    }
+
+    /// The next message of a lane is overtaken by the one after it.
+    pub(super) fn overtake(&mut self, id: SessionId, to: usize, lane: Lane) {
+        if let Some(session) = self.session_mut(id)
+            && let Some(at) = session.queues[to].iter().position(|(of, _)| *of == lane)
+            && session.queues[to].get(at + 1).is_some_and(|(of, _)| *of == lane)
+        {
+            session.queues[to].swap(at, at + 1);
         }
     }
 

@@ -5,6 +5,7 @@ use thence::replica::{Channel, Message};
 use super::choice::Choice;
 use super::explorer::{Explorer, State};
 use super::local::Act;
+use crate::world::{Weather, What};
 
 impl Explorer<'_> {
     /// What a choice is in a state.
@@ -36,6 +37,17 @@ impl Explorer<'_> {
             Choice::Dial { edge } => {
                 let [dialer, listener] = self.ends(edge);
                 format!("node {dialer} connects to {listener}")
+            }
+            Choice::Befall { item, edge, session, end, lane } => {
+                let (to, from) = (self.ends(edge)[end], self.ends(edge)[1 - end]);
+                let message = self.line(state, edge).session(session).and_then(|session| session.next(end, lane));
+                let said = message.map_or_else(String::new, |message| self.say(message, lane));
+                let fate = match self.world.scenario.items[item].what {
+                    What::Weather { weather: Weather { loss: 1.., .. }, .. } => "is lost",
+                    What::Weather { weather: Weather { duplicate: 1.., .. }, .. } => "will come twice",
+                    _ => "is overtaken",
+                };
+                format!("what {from} said to {to} {fate}: {said}")
             }
             Choice::Item(item) | Choice::Redeem { item, .. } => self.world.scenario.items[item].what.to_string(),
         }
