@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::core;
+use crate::model;
 use crate::node;
 use crate::oracles::Violation;
 use crate::world::{Millis, Scenario, Trace};
@@ -11,6 +12,8 @@ use crate::world::{Millis, Scenario, Trace};
 /// How much of the node is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
+    /// Replica and ledger: every interleaving of few operations.
+    Model,
     /// Replica and ledger, over virtual network, disk and time.
     Core,
     /// The node's own loop, real QUIC and real TLS, over virtual datagrams, disk and time.
@@ -19,11 +22,12 @@ pub enum Level {
 
 impl Level {
     /// All of them, the cheapest first.
-    pub const ALL: &[Self] = &[Self::Core, Self::Node];
+    pub const ALL: &[Self] = &[Self::Model, Self::Core, Self::Node];
 
     /// What commands call it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Model => "model",
             Self::Core => "core",
             Self::Node => "node",
         }
@@ -32,6 +36,7 @@ impl Level {
     /// The faults that its seeds draw from.
     pub fn faults(self) -> &'static [&'static str] {
         match self {
+            Self::Model => model::FAULTS,
             Self::Core => core::FAULTS,
             Self::Node => node::FAULTS,
         }
@@ -40,6 +45,7 @@ impl Level {
     /// The scenario that `seed` stands for at this level.
     pub fn generate(self, seed: u64, shape: &Shape) -> Scenario {
         match self {
+            Self::Model => model::generate(seed, shape),
             Self::Core => core::generate(seed, shape),
             Self::Node => node::generate(seed, shape),
         }
@@ -80,6 +86,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
 /// Runs a scenario at its level. The trace says what is kept of it.
 pub fn observe(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     match scenario.level {
+        Level::Model => model::run(scenario, trace),
         Level::Core => core::run(scenario, trace),
         Level::Node => node::run(scenario, trace),
     }

@@ -6,6 +6,7 @@
 
 mod crew;
 mod draw;
+mod hunt;
 mod interrupt;
 mod kinds;
 mod replay;
@@ -20,6 +21,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::level::Worlds;
+use crate::mutants;
 
 /// Deterministic simulation of thence: a seed decides a world, and the world tries to break the node.
 #[derive(Parser)]
@@ -38,6 +40,9 @@ A failure is one number. `draw` it first: most come down to a few items, and one
 simulations/README.md tells how to read one."
 )]
 struct Cli {
+    /// Run it with this bug planted in the product (`replay`, `shrink` and `draw` only).
+    #[arg(long, global = true, value_name = "MUTANT")]
+    plant: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -52,26 +57,39 @@ enum Command {
     Shrink(shrink::Shrink),
     /// Draws one world as a page to look at. One that fails is shrunk first.
     Draw(draw::Draw),
+    /// Plants bugs in the product, and says which oracle catches each.
+    Mutants(hunt::Mutants),
     /// Runs fresh seeds of all levels by turns; failures are told apart, shrunk, and drawn.
     Soak(soak::Soak),
 }
 
 /// Runs what the command line says, in these worlds.
 pub fn main(worlds: &dyn Worlds) -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(run) => run.run(worlds),
-        Command::Replay(replay) => replay.run(worlds),
-        Command::Shrink(shrink) => shrink.run(worlds),
-        Command::Draw(draw) => draw.run(worlds),
-        Command::Soak(soak) => soak.run(worlds),
-    };
-    match result {
+    match perform(&Cli::parse(), worlds) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(message) => {
             eprintln!("{message}");
             ExitCode::from(2)
         }
+    }
+}
+
+fn perform(cli: &Cli, worlds: &dyn Worlds) -> Result<bool, String> {
+    // A bug is planted on this thread, and these run nothing on another one.
+    let stays_here = matches!(cli.command, Command::Replay(_) | Command::Shrink(_) | Command::Draw(_));
+    let _planting = match &cli.plant {
+        Some(_) if !stays_here => return Err("--plant goes with replay, shrink and draw".to_owned()),
+        Some(name) => Some(mutants::plant(name)?),
+        None => None,
+    };
+    match &cli.command {
+        Command::Run(run) => run.run(worlds),
+        Command::Replay(replay) => replay.run(worlds),
+        Command::Shrink(shrink) => shrink.run(worlds),
+        Command::Draw(draw) => draw.run(worlds),
+        Command::Mutants(hunt) => hunt.run(),
+        Command::Soak(soak) => soak.run(worlds),
     }
 }
 

@@ -38,7 +38,8 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let quiet_at = draws.within((1500, 6000));
     let top_delay = *draws.pick(&[2, 10, 40, 120]);
     let weather = Weather { delay_ms: (1, top_delay), loss: 0, duplicate: 0, reorder: 0 };
-    let limits = limits(&mut draws);
+    let mut limits = limits(&mut draws);
+    narrow_sessions(chance, &mut limits);
     let disk_ms = (draws.below(2), draws.within((2, 30)));
     let idle_ms = draws.within((200, 1200));
     let mut items = Vec::new();
@@ -104,6 +105,14 @@ fn limits(draws: &mut Draws) -> Limits {
         stall_ms: draws.within((300, 1500)),
         stalls_max: *draws.pick(&[3, 6]),
         ..Limits::default()
+    }
+}
+
+/// In some worlds all spaces of a session have to share a narrow window.
+fn narrow_sessions(chance: Chance, limits: &mut Limits) {
+    let mut draws = chance.draws("session window", 0);
+    if draws.yes(200) {
+        limits.session_window_bytes_max = *draws.pick(&[1, limits.frame_bytes_max, limits.window_bytes_max]);
     }
 }
 
@@ -179,7 +188,7 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
     }
 }
 
-fn request(draws: &mut Draws, keys: u64) -> Request {
+pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {
     let collection = *draws.pick(&["notes", "notes", "notes", "things"]);
     let key = format!("k{}", draws.below(keys));
     let operation = operation(draws);

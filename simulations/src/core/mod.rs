@@ -11,5 +11,6 @@ mod liar;
 mod node;
 mod world;
 
+pub(crate) use self::generate::request;
 pub use self::generate::{FAULTS, generate};
 pub use self::world::{run, run_with};

@@ -9,7 +9,7 @@ use thence::replica::{Input, Limits, Output, Replica, SessionId};
 use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
 
 use super::liar::Liar;
-use crate::oracles::{Follower, Shelf};
+use crate::oracles::{Follower, Shelf, Told};
 use crate::world::{Chance, Disk, Millis};
 
 /// Who waits for a work.
@@ -34,6 +34,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) jobs: Vec<Job>,
+    /// What the node was told of its own names before the commit began.
+    pub(super) told: Option<Told>,
     /// What the disk said, once it did.
     pub(super) outcome: Option<Result<Report, StoreError>>,
 }
@@ -47,6 +49,8 @@ pub(super) struct Process {
     pub(super) commit: Option<Commit>,
     /// How many reads of the log are on their way.
     pub(super) reads: u32,
+    /// What it was told of its own names since the last commit began.
+    pub(super) told: Option<Told>,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -108,8 +112,14 @@ impl Node {
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
-        self.process = Some(Process { ledger, replica, waiting: Vec::new(), commit: None, reads: 0, wake_at: None });
+        let (waiting, commit) = (Vec::new(), None);
+        self.process = Some(Process { ledger, replica, waiting, commit, reads: 0, told: None, wake_at: None });
         Ok(())
+    }
+
+    /// Whether an event lies on its disk, as far as the oracles have read it.
+    pub(super) fn has(&self, space: SpaceId, event: EventHash) -> bool {
+        self.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event))
     }
 
     /// Whether its process has that space.

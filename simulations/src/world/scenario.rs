@@ -262,6 +262,9 @@ impl fmt::Display for Scenario {
         writeln!(text, "level {}\nseed {}\nnodes {}\nspaces {}", self.level, self.seed, self.nodes, self.spaces)?;
         writeln!(text, "bytes window {window_bytes_max} frame {frame_bytes_max} eager {eager_vector_len_max}")?;
         writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
+        if self.limits.session_window_bytes_max != Limits::default().session_window_bytes_max {
+            writeln!(text, "session {}", self.limits.session_window_bytes_max)?;
+        }
         writeln!(text, "calm {}", self.weather)?;
         writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
         if self.cluster {
@@ -489,6 +492,7 @@ impl Scenario {
                 limits.stall_ms = words.named("stall")?;
                 limits.stalls_max = words.named("stalls")?;
             }
+            "session" => limits.session_window_bytes_max = words.value()?,
             "calm" => self.weather = words.weather()?,
             "disk" => self.disk_ms = words.pair()?,
             "idle" => self.idle_ms = words.value()?,

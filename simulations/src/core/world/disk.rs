@@ -1,12 +1,18 @@
 //! The disk: commits in their three moments, and what the oracles read of it.
 
+use std::collections::BTreeMap;
+
+use thence::causal::{EventHash, ReplicaId};
+use thence::model::{Object, Operation, Request, SpaceId};
 use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
 use super::{At, Failure, Happening, World, fail, unexpected};
 use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
-use crate::oracles::{Broken, check_object};
+use crate::oracles::{
+    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_heeded, check_object, check_renewed,
+};
 use crate::world::Millis;
 
 impl World<'_> {
@@ -33,7 +39,8 @@ impl World<'_> {
         if process.commit.is_some() || process.waiting.is_empty() {
             return;
         }
-        process.commit = Some(Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
+        let (jobs, told) = (std::mem::take(&mut process.waiting), process.told.take());
+        process.commit = Some(Commit { jobs, told, outcome: None });
         let delay = self.disk_delay(node);
         self.schedule(self.now + delay, Happening::Land { node, life });
     }
@@ -42,12 +49,18 @@ impl World<'_> {
     pub(super) fn land(&mut self, node: usize) -> Result<(), Failure> {
         let now = self.now;
         let nonce = self.disk_draw(node, "nonce");
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let commit =
-            process.commit.get_or_insert_with(|| Commit { jobs: std::mem::take(&mut process.waiting), outcome: None });
+        let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return Ok(()) };
+        let waiting = &mut process.waiting;
+        let next = || Commit { jobs: std::mem::take(waiting), told: None, outcome: None };
+        let commit = process.commit.get_or_insert_with(next);
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
+        let (before, told) = (process.ledger.replica(), commit.told.take());
+        let drafts = drafts(&process.ledger, &work);
         let outcome = process.ledger.commit(&work, now, nonce);
+        let came_back = came_back(shelves, before, &work);
         let landed = outcome.is_ok();
+        let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
+        let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
         match &outcome {
             Err(StoreError::Io(_)) => {}
@@ -73,14 +86,35 @@ impl World<'_> {
             if written < effective {
                 return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
             }
+            let Some(process) = &self.nodes[node].process else { return Ok(()) };
+            check_drafts(&process.ledger, &work, &drafts, refused).at(node)?;
+            self.check_names(node, before, &came_back, told)?;
         }
         Ok(())
+    }
+
+    /// Whether a node that wrote as `before` still may, after a commit that was to take in `came_back`.
+    fn check_names(
+        &self,
+        node: usize,
+        before: ReplicaId,
+        came_back: &[(SpaceId, EventHash)],
+        told: Option<Told>,
+    ) -> Result<(), Failure> {
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        let now = process.ledger.replica();
+        let taken = came_back.iter().any(|(space, event)| self.nodes[node].has(*space, *event));
+        check_renewed(before, now, taken).at(node)?;
+        let Some(told) = told else { return Ok(()) };
+        let shelf = self.nodes[node].shelves.get(&told.space);
+        let known = shelf.map_or(0, |shelf| shelf.vector.counter(told.replica));
+        check_heeded(&told, now, known).at(node)
     }
 
     /// The node learns what became of a commit.
     pub(super) fn report(&mut self, node: usize) -> Result<(), Failure> {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let Some(Commit { jobs, outcome: Some(outcome) }) = process.commit.take() else { return Ok(()) };
+        let Some(Commit { jobs, outcome: Some(outcome), .. }) = process.commit.take() else { return Ok(()) };
         match outcome {
             Ok(report) => self.reported(node, &jobs, report),
             Err(_) => {
@@ -186,6 +220,41 @@ impl World<'_> {
         }
         Ok(own)
     }
+}
+
+/// The events among `work` that were written as `replica` and are not on the disk that writes as it.
+fn came_back(shelves: &BTreeMap<SpaceId, Shelf>, replica: ReplicaId, work: &[Work]) -> Vec<(SpaceId, EventHash)> {
+    let received = work.iter().filter_map(|work| match work {
+        Work::Receive { space, segments, .. } => Some((*space, segments)),
+        _ => None,
+    });
+    let own = received.flat_map(|(space, segments)| {
+        let own = segments.iter().filter(|segment| segment.author().replica() == replica);
+        own.flat_map(|segment| segment.events()).map(move |event| (space, event.hash))
+    });
+    own.filter(|(space, event)| shelves.get(space).is_none_or(|shelf| !shelf.events.contains(event))).collect()
+}
+
+/// The objects that a transaction writes, as they stand before it; none where more than it is committed.
+fn drafts(ledger: &Ledger, work: &[Work]) -> BTreeMap<ObjectName, Object> {
+    let [Work::Write { space, requests }] = work else { return BTreeMap::new() };
+    let Ok(Some(view)) = ledger.view(*space) else { return BTreeMap::new() };
+    let read = |request: &Request| {
+        let name = (request.collection.clone(), request.key.clone());
+        Some((name, view.state(&request.collection, &request.key).ok()?.unwrap_or_default()))
+    };
+    requests.iter().filter_map(read).collect()
+}
+
+/// Whether a transaction did what was asked, or nothing if it was refused.
+fn check_drafts(ledger: &Ledger, work: &[Work], before: &BTreeMap<ObjectName, Object>, refused: bool) -> Verdict {
+    let ([Work::Write { requests, .. }], now) = (work, drafts(ledger, work)) else { return Ok(()) };
+    for (name, before) in before {
+        let asked = |request: &&Request| !refused && (&request.collection, &request.key) == (&name.0, &name.1);
+        let operations: Vec<&Operation> = requests.iter().filter(asked).map(|request| &request.operation).collect();
+        now.get(name).map_or(Ok(()), |now| check_asked(before, &operations, now))?;
+    }
+    Ok(())
 }
 
 /// The writes that became events.

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::disk::check_application;
 use super::{At, Failure, World, fail};
-use crate::oracles::{Export, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_silence};
+use crate::oracles::{
+    Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_silence,
+};
 
 impl World<'_> {
     pub(super) fn end(&mut self) -> Result<(), Failure> {
@@ -22,9 +24,11 @@ impl World<'_> {
                 };
                 exports.push((node, Export::read(&view).at(node)?.at(node)?));
                 let shelf = self.nodes[node].shelves.get(&space).cloned().unwrap_or_default();
+                let listed = Listed::read(&view).at(node)?;
                 for name in &objects {
                     let object = view.state(&name.0, &name.1).at(node)?;
                     check_object(&self.history, space, name, &shelf, object.as_ref()).at(node)?;
+                    object.map_or(Ok(()), |object| listed.check(name, &object)).at(node)?;
                 }
                 for event in &acknowledged {
                     check_acknowledged(&self.history, space, &shelf, *event).at(node)?;

@@ -6,7 +6,7 @@ use thence::store::{Renewal, StoreError, Work};
 
 use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail, unexpected};
 use crate::core::node::{Asked, Job};
-use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent};
+use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
 use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
 impl World<'_> {
@@ -202,8 +202,11 @@ impl World<'_> {
                     check_sent(&self.history, space, shelf, bytes).at(node)?;
                 }
                 let process = self.nodes[node].process.as_ref();
-                let in_flight = process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
-                check_in_flight(&self.scenario.limits, self.history.segment_bytes_max, in_flight).at(node)
+                let bytes = |space| process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
+                let (limits, segment_bytes_max) = (&self.scenario.limits, self.history.segment_bytes_max);
+                check_in_flight(limits, segment_bytes_max, bytes(space)).at(node)?;
+                let all = self.spaces.iter().map(|(space, _)| bytes(*space)).sum();
+                check_session(limits, segment_bytes_max, all).at(node)
             }
             Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))

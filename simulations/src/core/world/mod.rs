@@ -20,7 +20,7 @@ use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -231,6 +231,11 @@ impl World<'_> {
             self.history.creators.insert(genesis.space(), genesis.creator);
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
+        }
+        for item in &scenario.items {
+            if let What::Redeem { node, space, role, .. } = item.what {
+                self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
+            }
         }
         self.members = membership::drawn_up(self.scenario);
         self.tell_beginning();

@@ -1,9 +1,12 @@
 //! Sessions between nodes: how they are made, how they end, and what arrives on them.
 
-use thence::replica::{Channel, Input, Message, SessionId};
+use thence::causal::Knowledge;
+use thence::model::SpaceId;
+use thence::replica::{Channel, Input, Message, Open, SessionId};
 
 use super::{At, Failure, Happening, World};
-use crate::oracles::{Shelf, check_belief};
+use crate::core::node::Node;
+use crate::oracles::{Shelf, Told, check_belief};
 use crate::world::{Arrival, Millis, Side};
 
 impl World<'_> {
@@ -151,6 +154,24 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A node may hear that a peer has more of its own replica than it has itself.
+    fn tell_of_own_names(&mut self, node: usize, peer: usize, space: SpaceId, knowledge: &Knowledge) {
+        let device = self.nodes[peer].device();
+        let honest = (0..self.nodes.len()).all(|node| !self.scenario.is_hostile(node));
+        let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return };
+        let granted = process.ledger.access(space).is_some_and(|access| access.role(device).is_some());
+        let (replica, Some(shelf)) = (process.ledger.replica(), shelves.get(&space)) else { return };
+        // A liar may have used up the trust in such words, and of a split history others may know other parts.
+        if !granted || !honest || shelf.is_split {
+            return;
+        }
+        let claims = knowledge.as_full().into_iter().flat_map(|claims| claims.iter());
+        let counter = claims.filter(|claim| claim.dot.replica == replica).map(|claim| claim.dot.counter).max();
+        if let Some(counter) = counter.filter(|counter| *counter > shelf.vector.counter(replica)) {
+            process.told = Some(Told { space, replica, counter });
+        }
+    }
+
     /// Oracles and hostile nodes listen.
     pub(super) fn hear(&mut self, session: SessionId, node: usize, channel: Channel, kind: u8, body: &[u8]) {
         let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
@@ -158,8 +179,19 @@ impl World<'_> {
         if let Channel::Space(space) = channel {
             self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
         }
+        if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message)) {
+            self.tell_of_own_names(node, peer, space, knowledge);
+        }
         if let Some(liar) = &mut self.nodes[node].liar {
             liar.hear(channel, message);
         }
+    }
+}
+
+/// What a message says of the sender's knowledge.
+fn knowledge_of(message: &Message) -> Option<&Knowledge> {
+    match message {
+        Message::Know(knowledge) | Message::Open(Open { knowledge: Some(knowledge), .. }) => Some(knowledge),
+        _ => None,
     }
 }

@@ -90,7 +90,7 @@ impl World<'_> {
             return;
         }
         let commit = self.nodes[node].process.as_ref().and_then(|process| process.commit.as_ref());
-        let Some(Commit { jobs, outcome: Some(Ok(report)) }) = commit else { return };
+        let Some(Commit { jobs, outcome: Some(Ok(report)), .. }) = commit else { return };
         let written = report.changed.values().flat_map(|committed| &committed.written);
         let written = runs(written.map(|stretch| (stretch.first, stretch.last.dot)));
         let mut detail = String::new();
