@@ -68,7 +68,7 @@ impl Crew {
 }
 
 /// A panic in a worker is passed on by its scope; what it held is not used any more.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

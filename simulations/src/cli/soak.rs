@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 
 use super::commit;
-use super::crew::{Crew, Job};
+use super::crew::{Crew, Job, lock};
 use super::draw::draw_to;
 use super::kinds::{Kind, Kinds};
 use super::shrink::write_scenario;
@@ -62,69 +61,91 @@ struct Files {
     drawing: PathBuf,
 }
 
+/// What it has come to so far.
+struct Tally {
+    /// By level: how long its worlds took, and how many were begun.
+    spent: BTreeMap<Level, (Duration, u64)>,
+    kinds: Kinds,
+    replayed: u64,
+}
+
+impl Tally {
+    /// Every level gets the same time, not the same number of seeds.
+    fn next(&mut self, from: u64) -> Option<Job> {
+        let (level, (_, count)) = self.spent.iter_mut().min_by_key(|(_, spent)| **spent)?;
+        *count += 1;
+        Some(Job { level: *level, seed: from.wrapping_add(*count - 1) })
+    }
+
+    fn spend(&mut self, level: Level, time: Duration, is_replayed: bool) {
+        self.spent.entry(level).or_default().0 += time;
+        self.replayed += u64::from(is_replayed);
+    }
+
+    /// Takes in a failure. Returns whether nothing like it was seen before.
+    fn is_new(&mut self, kind: &Kind, seed: u64) -> bool {
+        let is_new = !self.kinds.contains_key(kind) && self.kinds.len() < KINDS_MAX;
+        self.kinds.entry(kind.clone()).or_default().push(seed);
+        is_new
+    }
+}
+
 impl Soak {
     pub(super) fn run(&self, worlds: &dyn Worlds) -> Result<bool, String> {
         let from = self.first_seed()?;
         std::fs::create_dir_all(&self.to).map_err(|error| format!("cannot make {}: {error}", self.to.display()))?;
-        let until = Instant::now() + Duration::from_secs(60 * self.minutes);
         eprintln!("seeds from {from}, for {} min", self.minutes);
+        let crew = Crew::new(None, Some(Instant::now() + Duration::from_secs(60 * self.minutes)))?;
         // A panic is a failure like others, and told as one.
         std::panic::set_hook(Box::new(|_| {}));
-        let crew = Crew::new(None, Some(until))?;
-        // Every level gets the same time, not the same number of seeds.
-        let spent: Mutex<BTreeMap<Level, (Duration, u64)>> =
-            Mutex::new(worlds.levels().iter().map(|level| (*level, (Duration::ZERO, 0))).collect());
-        let (kinds, replayed) = (Mutex::new(Kinds::new()), Mutex::new(0));
-        let next = || {
-            let mut spent = spent.lock().unwrap_or_else(PoisonError::into_inner);
-            let (level, (_, count)) = spent.iter_mut().min_by_key(|(_, spent)| **spent)?;
-            *count += 1;
-            Some(Job { level: *level, seed: from.wrapping_add(*count - 1) })
-        };
-        let work = |Job { level, seed }| {
-            let begun = Instant::now();
-            let scenario = worlds.generate(level, seed, &Shape::default());
-            let mut outcome = worlds.run(&scenario, &mut Trace::default());
-            if Chance::new(seed).draw("replay", 0, 0).is_multiple_of(REPLAYED) {
-                *replayed.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-                check_same(worlds, &scenario, &mut outcome);
-            }
-            if let Some((time, _)) = spent.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&level) {
-                *time += begun.elapsed();
-            }
-            let violation = outcome.violation.clone()?;
-            let kind = Kind::of(level, &violation);
-            let is_new = {
-                let mut kinds = kinds.lock().unwrap_or_else(PoisonError::into_inner);
-                let is_new = !kinds.contains_key(&kind) && kinds.len() < KINDS_MAX;
-                kinds.entry(kind.clone()).or_default().push(seed);
-                is_new
-            };
-            let files = is_new.then(|| self.keep(worlds, &scenario, &outcome, level, seed));
-            Some((kind, violation, files))
-        };
+        let spent = worlds.levels().iter().map(|level| (*level, Default::default())).collect();
+        let tally = Mutex::new(Tally { spent, kinds: Kinds::new(), replayed: 0 });
         let (mut passed, mut failed, mut found) = (0_u64, 0_u64, Vec::new());
-        let take = |Job { level, seed }, failure, crew: &Crew| {
-            let Some((kind, violation, files)) = failure else {
-                passed += 1;
-                return true;
-            };
-            failed += 1;
-            if let Some(files) = files {
-                crew.say(&format!("{level}:{seed} {violation}"));
-                found.push(Found { kind, seed, violation, files });
-            }
-            false
-        };
-        crew.run(next, work, take);
-        let kinds = kinds.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for (level, (time, count)) in spent.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        crew.run(
+            || lock(&tally).next(from),
+            |job| self.try_one(worlds, job, &tally),
+            |Job { level, seed }, failure: Option<Option<Found>>, crew| {
+                let Some(new) = failure else {
+                    passed += 1;
+                    return true;
+                };
+                failed += 1;
+                if let Some(new) = new {
+                    crew.say(&format!("{level}:{seed} {}", new.violation));
+                    found.push(new);
+                }
+                false
+            },
+        );
+        let Tally { spent, kinds, replayed } = tally.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for (level, (time, count)) in spent {
             eprintln!("{level}: {count} worlds in {:.0} s of one core", time.as_secs_f64());
         }
-        eprintln!("{} of them were run twice", replayed.into_inner().unwrap_or_else(PoisonError::into_inner));
+        eprintln!("{replayed} of them were run twice");
         tell(&kinds, &found);
         println!("{passed} passed, {failed} failed");
         Ok(failed == 0)
+    }
+
+    /// Runs one world. Returns whether it failed; and if it did in a new way, all of that.
+    fn try_one(&self, worlds: &dyn Worlds, job: Job, tally: &Mutex<Tally>) -> Option<Option<Found>> {
+        let Job { level, seed } = job;
+        let begun = Instant::now();
+        let scenario = worlds.generate(level, seed, &Shape::default());
+        let mut outcome = worlds.run(&scenario, &mut Trace::default());
+        let is_replayed = Chance::new(seed).draw("replay", 0, 0).is_multiple_of(REPLAYED);
+        if is_replayed {
+            check_same(worlds, &scenario, &mut outcome);
+        }
+        lock(tally).spend(level, begun.elapsed(), is_replayed);
+        let violation = outcome.violation.clone()?;
+        let kind = Kind::of(level, &violation);
+        let is_new = lock(tally).is_new(&kind, seed);
+        let found = is_new.then(|| {
+            let files = self.keep(worlds, &scenario, &outcome, job);
+            Found { kind, seed, violation, files }
+        });
+        Some(found)
     }
 
     fn first_seed(&self) -> Result<u64, String> {
@@ -139,14 +160,8 @@ impl Soak {
     }
 
     /// Shrinks and draws a failure.
-    fn keep(
-        &self,
-        worlds: &dyn Worlds,
-        scenario: &Scenario,
-        outcome: &Outcome,
-        level: Level,
-        seed: u64,
-    ) -> Result<Files, String> {
+    fn keep(&self, worlds: &dyn Worlds, scenario: &Scenario, outcome: &Outcome, job: Job) -> Result<Files, String> {
+        let Job { level, seed } = job;
         let invariant = outcome.violation.as_ref().map_or("unknown", |violation| violation.invariant);
         let words: String = invariant.chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
         let name = format!("{level}-{words}-{seed}");
