@@ -374,7 +374,7 @@ fn whose_grant_is_gone_is_served_no_longer_and_not_accused() {
 
         let granted = (*world.devices[OWNER].ledger.access(space()).expect("held")).clone();
         let mut gone = granted.clone();
-        gone.set(world.devices[THIRD].key.device(), None);
+        gone.learn(&world.devices[THIRD].key.device().to_string(), None);
         if refuses_before {
             world.say(THIRD, OWNER, about(), Message::Refuse(Refusal::NotFound));
         }

@@ -179,7 +179,7 @@ fn messages() -> Vec<Message> {
     let range = KeyRange::new(b"a".to_vec(), Some(b"b".to_vec())).expect("a < b");
     let partial = Knowledge::new(vec![(range, claims())]).expect("in order");
     vec![
-        Message::Hello(Hello { version: PROTOCOL_VERSION, agent: "thence".to_owned(), replica }),
+        Message::Hello(Hello { version: PROTOCOL_VERSION, agent: "thence".to_owned(), replica, process: 5 }),
         Message::Cluster,
         Message::Offered(1),
         Message::Introduce(second()),

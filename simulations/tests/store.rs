@@ -44,7 +44,8 @@ fn the_store_withstands_worlds() {
 
 #[test]
 fn a_seed_writes_the_same_bytes_twice_and_another_seed_others() {
-    let shape = Shape { nodes: Some(2), faults: Some(FAULTS_OF_A_MEDIUM.iter().map(|fault| (*fault).to_owned()).collect()) };
+    let shape =
+        Shape { nodes: Some(2), faults: Some(FAULTS_OF_A_MEDIUM.iter().map(|fault| (*fault).to_owned()).collect()) };
     each(0..8, |seed| {
         let scenario = Level::Store.generate(seed, &shape);
         let hash = run(&scenario, false).hash;
