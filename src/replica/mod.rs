@@ -99,8 +99,9 @@ pub struct Replica {
     process: u64,
     /// Under which id this store writes.
     own: Option<ReplicaId>,
-    /// How often it changed because a peer said that it should.
+    /// How often it was to change because a peer said that it should, and how often it did.
     renewals: u32,
+    renewed: u32,
     limits: Limits,
     now: Millis,
     spaces: BTreeMap<SpaceId, Space>,
@@ -119,6 +120,7 @@ impl Replica {
             process,
             own: None,
             renewals: 0,
+            renewed: 0,
             limits,
             now: 0,
             spaces: BTreeMap::new(),
@@ -133,7 +135,10 @@ impl Replica {
         self.now = now.max(self.now);
         match input {
             Input::Held { space, revision, known, access } => self.hold(space, revision, known, access),
-            Input::Writes { replica } => self.own = Some(replica),
+            Input::Writes { replica } => {
+                let before = self.own.replace(replica);
+                self.renewed += u32::from(before.is_some_and(|before| before != replica));
+            }
             Input::Connected { session, peer, cluster } => self.connect(session, peer, cluster),
             Input::Disconnected { session } => self.forget(session),
             Input::Received { session, channel, kind, critical, body } => {
@@ -145,7 +150,11 @@ impl Replica {
                 self.pump_waiting(session);
             }
             Input::Committed { space, committed } => self.committed(space, committed),
-            Input::CommitFailed => self.commit_failed(),
+            Input::CommitFailed => {
+                // What the disk did not do was not done: nobody uses up what this node may be told by filling its disk.
+                self.renewals = self.renewals.min(self.renewed);
+                self.commit_failed();
+            }
             Input::Credential { session, space, segments } => {
                 let stall_at = self.now + self.limits.stall_ms;
                 let Some(link) = self.link(session, space) else { return };
