@@ -376,7 +376,13 @@ impl<'a> Explorer<'a> {
     fn redeem(&self, state: &State, item: usize, node: usize, space: usize, from: usize) -> Option<SessionId> {
         let local = &self.world.locals[state.nodes[node]];
         let process = local.process.as_ref()?;
-        if self.world.platters[local.platter].ledger.access(self.world.spaces[space].0).is_some() {
+        // An inviter that was put back to before it granted anything is asked again.
+        let access = |node: usize| {
+            let platter = self.world.locals[state.nodes[node]].platter;
+            self.world.platters[platter].ledger.access(self.world.spaces[space].0)
+        };
+        let granted = access(from).is_some_and(|access| access.role(self.world.keys[node].device()).is_some());
+        if granted && access(node).is_some() {
             return None;
         }
         let edges = 0..self.world.scenario.edges.len();

@@ -40,6 +40,7 @@ pub const SCOPES: &[Scope] = scopes! {
     "line-drop"
     "disk-lost"
     "disk-landed"
+    "put-back-alone"
     "put-back"
     "lost-message"
     "message-twice"
