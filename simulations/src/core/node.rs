@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use thence::causal::EventHash;
+use thence::causal::{EventHash, ReplicaId};
 use thence::model::{DeviceId, DeviceKey, SpaceId};
 use thence::replica::{Input, Limits, Output, Replica, SessionId};
 use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
@@ -65,6 +65,8 @@ pub(super) struct Node {
     pub(super) shelves: BTreeMap<SpaceId, Shelf>,
     /// What users of this node were told is written, and no fault took away.
     pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    /// The ids under which its store has ceased to write.
+    pub(super) given_up: BTreeSet<ReplicaId>,
     /// The last image of its disk, and what the oracles knew of it.
     pub(super) image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
@@ -88,6 +90,7 @@ impl Node {
             disk_uses: 0,
             shelves: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             image: None,
             followers: BTreeMap::new(),
             liar: None,

@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-use thence::model::{Request, Role};
+use thence::model::{CollectionName, ObjectKey, Request, Role};
 use thence::replica::Limits;
 
 use super::{DiskFault, Millis};
@@ -37,6 +37,17 @@ pub enum What {
         space: usize,
         /// What.
         requests: Vec<Request>,
+    },
+    /// A user opens an object and saves it whole, as an editor does: with another title, and everything else as shown.
+    Resave {
+        /// Where.
+        node: usize,
+        /// In which space.
+        space: usize,
+        /// The object's collection.
+        collection: CollectionName,
+        /// The object's key.
+        key: ObjectKey,
     },
     /// A user redeems a ticket, and tries again until it is answered.
     Redeem {
@@ -192,6 +203,7 @@ impl fmt::Display for What {
                 let requests = serde_json::to_string(requests).map_err(|_| fmt::Error)?;
                 write!(f, "write {node} {space} {requests}")
             }
+            Self::Resave { node, space, collection, key } => write!(f, "resave {node} {space} {collection} {key}"),
             Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
             Self::Crash { node } => write!(f, "crash {node}"),
             Self::Restart { node } => write!(f, "restart {node}"),
@@ -279,6 +291,11 @@ impl<'a> Words<'a> {
                 let (node, space) = self.pair()?;
                 let rest = std::mem::take(&mut self.rest);
                 What::Write { node, space, requests: serde_json::from_str(rest).map_err(|error| error.to_string())? }
+            }
+            "resave" => {
+                let (node, space) = self.pair()?;
+                let collection = CollectionName::user(self.word()?).map_err(|error| error.to_string())?;
+                What::Resave { node, space, collection, key: self.value()? }
             }
             "redeem" => {
                 let (node, space) = self.pair()?;
@@ -381,7 +398,7 @@ impl Scenario {
 
     /// Whether nothing goes wrong in it.
     pub fn is_faultless(&self) -> bool {
-        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Redeem { .. });
+        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Resave { .. } | What::Redeem { .. });
         self.items.iter().all(|item| faultless(&item.what))
     }
 
@@ -394,6 +411,7 @@ impl Scenario {
     fn check(&self) -> Result<(), String> {
         let nodes = |what: &What| match *what {
             What::Write { node, .. }
+            | What::Resave { node, .. }
             | What::Crash { node }
             | What::Restart { node }
             | What::Save { node }
@@ -407,7 +425,7 @@ impl Scenario {
             What::Drop { a, b } => vec![a, b],
         };
         let spaces = |what: &What| match *what {
-            What::Write { space, .. } | What::Redeem { space, .. } => space,
+            What::Write { space, .. } | What::Resave { space, .. } | What::Redeem { space, .. } => space,
             _ => 0,
         };
         let named = self.items.iter().flat_map(|item| nodes(&item.what));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use thence::causal::VersionVector;
-use thence::model::{Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, ObjectKey, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
 use thence::store::Work;
 
@@ -23,6 +23,7 @@ impl World<'_> {
                 self.ask(*node, Job { work, asked: Asked::User });
                 self.start_commit(*node);
             }
+            What::Resave { node, space, collection, key } => self.resave(*node, *space, (collection, key), at),
             What::Redeem { node, space, from, role } => return self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),
             What::Restart { node } => return self.restart(*node),
@@ -47,6 +48,23 @@ impl World<'_> {
         Ok(())
     }
 
+    /// Writes an object as it is shown, but for its title.
+    fn resave(&mut self, node: usize, space: usize, (collection, key): (&CollectionName, &ObjectKey), title: usize) {
+        let space = self.spaces[space].0;
+        let Some(process) = &self.nodes[node].process else { return };
+        let view = process.ledger.view(space);
+        // The disk may have failed; then there is nothing to open.
+        let Ok(Some(found)) = view.and_then(|view| view.map_or(Ok(None), |view| view.get(collection, key))) else {
+            return;
+        };
+        let mut fields = found.fields;
+        fields.insert("title".to_owned(), title.into());
+        let (collection, key, operation) = (collection.clone(), key.clone(), Operation::Put(fields));
+        let requests = vec![Request { collection, key, operation }];
+        self.ask(node, Job { work: Work::Write { space, requests }, asked: Asked::User });
+        self.start_commit(node);
+    }
+
     /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
     pub(super) fn put_back(&mut self, number: usize) {
         let Some((image, shelves)) = &self.nodes[number].image else { return };
@@ -54,6 +72,7 @@ impl World<'_> {
         self.crash(number);
         let before = std::mem::replace(&mut self.nodes[number].shelves, shelves);
         let node = &mut self.nodes[number];
+        node.given_up.clear();
         node.disk.put_back(&image);
         node.followers.clear();
         self.history.copied.insert(node.key.device());
@@ -91,6 +110,7 @@ impl World<'_> {
         let shelves = self.nodes[from].shelves.clone();
         let node = &mut self.nodes[onto];
         node.disk.put_back(&image);
+        node.given_up.clear();
         node.followers.clear();
         node.shelves = shelves;
         self.history.copied.insert(key.device());

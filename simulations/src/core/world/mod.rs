@@ -16,7 +16,7 @@ use thence::store::{LedgerError, StoreError, Work};
 
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
-use crate::oracles::{Broken, Deadline, History, Shown, Violation};
+use crate::oracles::{Broken, Deadline, History, OnTheWay, Shown, Violation};
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What};
 
 /// How often a user tries again to redeem a ticket.
@@ -68,6 +68,7 @@ struct World<'a> {
     openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
     history: History,
     shown: Shown,
+    on_the_way: OnTheWay,
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
     quiet: (u64, u64),
@@ -94,6 +95,7 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         openings: BTreeMap::new(),
         history: History::default(),
         shown: Shown::default(),
+        on_the_way: OnTheWay::default(),
         deadline: None,
         quiet: (0, 0),
         trace: Trace::new(told),
