@@ -736,7 +736,7 @@ impl Replica {
             return;
         }
         link.distrusted.insert(root, self.now);
-        link.distrust(held.known.family(root).filter(|_| !planted!("sent-stays-sent")));
+        link.distrust(held.known.family(root));
         self.pump(session, space);
     }
 

@@ -45,7 +45,9 @@ impl Replica {
             return false;
         }
         let stall_at = self.now + self.limits.stall_ms;
-        if let Some(link) = self.link(session, space) {
+        if let Some(link) = self.link(session, space)
+            && !planted!("stalled-for-ever")
+        {
             link.stall_at.get_or_insert(stall_at);
         }
         for frame in frames {
@@ -78,8 +80,8 @@ impl Replica {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
         let open = link.theirs.is_some() && link.opened && link.refused.is_none();
-        let has_room = link.in_flight_bytes < limits.window_bytes_max || planted!("catch-up-past-the-window");
-        if open && !link.fetching && has_room && !link.sent.descends(&held.vector) {
+        if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
+        {
             link.forward_at = None;
             if state.claimed < limits.session_window_bytes_max || planted!("session-window-ignored") {
                 link.fetching = true;
@@ -101,7 +103,7 @@ impl Replica {
         // Where the peer knows another history under the same id, only what it sent itself means the same to it.
         let is_certain = |dot: &Dot| {
             let root = held.known.root(dot.replica);
-            !link.uncertain.contains(&root) && !link.asked.contains(&root)
+            !link.uncertain.contains(&root) && !link.asked.contains(&root) || planted!("other-history-acknowledged")
         };
         let known = &held.known;
         let all = owed.iter().filter(|owed| is_certain(&owed.dot)).filter_map(|owed| known.witness(owed.dot.replica));
@@ -131,7 +133,7 @@ impl Replica {
             }
             link.stall_at = Some(now + limits.stall_ms);
         }
-        if reopen || stalled && !planted!("stalled-for-ever") {
+        if reopen || stalled {
             // A digest alone says nothing to a peer that does not share it: then both sides must say theirs anew.
             let eager = |held: &Space| held.vector.len() <= limits.eager_vector_len_max;
             let answer = stalled || !self.spaces.get(&space).is_some_and(eager);

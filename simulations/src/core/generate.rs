@@ -202,15 +202,31 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
         let requests = (0..requests).map(|_| request(&mut draws, keys)).collect();
         items.push(Item { at: at.min(quiet_at - 1), what: What::Write { node, space, requests } });
     }
+    resave(chance, writers, keys, quiet_at, items);
+}
+
+/// In some worlds users open objects and save them whole.
+fn resave(chance: Chance, writers: &Writers, keys: u64, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws("resaves", 0);
+    let count = if draws.yes(300) { draws.within((2, 12)) } else { 0 };
+    for number in 0..count {
+        let mut draws = chance.draws("resave", number);
+        let (node, space) = *draws.pick(writers);
+        let (collection, key) = name(&mut draws, keys);
+        items.push(Item { at: draws.below(quiet_at), what: What::Resave { node, space, collection, key } });
+    }
 }
 
 pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {
+    let (collection, key) = name(draws, keys);
+    Request { collection, key, operation: operation(draws) }
+}
+
+fn name(draws: &mut Draws, keys: u64) -> (CollectionName, ObjectKey) {
     let collection = *draws.pick(&["notes", "notes", "notes", "things"]);
     let key = format!("k{}", draws.below(keys));
-    let operation = operation(draws);
     let collection = CollectionName::user(collection).unwrap_or_else(|_| CollectionName::about());
-    let key: ObjectKey = key.parse().unwrap_or_else(|_| thence::model::about().1);
-    Request { collection, key, operation }
+    (collection, key.parse().unwrap_or_else(|_| thence::model::about().1))
 }
 
 /// One of these paths.
@@ -278,11 +294,16 @@ fn copy(
     let met: Vec<usize> = others.iter().copied().filter(|_| draws.yes(400)).collect();
     let fallback = others.first().copied().filter(|_| met.is_empty());
     edges.extend(met.into_iter().chain(fallback).map(|other| (nodes, other)));
-    let at = draws.within((50, quiet_at - 1));
+    // Some are made so late that both may go on for equally long, and fall silent with the same number of events.
+    let mut late = chance.draws("late copy", 0);
+    let is_late = late.yes(300);
+    let from = if is_late { quiet_at - late.within((50, 400)) } else { 50 };
+    let at = draws.within((from, quiet_at - 1));
     items.push(Item { at, what: What::Copy { node, onto: nodes } });
     items.push(Item { at, what: What::Restart { node: nodes } });
     let spaces: Vec<usize> = writers.iter().filter(|(writer, _)| *writer == node).map(|(_, space)| *space).collect();
-    for number in 0..draws.within((1, 12)) {
+    let count = draws.within((1, 12));
+    for number in 0..if is_late { late.within((1, 2)) } else { count } {
         let mut draws = chance.draws("write of a copy", number);
         let at = draws.within((at, quiet_at - 1));
         let (space, keys) = (*draws.pick(&spaces), 3);

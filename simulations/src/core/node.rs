@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thence::causal::EventHash;
+use thence::causal::{EventHash, ReplicaId};
 use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
 use thence::replica::{Input, Introduction, Limits, Output, Replica, SessionId};
 use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
@@ -76,6 +76,8 @@ pub(super) struct Node {
     pub(super) shelves: BTreeMap<SpaceId, Shelf>,
     /// What users of this node were told is written, and no fault took away.
     pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    /// The ids under which its store has ceased to write.
+    pub(super) given_up: BTreeSet<ReplicaId>,
     /// The last image of its disk, and what the oracles knew of it.
     pub(super) image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
     /// Whether somebody has noticed that its store is damaged, and will repair it.
@@ -102,6 +104,7 @@ impl Node {
             disk_uses: 0,
             shelves: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             image: None,
             is_noticed: false,
             lost: BTreeMap::new(),

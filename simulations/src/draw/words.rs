@@ -70,6 +70,9 @@ pub(super) fn in_words(item: &Item) -> String {
         What::Write { node, space, requests } => {
             format!("A user at node {node} writes into space {space}: {}", requests_in_words(requests))
         }
+        What::Resave { node, space, collection, key } => {
+            format!("A user at node {node} opens {collection}/{key} of space {space}, and saves it whole.")
+        }
         What::Redeem { node, space, from, role } => {
             format!("Node {node} is invited by node {from} to space {space}, as {role}.")
         }

@@ -16,6 +16,7 @@ use super::air::{self, Air, Datagram, Skies};
 use super::around::Around;
 use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
+use crate::core;
 use crate::level::{Level, Outcome};
 use crate::oracles::{Broken, Export, History, Shelf, Violation, Watched, broken, check_alike, check_disk};
 use crate::world::{
@@ -588,6 +589,15 @@ impl World<'_> {
                 if let Some(node_handle) = self.machines[*node].node.clone() {
                     self.ask((*node, self.machines[*node].life), async move {
                         Answer::Written { space, result: node_handle.write(space, requests).await }
+                    });
+                }
+            }
+            What::Resave { node, space, collection, key } => {
+                let (space, machine) = (self.spaces[*space].0, &self.machines[*node]);
+                let requests = machine.ledger.as_ref().and_then(|l| core::resaved(l, space, (collection, key), at));
+                if let (Some(handle), Some(requests)) = (machine.node.clone(), requests) {
+                    self.ask((*node, machine.life), async move {
+                        Answer::Written { space, result: handle.write(space, requests).await }
                     });
                 }
             }

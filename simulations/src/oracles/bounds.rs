@@ -1,8 +1,47 @@
 //! Bounded: what is on its way to one peer stays within the window, and nobody talks without need.
 
-use thence::replica::Limits;
+use std::collections::BTreeMap;
+
+use thence::causal::{Dot, VersionVector};
+use thence::model::SpaceId;
+use thence::replica::{Limits, SessionId};
 
 use super::{Verdict, broken};
+
+/// What each node has sent in each session and not seen acknowledged: by its own account of what came, not of what it
+/// counted itself.
+#[derive(Debug, Default)]
+pub(crate) struct OnTheWay(BTreeMap<(SessionId, usize), BTreeMap<SpaceId, BTreeMap<Dot, usize>>>);
+
+impl OnTheWay {
+    /// The peer says anew what it has, or has not: all else is to be sent again.
+    pub(crate) fn forget(&mut self, session: SessionId, node: usize, space: SpaceId) {
+        self.0.get_mut(&(session, node)).and_then(|spaces| spaces.remove(&space));
+    }
+
+    /// Bytes up to `last` are sent.
+    pub(crate) fn send(&mut self, session: SessionId, node: usize, space: SpaceId, last: Dot, bytes: usize) {
+        self.0.entry((session, node)).or_default().entry(space).or_default().insert(last, bytes);
+    }
+
+    /// How many bytes are on their way of one space, and of all, when the peer has acknowledged this.
+    pub(crate) fn bytes(
+        &mut self,
+        session: SessionId,
+        node: usize,
+        space: SpaceId,
+        acknowledged: &[(SpaceId, VersionVector)],
+    ) -> (usize, usize) {
+        let Some(spaces) = self.0.get_mut(&(session, node)) else { return (0, 0) };
+        for (space, vector) in acknowledged {
+            if let Some(sent) = spaces.get_mut(space) {
+                sent.retain(|last, _| !vector.contains(*last));
+            }
+        }
+        let sum = |sent: &BTreeMap<Dot, usize>| sent.values().sum::<usize>();
+        (spaces.get(&space).map_or(0, sum), spaces.values().map(sum).sum())
+    }
+}
 
 /// Whether bytes that were sent and not acknowledged are within what the limits allow: the window is checked before
 /// a frame is read, and a frame holds at least one segment.

@@ -23,7 +23,7 @@ mod watched;
 use std::fmt;
 
 pub(crate) use self::asked::check_asked;
-pub(crate) use self::bounds::{check_in_flight, check_openings, check_session, check_silence};
+pub(crate) use self::bounds::{OnTheWay, check_in_flight, check_openings, check_session, check_silence};
 pub(crate) use self::convergence::{Export, check_alike};
 pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent};
 pub(crate) use self::equation::check_object;
@@ -33,7 +33,7 @@ pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
 pub(crate) use self::one_event::check_disks;
 pub(crate) use self::readable::Listed;
-pub(crate) use self::renewal::{Told, check_heeded, check_renewed};
+pub(crate) use self::renewal::{Told, check_given_up, check_heeded, check_renewed};
 pub(crate) use self::trespass::{Shown, check_disk};
 pub(crate) use self::watched::Watched;
 use crate::world::Millis;

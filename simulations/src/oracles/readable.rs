@@ -5,11 +5,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thence::model::{Conflict, Content, Object, Slot, Value};
+use serde_json::Value as Json;
+use thence::model::{Conflict, Content, Object, Path, Slot, Value};
 use thence::store::{StoreError, View};
 
 use super::asked::at;
 use super::{ObjectName, Verdict, broken};
+
+/// What every counter of an object comes to: in each run the latest total counts, without what the latest reset had seen
+/// of it; nothing, if that had seen more.
+fn sums(object: &Object) -> BTreeMap<&Path, i64> {
+    let mut runs: BTreeMap<_, [Option<(u64, i64)>; 2]> = BTreeMap::new();
+    for (slot, _, entry) in object.entries() {
+        let (run, which) = match slot {
+            Slot::Counter { path, replica, run } => ((path, *replica, *run), 0),
+            Slot::Base { path, replica, run } => ((path, *replica, *run), 1),
+            _ => continue,
+        };
+        if let Content::Total { at, total } = entry.content {
+            let latest = &mut runs.entry(run).or_default()[which];
+            *latest = (*latest).max(Some((at, total)));
+        }
+    }
+    let mut sums = BTreeMap::new();
+    for ((path, ..), [counted, taken]) in runs {
+        let sum: &mut i64 = sums.entry(path).or_default();
+        *sum += match (counted, taken) {
+            (Some((at, _)), Some((seen, _))) if seen >= at => 0,
+            (counted, taken) => counted.map_or(0, |(_, total)| total - taken.map_or(0, |(_, base)| base)),
+        };
+    }
+    sums
+}
 
 /// What a node lists beside what its objects show.
 #[derive(Debug)]
@@ -49,6 +76,18 @@ impl Listed {
             let is_told = conflicts.iter().filter(around).any(|c| c.path != *path || c.values.contains(&json));
             if !is_told && at(&shown, path.names()) != Some(&json) {
                 return unreadable(format!("{json} at {path}"));
+            }
+        }
+        for (path, sum) in sums(object) {
+            let is_alone = conflicts.iter().all(|conflict| !path.is_within(conflict.path.names()));
+            if let Some(shown) = at(&shown, path.names()).and_then(Json::as_i64)
+                && is_alone
+                && shown != sum
+            {
+                return broken(
+                    "no lost update",
+                    format!("{collection}/{key}: {path} shows {shown}, counted was {sum}"),
+                );
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! A name that may have been used is not used again: whoever learns that its store was put back, or that a copy of it
 //! wrote, writes as a new replica from then on.
 
+use std::collections::BTreeSet;
+
 use thence::causal::ReplicaId;
 use thence::model::SpaceId;
 
@@ -33,4 +35,12 @@ pub(crate) fn check_heeded(told: &Told, now: ReplicaId, known: u64) -> Verdict {
     }
     let Told { replica, counter, .. } = told;
     broken(INVARIANT, format!("a peer has {counter} events of {replica:?}, it has {known}, and writes under that id"))
+}
+
+/// Whether a store that writes as `now` has not ceased to do so before.
+pub(crate) fn check_given_up(given_up: &BTreeSet<ReplicaId>, now: ReplicaId) -> Verdict {
+    if !given_up.contains(&now) {
+        return Ok(());
+    }
+    broken(INVARIANT, format!("it writes as {now:?}, which it had ceased to do"))
 }

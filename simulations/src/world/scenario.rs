@@ -7,7 +7,7 @@
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
-use thence::model::{Request, Role};
+use thence::model::{CollectionName, ObjectKey, Request, Role};
 use thence::replica::Limits;
 
 use super::{DiskFault, MediumFault, Millis};
@@ -37,6 +37,17 @@ pub enum What {
         space: usize,
         /// What.
         requests: Vec<Request>,
+    },
+    /// A user opens an object and saves it whole, as an editor does: with another title, and everything else as shown.
+    Resave {
+        /// Where.
+        node: usize,
+        /// In which space.
+        space: usize,
+        /// The object's collection.
+        collection: CollectionName,
+        /// The object's key.
+        key: ObjectKey,
     },
     /// A user redeems a ticket, and tries again until it is answered.
     Redeem {
@@ -238,6 +249,7 @@ impl fmt::Display for What {
                 let requests = serde_json::to_string(requests).map_err(|_| fmt::Error)?;
                 write!(f, "write {node} {space} {requests}")
             }
+            Self::Resave { node, space, collection, key } => write!(f, "resave {node} {space} {collection} {key}"),
             Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
             Self::Crash { node } => write!(f, "crash {node}"),
             Self::Restart { node } => write!(f, "restart {node}"),
@@ -335,6 +347,11 @@ impl<'a> Words<'a> {
                 let rest = std::mem::take(&mut self.rest);
                 What::Write { node, space, requests: serde_json::from_str(rest).map_err(|error| error.to_string())? }
             }
+            "resave" => {
+                let (node, space) = self.pair()?;
+                let collection = CollectionName::user(self.word()?).map_err(|error| error.to_string())?;
+                What::Resave { node, space, collection, key: self.value()? }
+            }
             "redeem" => {
                 let (node, space) = self.pair()?;
                 What::Redeem { node, space, from: self.named("from")?, role: self.named("as")? }
@@ -410,6 +427,7 @@ impl What {
     fn nodes_mut(&mut self) -> Vec<&mut usize> {
         match self {
             Self::Write { node, .. }
+            | Self::Resave { node, .. }
             | Self::Crash { node }
             | Self::Restart { node }
             | Self::Save { node }
@@ -440,7 +458,7 @@ impl What {
     /// The space that it names, if any.
     pub fn space_mut(&mut self) -> Option<&mut usize> {
         match self {
-            Self::Write { space, .. } | Self::Redeem { space, .. } => Some(space),
+            Self::Write { space, .. } | Self::Resave { space, .. } | Self::Redeem { space, .. } => Some(space),
             _ => None,
         }
     }
@@ -515,7 +533,7 @@ impl Scenario {
 
     /// Whether nothing goes wrong in it.
     pub fn is_faultless(&self) -> bool {
-        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Redeem { .. });
+        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Resave { .. } | What::Redeem { .. });
         self.items.iter().all(|item| faultless(&item.what))
     }
 

@@ -15,6 +15,9 @@ impl Story {
                 let full = serde_json::to_string_pretty(requests).unwrap_or_default();
                 self.mark(now, *node, MarkKind::Write, label, full);
             }
+            What::Resave { node, collection, key, .. } => {
+                self.mark(now, *node, MarkKind::Write, format!("user: opens {collection}/{key}, saves it whole"), "");
+            }
             // Told where it is shown.
             What::Redeem { .. } => {}
             What::Crash { node } if is_down(*node) => {}

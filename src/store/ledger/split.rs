@@ -102,7 +102,7 @@ impl Writing<'_> {
         // Told in names that do not hold any more. Whoever hears of the split asks anew.
         changed.written.clear();
         changed.taken.clear();
-        if author.replica() == self.me.replica() && !planted!("copy-keeps-its-name") {
+        if author.replica() == self.me.replica() {
             self.renew(Renewal::Split { space })?;
         }
         Ok(())
@@ -124,7 +124,6 @@ impl Writing<'_> {
                 gone.push(key.to_vec());
                 ControlFlow::Continue(())
             })?;
-            gone.retain(|_| !planted!("split-leaves-old-places"));
             self.batch.extend(gone.into_iter().map(|key| (key, None)));
         }
         self.rebuilt.insert(space);
@@ -195,7 +194,7 @@ impl Writing<'_> {
             let event = self.read_event(space, &renaming, event)?;
             self.join_objects(space, Author::of(known, author, id), &event)?;
         }
-        if is_split {
+        if is_split && !planted!("split-loses-places") {
             let own = Lineage::new(known, root, id);
             let mut renaming = Renaming::default();
             renaming.add(root, own);

@@ -182,7 +182,9 @@ impl<'a> Writing<'a> {
         self.meta.renewals += 1;
         self.me = self.meta.incarnation();
         let (meta, at_ms) = (self.meta.clone(), self.chance.now_ms);
-        self.put(key::meta(), &meta);
+        if !planted!("restart-forgets-the-new-name") {
+            self.put(key::meta(), &meta);
+        }
         self.put(key::renewal(meta.renewals), &RenewalRow { before, reason, at_ms });
         self.report.renewed = Some(Renewed { before, now: self.me.replica(), reason, at_ms });
         Ok(())

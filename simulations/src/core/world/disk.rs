@@ -11,7 +11,7 @@ use super::{At, Failure, Happening, World, fail};
 use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
-    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_heeded, check_object, check_renewed,
+    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_object, check_renewed,
 };
 use crate::world::Millis;
 
@@ -92,7 +92,7 @@ impl World<'_> {
 
     /// Whether a node that wrote as `before` still may, after a commit that was to take in `came_back`.
     fn check_names(
-        &self,
+        &mut self,
         node: usize,
         before: ReplicaId,
         came_back: &[(SpaceId, EventHash)],
@@ -102,6 +102,10 @@ impl World<'_> {
         let now = process.ledger.replica();
         let taken = came_back.iter().any(|(space, event)| self.nodes[node].has(*space, *event));
         check_renewed(before, now, taken).at(node)?;
+        if before != now {
+            self.nodes[node].given_up.insert(before);
+        }
+        check_given_up(&self.nodes[node].given_up, now).at(node)?;
         let Some(told) = told else { return Ok(()) };
         let shelf = self.nodes[node].shelves.get(&told.space);
         let known = shelf.map_or(0, |shelf| shelf.vector.counter(told.replica));

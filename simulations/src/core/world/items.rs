@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::VersionVector;
-use thence::model::{Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, ObjectKey, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
-use thence::store::Work;
+use thence::store::{Ledger, Work};
 
 use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
@@ -26,6 +26,7 @@ impl World<'_> {
                 self.ask(*node, Job { work, asked: Asked::User });
                 self.start_commit(*node);
             }
+            What::Resave { node, space, collection, key } => self.resave(*node, *space, (collection, key), at),
             What::Redeem { node, space, from, role } => return self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),
             What::Restart { node } => return self.restart(*node),
@@ -58,6 +59,15 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A user opens an object and saves it whole.
+    fn resave(&mut self, node: usize, space: usize, name: (&CollectionName, &ObjectKey), title: usize) {
+        let space = self.spaces[space].0;
+        let Some(process) = &self.nodes[node].process else { return };
+        let Some(requests) = resaved(&process.ledger, space, name, title) else { return };
+        self.ask(node, Job { work: Work::Write { space, requests }, asked: Asked::User });
+        self.start_commit(node);
+    }
+
     /// A backup is put back.
     pub(super) fn put_back(&mut self, number: usize) {
         let Some((image, shelves)) = &self.nodes[number].image else { return };
@@ -71,6 +81,7 @@ impl World<'_> {
     /// A disk holds less than `before`. What no other disk holds of the rest is gone, and nobody can be blamed.
     pub(super) fn set_back(&mut self, number: usize, before: BTreeMap<SpaceId, Shelf>) {
         let node = &mut self.nodes[number];
+        node.given_up.clear();
         node.followers.clear();
         self.history.copied.insert(node.key.device());
         // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
@@ -108,6 +119,7 @@ impl World<'_> {
         let node = &mut self.nodes[onto];
         node.lost = lost;
         node.disk.put_back(&image);
+        node.given_up.clear();
         node.followers.clear();
         node.shelves = shelves;
         self.history.copied.insert(key.device());
@@ -236,4 +248,18 @@ impl World<'_> {
         }
         Ok(())
     }
+}
+
+/// What a user writes who opens an object and saves it whole, as it is shown but for its title. Nothing if there is no
+/// such object, or if the disk failed.
+pub(crate) fn resaved(
+    ledger: &Ledger,
+    space: SpaceId,
+    (collection, key): (&CollectionName, &ObjectKey),
+    title: usize,
+) -> Option<Vec<Request>> {
+    let view = ledger.view(space).ok()??;
+    let mut fields = view.get(collection, key).ok()??.fields;
+    fields.insert("title".to_owned(), title.into());
+    Some(vec![Request { collection: collection.clone(), key: key.clone(), operation: Operation::Put(fields) }])
 }

@@ -17,10 +17,11 @@ use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, SessionId, Stretch};
 use thence::store::{LedgerError, StoreError, Work};
 
+pub(crate) use self::items::resaved;
 use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
-use crate::oracles::{Broken, Deadline, History, Shown, Violation};
+use crate::oracles::{Broken, Deadline, History, OnTheWay, Shown, Violation};
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
@@ -75,6 +76,7 @@ struct World<'a> {
     openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
     history: History,
     shown: Shown,
+    on_the_way: OnTheWay,
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
     quiet: (u64, u64),
@@ -112,6 +114,7 @@ pub fn run_with<'a>(
         openings: BTreeMap::new(),
         history: History::default(),
         shown: Shown::default(),
+        on_the_way: OnTheWay::default(),
         deadline: None,
         quiet: (0, 0),
         trace,

@@ -49,8 +49,12 @@ impl World<'_> {
             // There are none here.
             What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
             }
-            What::Write { .. } | What::Redeem { .. } | What::Restart { .. } | What::Heal { .. } | What::Save { .. } => {
-            }
+            What::Write { .. }
+            | What::Resave { .. }
+            | What::Redeem { .. }
+            | What::Restart { .. }
+            | What::Heal { .. }
+            | What::Save { .. } => {}
         }
     }
 

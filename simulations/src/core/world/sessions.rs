@@ -179,6 +179,13 @@ impl World<'_> {
         if let Channel::Space(space) = channel {
             self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
         }
+        if let (
+            Channel::Space(space),
+            Message::Open(_) | Message::Know(_) | Message::Diverged(_) | Message::Refuse(_),
+        ) = (channel, &message)
+        {
+            self.on_the_way.forget(session, node, space);
+        }
         if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message)) {
             self.tell_of_own_names(node, peer, space, knowledge);
         }
