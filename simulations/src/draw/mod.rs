@@ -74,7 +74,9 @@ fn data(name: &str, scenario: &Scenario, story: &Story) -> Json {
             "detail": named(&violation.detail), "meaning": words::meaning(violation.invariant),
         })
     });
-    let did = scenario.items.iter().filter(|item| item.at <= story.ended_at);
+    // Where nothing was recorded there is no telling when it ended.
+    let ended_at = if story.marks.is_empty() { u64::MAX } else { story.ended_at };
+    let did = scenario.items.iter().filter(|item| item.at <= ended_at);
     json!({
         "name": name,
         "level": scenario.level.name(),

@@ -415,5 +415,9 @@ function render() {
   sheet.replaceChildren(bar, svg);
 }
 
-render();
-addEventListener("resize", render);
+if (story.messages.length + story.marks.length > 0) {
+  render();
+  addEventListener("resize", render);
+} else {
+  sheet.append(make("p", {}, `The level ${story.level} records no lanes; cargo sim replay --tell tells what happens in it.`));
+}
