@@ -1,12 +1,14 @@
 //! Worlds on all cores, with progress, until there are no more, the time is over, or the user wants an end.
 
 use std::io::IsTerminal;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::interrupt::Interrupt;
+use super::panics;
 use crate::level::Level;
 
 /// How often progress is said where there is no terminal.
@@ -38,27 +40,36 @@ impl Crew {
 
     /// Runs `work` for each job, on all cores, and hands what came of it to `take`, one at a time. `take` returns
     /// whether the world passed.
+    ///
+    /// Returns how many jobs panicked: they failed, and `take` never saw them.
     pub(super) fn run<T: Send>(
         &self,
         next: impl FnMut() -> Option<Job> + Send,
         work: impl Fn(Job) -> T + Sync,
         take: impl FnMut(Job, T, &Self) -> bool + Send,
-    ) {
-        let (next, take) = (Mutex::new(next), Mutex::new(take));
+    ) -> u64 {
+        let (next, take, panicked) = (Mutex::new(next), Mutex::new(take), Mutex::new(0));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         std::thread::scope(|scope| {
             for _ in 0..threads {
                 scope.spawn(|| {
                     while !self.is_over() {
                         let Some(job) = lock(&next)() else { break };
-                        let done = work(job);
-                        let passed = lock(&take)(job, done, self);
+                        let passed = match catch_unwind(AssertUnwindSafe(|| work(job))) {
+                            Ok(done) => lock(&take)(job, done, self),
+                            Err(_) => {
+                                self.say(&format!("{}:{} {}", job.level, job.seed, panics::last()));
+                                *lock(&panicked) += 1;
+                                false
+                            }
+                        };
                         self.progress.count(passed);
                     }
                 });
             }
         });
         self.progress.end();
+        *lock(&panicked)
     }
 
     /// Says something beside the progress.
@@ -67,7 +78,7 @@ impl Crew {
     }
 }
 
-/// A panic in a worker is passed on by its scope; what it held is not used any more.
+/// What is held while a job is handed out or taken in cannot be left half done by it.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -114,5 +125,27 @@ impl Progress {
 
     fn end(&self) {
         self.bar.iter().for_each(ProgressBar::finish_and_clear);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_that_panics_counts_and_the_others_go_on() {
+        let crew = Crew::new(Some(4), None).expect("it listens for Ctrl-C");
+        let mut seeds = 0..4;
+        let mut seen = Vec::new();
+        let panicked = crew.run(
+            || Some(Job { level: Level::Core, seed: seeds.next()? }),
+            |job| assert_ne!(job.seed, 2),
+            |job, (), _| {
+                seen.push(job.seed);
+                true
+            },
+        );
+        seen.sort_unstable();
+        assert_eq!((panicked, seen), (1, vec![0, 1, 3]));
     }
 }

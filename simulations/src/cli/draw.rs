@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use super::shrink::{shrunk, write_scenario};
+use super::shrink::write_scenario;
 use super::which::Which;
 use crate::draw::page;
 use crate::level::Worlds;
-use crate::shrink::PATIENCE;
+use crate::shrink::{PATIENCE, shrink_in};
 use crate::world::{Scenario, Trace};
 
 #[derive(Args)]
@@ -44,7 +44,7 @@ impl Draw {
             let outcome = worlds.run(&scenario, &mut Trace::default());
             if outcome.violation.is_some() {
                 let of = scenario.items.len();
-                scenario = shrunk(worlds, &scenario, &outcome, Duration::from_secs(self.seconds));
+                scenario = shrink_in(worlds, &scenario, &outcome, Duration::from_secs(self.seconds));
                 let file = to.with_extension("scenario");
                 write_scenario(worlds, &scenario, &file)?;
                 println!("{} items of {of} are left in {}", scenario.items.len(), file.display());

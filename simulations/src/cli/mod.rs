@@ -10,6 +10,7 @@ mod draw;
 mod hunt;
 mod interrupt;
 mod kinds;
+mod panics;
 mod replay;
 mod run;
 mod shape;
@@ -17,6 +18,7 @@ mod shrink;
 mod soak;
 mod which;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -68,25 +70,20 @@ enum Command {
 
 /// Runs what the command line says, in these worlds.
 pub fn main(worlds: &dyn Worlds) -> ExitCode {
-    hush_the_engine();
-    match perform(&Cli::parse(), worlds) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(message) => {
+    panics::remember();
+    let cli = Cli::parse();
+    match catch_unwind(AssertUnwindSafe(|| perform(&cli, worlds))) {
+        Ok(Ok(true)) => ExitCode::SUCCESS,
+        Ok(Ok(false)) => ExitCode::FAILURE,
+        Ok(Err(message)) => {
             eprintln!("{message}");
             ExitCode::from(2)
         }
-    }
-}
-
-/// The storage engine panics on damaged files, and the store takes that for an answer: nobody need hear of it.
-fn hush_the_engine() {
-    let tell = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if !panic.location().is_some_and(|at| at.file().contains("/redb-")) {
-            tell(panic);
+        Err(_) => {
+            eprintln!("{}", panics::last());
+            ExitCode::from(101)
         }
-    }));
+    }
 }
 
 fn perform(cli: &Cli, worlds: &dyn Worlds) -> Result<bool, String> {

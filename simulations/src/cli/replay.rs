@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::hex;
+use super::{hex, panics};
 use super::which::Which;
 use crate::level::Worlds;
 use crate::world::Trace;
@@ -28,6 +28,9 @@ impl Replay {
     pub(super) fn run(&self, worlds: &dyn Worlds) -> Result<bool, String> {
         let scenario = self.which.scenario(worlds)?;
         let first = worlds.run(&scenario, &mut Trace::new(self.tell));
+        if first.violation.as_ref().is_some_and(|violation| violation.invariant == "no panic") {
+            eprintln!("{}", panics::last());
+        }
         println!("trace {} {}", self.which.what, hex(&first.hash));
         let (against, other) = match &self.expect {
             Some(hash) => ("the hash that was expected", hash.to_lowercase()),

@@ -106,10 +106,11 @@ impl Run {
             }
             outcome.violation.is_none()
         };
-        crew.run(next, work, take);
+        let panicked = crew.run(next, work, take);
         self.tell(worlds, &sums, &kinds);
-        let failed = kinds.values().map(Vec::len).sum::<usize>() as u64;
-        println!("{} passed, {failed} failed", sums.values().map(|sum| sum.worlds).sum::<u64>() - failed);
+        let broken = kinds.values().map(Vec::len).sum::<usize>() as u64;
+        let (passed, failed) = (sums.values().map(|sum| sum.worlds).sum::<u64>() - broken, broken + panicked);
+        println!("{passed} passed, {failed} failed");
         Ok(failed == 0)
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 
 use super::which::Which;
-use crate::level::{Outcome, Worlds};
+use crate::level::Worlds;
 use crate::shrink::{PATIENCE, shrink_in};
 use crate::world::{Scenario, Trace};
 
@@ -36,21 +36,12 @@ impl Shrink {
         }
         let to = self.to.clone().unwrap_or_else(|| self.which.beside("scenario"));
         let begun = Instant::now();
-        let small = shrunk(worlds, &scenario, &outcome, Duration::from_secs(self.seconds));
+        let small = shrink_in(worlds, &scenario, &outcome, Duration::from_secs(self.seconds));
         write_scenario(worlds, &small, &to)?;
         let (left, of, seconds) = (small.items.len(), scenario.items.len(), begun.elapsed().as_secs_f64());
         println!("{left} items of {of} are left in {}, after {seconds:.1} s", to.display());
         Ok(true)
     }
-}
-
-/// Shrinks without a word: of the many worlds that it takes, those that end in a panic would each say so.
-pub(super) fn shrunk(worlds: &dyn Worlds, scenario: &Scenario, outcome: &Outcome, patience: Duration) -> Scenario {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let small = shrink_in(worlds, scenario, outcome, patience);
-    std::panic::set_hook(hook);
-    small
 }
 
 /// Writes a scenario, with what is broken in it above.

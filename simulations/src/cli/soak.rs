@@ -96,12 +96,10 @@ impl Soak {
         std::fs::create_dir_all(&self.to).map_err(|error| format!("cannot make {}: {error}", self.to.display()))?;
         eprintln!("seeds from {from}, for {} min", self.minutes);
         let crew = Crew::new(None, Some(Instant::now() + Duration::from_secs(60 * self.minutes)))?;
-        // A panic is a failure like others, and told as one.
-        std::panic::set_hook(Box::new(|_| {}));
         let spent = worlds.levels().iter().map(|level| (*level, Default::default())).collect();
         let tally = Mutex::new(Tally { spent, kinds: Kinds::new(), replayed: 0 });
         let (mut passed, mut failed, mut found) = (0_u64, 0_u64, Vec::new());
-        crew.run(
+        let panicked = crew.run(
             || lock(&tally).next(from),
             |job| self.try_one(worlds, job, &tally),
             |Job { level, seed }, failure: Option<Option<Found>>, crew| {
@@ -123,6 +121,7 @@ impl Soak {
         }
         eprintln!("{replayed} of them were run twice");
         tell(&kinds, &found);
+        failed += panicked;
         println!("{passed} passed, {failed} failed");
         Ok(failed == 0)
     }
