@@ -17,7 +17,7 @@ use super::platter::{Platter, content};
 use super::pool::{Digest, Pool, digest_bytes};
 use super::turn::Turn;
 use crate::oracles::History;
-use crate::world::{Chance, Scenario, What};
+use crate::world::{Chance, Scenario, What, membership};
 
 /// A message, as it travels.
 #[derive(Debug)]
@@ -67,7 +67,10 @@ impl<'a> World<'a> {
             history.creators.insert(genesis.space(), genesis.creator);
             (genesis.space(), genesis)
         });
-        let spaces = spaces.collect();
+        let spaces: Vec<(SpaceId, Genesis)> = spaces.collect();
+        for (space, node, role) in membership::invitations(scenario) {
+            history.invited.insert((spaces[space].0, keys[node].device(), role));
+        }
         Self {
             scenario,
             chance,

@@ -213,9 +213,9 @@ impl World<'_> {
             if let Some(((node, life), uses_disk)) = self.executor.step() {
                 self.send();
                 // What a disk task did is looked at before anybody else can see it.
+                self.look_after_disk(node);
                 if uses_disk && self.is_alive((node, life)) {
                     self.read_on(node)?;
-                    self.look_after_disk(node);
                 }
                 self.take_answers()?;
                 continue;
