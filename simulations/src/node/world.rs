@@ -464,6 +464,11 @@ impl World<'_> {
         self.machines[number].disk.look_at(true);
         let read = self.read_on_in_peace(number);
         self.machines[number].disk.look_at(false);
+        if read.is_err() && self.machines[number].disk.has_died() {
+            // Opening the engine anew, it died: of that process nothing more can be read.
+            self.look_after_disk(number);
+            return Ok(());
+        }
         read
     }
 
