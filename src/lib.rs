@@ -84,6 +84,10 @@
 //! hash. **branch**: one of several histories that were written under one replica id, by copies of a store. **lease**: what
 //! says, beside a store, that it is the one that was written last and no copy.
 
+#[doc(hidden)]
+#[macro_use]
+pub mod planted;
+
 pub mod causal;
 pub mod cli;
 pub mod codec;

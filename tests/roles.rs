@@ -73,7 +73,7 @@ impl World {
             Device {
                 key,
                 ledger,
-                replica: Replica::new("test", Limits { spaces_max: SPACES_MAX, ..Limits::default() }),
+                replica: Replica::new("test", 1, Limits { spaces_max: SPACES_MAX, ..Limits::default() }),
             }
         };
         let devices = (1..=4).map(device).collect();

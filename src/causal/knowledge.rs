@@ -285,7 +285,9 @@ impl Known {
     ///
     /// Its own last event is not among them: that one is implied by its counter and its chained hash.
     pub fn dependencies(&self, author: ReplicaId) -> Vec<Witness> {
-        self.tips.iter().filter(|&&replica| replica != author).filter_map(|&replica| self.witness(replica)).collect()
+        let forgotten = usize::from(planted!("dependency-forgotten"));
+        let tips = self.tips.iter().filter(|&&replica| replica != author).skip(forgotten);
+        tips.filter_map(|&replica| self.witness(replica)).collect()
     }
 
     /// Whether an event can be applied now. See [`Inadmissible`] for what to do when it cannot.
@@ -321,7 +323,7 @@ impl Known {
         // Saturating, since heads also come from peers that vouch for state.
         let depth_min = before.map_or(0, |head| head.depth).saturating_add(1);
         let depth_max = self.depth().saturating_add(1);
-        if depth < depth_min || depth > depth_max {
+        if depth < depth_min || depth > depth_max && !planted!("depth-unchecked") {
             return Err(Inadmissible::Depth { dot, depth, depth_max });
         }
         Ok(Admission::Next)
@@ -349,7 +351,7 @@ impl Known {
         }
         for dependency in dependencies {
             let is_head = self.heads.get(&dependency.dot.replica).is_some_and(|h| h.counter == dependency.dot.counter);
-            if is_head && self.tips.remove(&dependency.dot.replica) {
+            if is_head && !planted!("dependencies-pile-up") && self.tips.remove(&dependency.dot.replica) {
                 changed.insert(dependency.dot.replica);
             }
         }

@@ -167,7 +167,9 @@ impl Grant {
             let ticket = object.entry(&ticket, dot).and_then(text).and_then(|text| parse_hex(&text, "a ticket").ok());
             Some((role, entry.depth, dot, ticket))
         };
-        let (role, .., ticket) = object.entries().filter_map(grant).max().filter(|_| object.is_visible())?;
+        let grants = object.entries().filter_map(grant);
+        let counts = if planted!("weakest-grant-counts") { grants.min() } else { grants.max() };
+        let (role, .., ticket) = counts.filter(|_| object.is_visible())?;
         Some(Self { device, role, ticket })
     }
 }
@@ -227,7 +229,8 @@ impl Access {
         let mut vouched: BTreeSet<DeviceId> = BTreeSet::new();
         for (at, segment) in segments.iter().enumerate() {
             let author = segment.author().device;
-            if self.role(author) != Some(Role::Owner) && !vouched.contains(&author) {
+            let is_owner = self.role(author) == Some(Role::Owner) || planted!("anybody-vouches");
+            if !is_owner && !vouched.contains(&author) {
                 continue;
             }
             let Some(next) = segments.get(at + 1) else { return granted(device, segment) };
@@ -254,6 +257,8 @@ impl Access {
         let reserved = event.mutations.iter().any(|mutation| mutation.collection.is_reserved());
         match (self.role(device), reserved) {
             (Some(Role::Owner), _) | (Some(Role::Writer), false) => Ok(()),
+            (Some(Role::Writer), true) if planted!("writer-grants") => Ok(()),
+            (Some(Role::Reader), false) if planted!("reader-is-believed") => Ok(()),
             (_, true) => Err(NotGranted { device, what: "grants" }),
             (_, false) => Err(NotGranted { device, what: "objects" }),
         }
@@ -332,11 +337,8 @@ impl SignedTicket {
     /// Reads a ticket from bytes that somebody sent.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, InvalidTicket> {
         let signed: Self = codec::decode("ticket", bytes).map_err(|_| InvalidTicket::Syntax)?;
-        if signed.ticket.inviter.verifies(&Self::message(&signed.ticket), &signed.signature) {
-            Ok(signed)
-        } else {
-            Err(InvalidTicket::Forged)
-        }
+        let genuine = signed.ticket.inviter.verifies(&Self::message(&signed.ticket), &signed.signature);
+        if genuine || planted!("ticket-unsigned") { Ok(signed) } else { Err(InvalidTicket::Forged) }
     }
 
     /// The bytes that [`SignedTicket::from_bytes`] reads.

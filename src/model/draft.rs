@@ -177,7 +177,7 @@ impl Draft {
     pub fn unset(&mut self, path: &Path) -> Result<(), InvalidEdit> {
         self.require_visible()?;
         let parent = path.parent().filter(|parent| self.now.shows(parent));
-        self.clear_within(path, |_| true);
+        self.clear_within(path, |slot| slot.path() == Some(path) || !planted!("unset-leaves-members"));
         if let Some(parent) = parent
             && !self.now.shows(&parent)
         {
@@ -206,6 +206,7 @@ impl Draft {
         let own = field.counter.range((me, 0)..=(me, u64::MAX)).next_back().map(|(&(_, run), tally)| (run, tally));
         let continued = own.and_then(|(run, tally)| {
             let total = tally.reset().map_or(0, |(_, total)| total);
+            let total = if planted!("counter-starts-over") { 0 } else { total };
             total.checked_add(by).map(|total| (run, total))
         });
         let (run, total) = match (continued, own) {
@@ -295,7 +296,8 @@ impl Draft {
             }
         }
         let observed = whole.then(|| {
-            let dots: BTreeSet<Dot> = before.entries().map(|(_, dot, _)| dot).collect();
+            let is_seen = before.is_visible() || !planted!("put-leaves-lost-edits");
+            let dots: BTreeSet<Dot> = before.entries().filter(|_| is_seen).map(|(_, dot, _)| dot).collect();
             dots.into_iter().collect()
         });
         if !whole {
@@ -415,8 +417,9 @@ impl Draft {
             return self.write_map(path, members, force);
         }
         let held = self.now.field(path).alternatives();
-        if let [(FieldKind::Register, shown)] = held.as_slice()
+        if let [(FieldKind::Register, shown), others @ ..] = held.as_slice()
             && is_same(shown, json)
+            && (others.is_empty() || planted!("winner-not-written-again"))
         {
             return Ok(());
         }
@@ -480,7 +483,8 @@ impl Draft {
                 _ => self.write_at(&path, to, false)?,
             }
         }
-        old.keys().filter(|name| !new.contains_key(*name)).try_for_each(|name| self.unset(&Path::member(parent, name)?))
+        let mut gone = old.keys().filter(|name| !new.contains_key(*name) && !planted!("update-keeps-the-rest"));
+        gone.try_for_each(|name| self.unset(&Path::member(parent, name)?))
     }
 
     /// Removes what the field `path` holds besides members.
@@ -550,7 +554,8 @@ impl Draft {
 
     /// Removes everything that a slot holds.
     fn empty(&mut self, slot: &Slot) {
-        let names: Vec<Name> = self.now.of_slot(slot).map(|(name, _)| name.clone()).collect();
+        let mut names: Vec<Name> = self.now.of_slot(slot).map(|(name, _)| name.clone()).collect();
+        names.truncate(if planted!("write-replaces-one-value") { 1 } else { names.len() });
         names.iter().for_each(|name| self.now.remove(name));
     }
 }

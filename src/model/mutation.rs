@@ -49,9 +49,10 @@ impl Seen for Delta<'_> {
             return true;
         }
         match &self.mutation.whole {
-            Some(dots) => dots.binary_search(&dot).is_ok(),
+            Some(dots) => dots.binary_search(&dot).is_ok() || planted!("delete-removes-the-unseen"),
             None => (self.mutation.edits.binary_search_by(|edit| edit.slot.cmp(slot)))
-                .is_ok_and(|at| self.mutation.edits[at].observed.binary_search(&dot).is_ok()),
+                .map(|at| &self.mutation.edits[at].observed)
+                .is_ok_and(|dots| dots.binary_search(&dot).is_ok() || planted!("edit-removes-the-unseen")),
         }
     }
 }

@@ -161,7 +161,8 @@ impl Object {
     /// The join: takes in `theirs`, made by somebody who had seen `theirs_seen`, where `mine_seen` is what this
     /// state stands for. Kept is what both have, and what either has and the other had not yet seen.
     pub fn join(&mut self, mine_seen: &impl Seen, theirs: &Self, theirs_seen: &impl Seen) {
-        self.entries.retain(|name, _| theirs.entries.contains_key(name) || !theirs_seen.has(&name.0, name.1));
+        let is_kept = |(slot, dot): &Name| !theirs_seen.has(slot, *dot) || planted!("delete-removes-nothing");
+        self.entries.retain(|name, _| theirs.entries.contains_key(name) || is_kept(name));
         for (name, entry) in &theirs.entries {
             if !mine_seen.has(&name.0, name.1) {
                 self.entries.entry(name.clone()).or_insert_with(|| entry.clone());
@@ -195,12 +196,12 @@ impl Object {
         // What one event wrote is never in conflict with itself, and most objects are that.
         let mut dots = self.entries.keys().map(|(_, dot)| dot);
         let first = dots.next();
-        dots.any(|dot| Some(dot) != first) && !self.conflicts().is_empty()
+        dots.any(|dot| Some(dot) != first) && !self.conflicts().is_empty() && !planted!("conflict-unlisted")
     }
 
     /// Whether it is what is left of edits that lost to a delete.
     pub fn is_lost(&self) -> bool {
-        !self.is_visible() && self.entries.keys().any(|(slot, _)| slot.shows())
+        !self.is_visible() && self.entries.keys().any(|(slot, _)| slot.shows()) && !planted!("lost-edit-unlisted")
     }
 
     /// The fields as users see them, each with its winner; none if the object is not visible.
@@ -399,7 +400,8 @@ pub(super) struct Tally {
 
 impl Tally {
     fn count(&mut self, at: u64, total: i64) {
-        self.entry = self.entry.max(Some((at, total)));
+        let held = self.entry.filter(|_| !planted!("counter-takes-any"));
+        self.entry = held.max(Some((at, total)));
     }
 
     fn take_away(&mut self, at: u64, total: i64) {
@@ -411,6 +413,7 @@ impl Tally {
             (None, _) => 0,
             // The reset had seen more than this entry, a total that an older put repeats.
             (Some((at, _)), Some((seen, _))) if seen >= at => 0,
+            (Some((_, total)), _) if planted!("reset-forgotten") => total.into(),
             (Some((_, total)), base) => i128::from(total) - base.map_or(0, |(_, base)| i128::from(base)),
         }
     }
@@ -540,7 +543,7 @@ impl<'a> Field<'a> {
         {
             let mut told = BTreeSet::new();
             let mut values: Vec<Json> = self.alternatives().into_iter().map(|(_, json)| json).collect();
-            values.retain(|json| told.insert(json.to_string()));
+            values.retain(|json| told.insert(json.to_string()) && !(planted!("sibling-dropped") && told.len() > 2));
             if values.len() > 1 {
                 conflicts.push(Conflict { path, values });
             }

@@ -67,7 +67,7 @@ impl PackedSegment {
     /// What is signed. The space and its revision are part of it, so that no segment can be moved to another.
     fn message(&self, space: SpaceId, revision: u64, last: EventHash) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_derive_key("thence 1 segment");
-        hasher.update(space.as_bytes());
+        hasher.update(if planted!("segment-fits-any-space") { &[0; 16] } else { space.as_bytes() });
         hasher.update(&revision.to_le_bytes());
         hasher.update(self.author.device.as_bytes());
         hasher.update(&self.author.nonce.to_le_bytes());
@@ -165,7 +165,8 @@ impl Segment {
         let last = packed.checked(&bytes)?;
         // The signature first: an attacker must not make us parse mutations for nothing.
         let device = packed.author.device;
-        if !device.verifies(&packed.message(space, revision, last), &packed.signature) {
+        let genuine = device.verifies(&packed.message(space, revision, last), &packed.signature);
+        if !genuine && !planted!("signature-unchecked") {
             return Err(InvalidSegment::Forged { device });
         }
         packed.unpack(bytes)

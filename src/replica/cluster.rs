@@ -33,7 +33,7 @@ pub enum Relation {
 }
 
 /// A session, as far as it is about a cluster.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
     /// Whether this node counts the peer as a cluster peer.
     ours: bool,

@@ -19,7 +19,7 @@ pub enum LinkState {
     Refused(Refusal),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     /// Whether this device showed why it may see the space.
     pub(super) shown: bool,
@@ -81,7 +81,9 @@ impl Link {
         }
         self.in_flight.clear();
         self.by_hash.clear();
-        self.in_flight_bytes = 0;
+        if !planted!("window-leaks-at-reopening") {
+            self.in_flight_bytes = 0;
+        }
         self.stall_at = None;
         self.uncertain = uncertain;
         self.sent = theirs.clone();
@@ -102,6 +104,9 @@ impl Link {
     /// The peer has `dot`, and all below it.
     pub(super) fn acknowledged(&mut self, dot: Dot) {
         if let Some(theirs) = &mut self.theirs {
+            if planted!("older-ack-counts") {
+                theirs.forget(dot.replica);
+            }
             theirs.advance(dot);
             self.sent.advance(dot);
         }
@@ -121,7 +126,7 @@ impl Link {
         {
             self.in_flight.pop_front();
             self.by_hash.remove(&last.hash);
-            self.in_flight_bytes -= bytes;
+            self.in_flight_bytes -= if planted!("window-leaks") { 0 } else { bytes };
         }
         before != self.in_flight.len()
     }
@@ -153,6 +158,9 @@ impl Link {
     pub(super) fn send(&mut self, last: Witness, bytes: usize) {
         self.announced.advance(last.dot);
         self.sent.advance(last.dot);
+        if planted!("sent-counts-as-received") {
+            self.theirs.iter_mut().for_each(|theirs| theirs.advance(last.dot));
+        }
         self.in_flight.push_back((last, bytes));
         self.by_hash.insert(last.hash, last.dot);
         self.in_flight_bytes += bytes;
@@ -165,6 +173,12 @@ impl Link {
 
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Every moment that it remembers.
+    pub(super) fn moments(&mut self) -> impl Iterator<Item = &mut Millis> {
+        let Self { ack_at, forward_at, reopen_at, stall_at, scheduled, distrusted, .. } = self;
+        [ack_at, forward_at, reopen_at, stall_at, scheduled].into_iter().flatten().chain(distrusted.values_mut())
     }
 
     /// The first moment at which something is to be done.

@@ -45,7 +45,7 @@ use self::space::Space;
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
 use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     peer: DeviceId,
     hello: Option<Hello>,
@@ -73,7 +73,7 @@ struct Session {
 impl Session {
     /// Whether the peer may see a space with this access.
     fn may_see(&self, space: SpaceId, access: &Access) -> bool {
-        access.role(self.peer).is_some() || self.shown.contains_key(&space)
+        access.role(self.peer).is_some() || self.shown.contains_key(&space) || planted!("anybody-may-see")
     }
 }
 
@@ -93,9 +93,10 @@ pub struct LinkStatus {
 }
 
 /// The protocol of one node: all its spaces, all its sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     agent: String,
+    process: u64,
     /// Under which id this store writes.
     own: Option<ReplicaId>,
     /// How often it changed because a peer said that it should.
@@ -110,10 +111,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people.
-    pub fn new(agent: impl Into<String>, limits: Limits) -> Self {
+    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people; `process` is a
+    /// number that no other process has.
+    pub fn new(agent: impl Into<String>, process: u64, limits: Limits) -> Self {
         Self {
             agent: agent.into(),
+            process,
             own: None,
             renewals: 0,
             limits,
@@ -196,6 +199,19 @@ impl Replica {
         self.timers.first().map(|(due, ..)| *due)
     }
 
+    /// Calls this moment `now`, and moves every other one along. What a replica does depends on how far moments lie
+    /// apart and on nothing else, so two that stand alike can be made equal. What lies further back than `now` counts
+    /// as its beginning; give at least the longest of the limits. For the simulator, which compares states.
+    #[doc(hidden)]
+    pub fn rebase(&mut self, now: Millis) {
+        let before = std::mem::replace(&mut self.now, now);
+        let moved = |at: Millis| (at + now).saturating_sub(before);
+        let timers = std::mem::take(&mut self.timers);
+        self.timers = timers.into_iter().map(|(at, session, space)| (moved(at), session, space)).collect();
+        let links = self.sessions.values_mut().flat_map(|session| session.links.values_mut());
+        links.flat_map(Link::moments).for_each(|at| *at = moved(*at));
+    }
+
     /// How `space` stands with every connected peer that may see it.
     pub fn links(&self, space: SpaceId) -> Vec<LinkStatus> {
         let Some(ours) = self.spaces.get(&space).map(|space| &space.vector) else { return Vec::new() };
@@ -257,6 +273,9 @@ impl Replica {
     fn hold(&mut self, space: SpaceId, revision: u64, known: Known, access: Access) {
         let vector = known.vector();
         if let Some(held) = self.spaces.get_mut(&space).filter(|held| held.revision == revision) {
+            if planted!("landed-commit-untold") {
+                return;
+            }
             // A commit that was believed to have failed may be there: its events are news like any others, or nobody
             // would ever be sent them.
             let news = |(replica, head, tip): &(ReplicaId, &Head, bool)| {
@@ -271,7 +290,9 @@ impl Replica {
         }
         let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
         self.spaces.insert(space, held);
-        self.open_where_granted(space);
+        if !planted!("newcomer-asks-nobody") {
+            self.open_where_granted(space);
+        }
         self.gathered(space);
     }
 
@@ -294,7 +315,7 @@ impl Replica {
         self.sessions.insert(session, fresh);
         let hello = {
             let replica = self.own.unwrap_or(ReplicaId::from_bytes([0; 16]));
-            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica }
+            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica, process: self.process }
         };
         self.send(session, Channel::Control, Message::Hello(hello));
         if cluster {
@@ -380,7 +401,8 @@ impl Replica {
             (Channel::Space(space), Message::Refuse(refusal)) => {
                 if let Some(link) = self.link(session, space) {
                     link.refuse(refusal);
-                    if refusal == Refusal::NotFound && !std::mem::replace(&mut link.shown, true) {
+                    let shown = std::mem::replace(&mut link.shown, true) || planted!("grant-not-shown");
+                    if refusal == Refusal::NotFound && !shown {
                         link.showing = true;
                         self.outputs.push_back(Output::Credential { session, space });
                     }
@@ -482,7 +504,9 @@ impl Replica {
         let held = self.spaces.get_mut(&space).filter(|held| state.may_see(space, &held.access));
         let Some(held) = held else {
             // One answer for both: whether a space exists is not told to those who may not see it.
-            self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
+            let exists = planted!("refusal-tells") && self.spaces.contains_key(&space);
+            let refusal = if exists { Refusal::Revision } else { Refusal::NotFound };
+            self.send(session, Channel::Space(space), Message::Refuse(refusal));
             return Ok(());
         };
         if held.revision != open.revision {
@@ -491,7 +515,8 @@ impl Replica {
         }
         let (digest, vector) = (held.digest(), held.vector.clone());
         let same = digest == open.digest;
-        if open.answer || self.link(session, space).is_none_or(|link| !link.opened) {
+        let answer = open.answer && !planted!("question-unanswered");
+        if answer || self.link(session, space).is_none_or(|link| !link.opened) {
             self.open(session, space, false);
         }
         // Both sides opened without waiting, so each compares with what it knows now and with what it said then. What
@@ -501,6 +526,7 @@ impl Replica {
         let said_same = said.as_ref().is_some_and(|(digest, _)| *digest == open.digest);
         let theirs = match (same, said, open.knowledge) {
             (true, ..) => Some((vector.clone(), BTreeSet::new())),
+            (false, Some(_), _) if said_same && planted!("old-answer-counts-as-new") => Some((vector, BTreeSet::new())),
             (false, Some((_, said)), _) if said_same => Some((said, BTreeSet::new())),
             (false, _, None) => None,
             (false, _, Some(knowledge)) => match self.vector_of(session, space, knowledge)? {
@@ -510,7 +536,7 @@ impl Replica {
         };
         let stall_at = self.now + self.limits.stall_ms;
         let Some(link) = self.link(session, space) else { return Ok(()) };
-        let tell = link.opened_with.is_some() && !said_same;
+        let tell = link.opened_with.is_some() && !said_same && !planted!("knowledge-untold");
         match theirs {
             Some((theirs, uncertain)) => link.reset(theirs, uncertain),
             None => {
@@ -546,6 +572,7 @@ impl Replica {
             && claim.dot.counter > held.known.counter(own)
             && !held.known.is_split(own)
             && self.renewals < self.limits.renewals_max
+            && !planted!("rollback-unheeded")
         {
             self.renewals += 1;
             self.outputs.push_back(Output::Behind { space, counter: claim.dot.counter });
@@ -556,9 +583,13 @@ impl Replica {
     }
 
     fn on_know(&mut self, session: SessionId, space: SpaceId, knowledge: Knowledge) -> Result<(), PeerMisbehaved> {
+        // Of a space that was never opened to it a peer learns nothing, and what it says of it counts for nothing.
+        if self.link(session, space).is_none_or(|link| !link.opened) {
+            return Ok(());
+        }
         let Some((theirs, uncertain)) = self.vector_of(session, space, knowledge)? else { return Ok(()) };
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        if let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) {
+        if let Some(link) = state.links.get_mut(&space) {
             // Whoever tells what it knows has opened the space, even if its Open got lost.
             state.opened.insert(space);
             if link.theirs.is_none() {
@@ -608,6 +639,9 @@ impl Replica {
                 complete = false;
                 break;
             }
+            if planted!("ack-before-durable") {
+                link.owed.insert(Witness { dot: last, hash: segment.hash().prefix() });
+            }
             held.incoming.advance(last);
             link.acknowledged(last);
             accepted.push(segment);
@@ -651,7 +685,7 @@ impl Replica {
     fn on_probe(&mut self, session: SessionId, channel: Channel, nonce: u64) {
         if let Channel::Space(space) = channel {
             // Of a space that was never opened to it a peer gets no answer: not its existence, and no channel either.
-            if self.link(session, space).is_none_or(|link| !link.opened) {
+            if self.link(session, space).is_none_or(|link| !link.opened) && !planted!("probe-tells") {
                 return;
             }
             self.acknowledge(session, space);
@@ -684,7 +718,7 @@ impl Replica {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space).filter(|link| link.opened) else { return };
         let (root, known) = (held.known.root(root), &held.known);
-        if known.family(root).all(|id| known.head(id).is_none()) {
+        if known.family(root).all(|id| known.head(id).is_none()) || planted!("other-history-unsent") {
             return;
         }
         // Whoever asks again and again does not get it again and again.
@@ -693,7 +727,7 @@ impl Replica {
             return;
         }
         link.distrusted.insert(root, self.now);
-        link.distrust(held.known.family(root));
+        link.distrust(held.known.family(root).filter(|_| !planted!("sent-stays-sent")));
         self.pump(session, space);
     }
 
@@ -708,13 +742,14 @@ impl Replica {
             // The hash says which event is meant, even where the peer calls it otherwise.
             let is_certain = || !link.distrusted.contains_key(&held.known.root(ack.dot.replica));
             let head = held.known.head(ack.dot.replica);
-            if head.is_some_and(|head| head.counter == ack.dot.counter && head.hash.prefix() != ack.hash) {
+            let is_other = |head: &Head| head.counter == ack.dot.counter && head.hash.prefix() != ack.hash;
+            if head.is_some_and(is_other) && !planted!("one-ack-for-two") {
                 // Under one name both hold another event, and each may take the other's for its own: neither would ever
                 // send what it has. Both say anew what they know, with the hashes that tell.
                 link.reopen_at = Some(now);
                 continue;
             }
-            let dots = match link.on_its_way(&ack) {
+            let dots = match link.on_its_way(&ack).filter(|_| !planted!("ack-by-name")) {
                 Some(dot) => vec![dot],
                 None if is_certain() => held.translate_one(&ack),
                 None => Vec::new(),
@@ -743,7 +778,7 @@ impl Replica {
         let Committed { advanced, written, local, access, taken, rejected, split } = committed;
         let Some(held) = self.spaces.get_mut(&space) else { return };
         let before = held.vector.clone();
-        if !advanced.is_empty() {
+        if !advanced.is_empty() && !planted!("digest-grows-old") {
             held.digest = None;
         }
         let renamed = split.is_some();
@@ -804,7 +839,7 @@ impl Replica {
             }
         }
         let from: BTreeSet<SessionId> = taken.iter().map(|taken| taken.session).collect();
-        if renamed {
+        if renamed && !planted!("renamed-in-silence") {
             self.open_anew(space);
         }
         if access_changed {
@@ -823,7 +858,8 @@ impl Replica {
             let ack_at = if from.contains(&session) { now } else { now + limits.ack_ms };
             link.ack_at = Some(link.ack_at.map_or(ack_at, |due| due.min(ack_at)));
             if !local {
-                link.forward_at.get_or_insert(now + limits.forward_ms);
+                let forward_at = (!planted!("nothing-forwarded")).then_some(now + limits.forward_ms);
+                link.forward_at = link.forward_at.or(forward_at);
                 self.keep_in_step(session, space);
                 continue;
             }
@@ -872,7 +908,7 @@ impl Replica {
 
     fn fetched(&mut self, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>>) {
         let Some(link) = self.link(session, space) else { return };
-        link.fetching = false;
+        link.fetching = stretches.is_none() && planted!("read-error-is-final");
         match stretches {
             Some(stretches) if !stretches.is_empty() => {
                 if self.push(session, space, stretches) {

@@ -20,14 +20,15 @@ impl Replica {
         let mut frames: Vec<Vec<ByteBuf>> = Vec::new();
         let mut room = 0;
         for Stretch { bytes, first, last } in stretches {
-            if link.in_flight_bytes >= limits.window_bytes_max {
+            if link.in_flight_bytes >= limits.window_bytes_max && !planted!("push-past-the-window") {
                 // One commit may hold more than the window: the rest is read from the log as the peer acknowledges.
                 break;
             }
             // A gap means that the peer's view was reset while the log was read: what it lacks is read anew. So is what is
             // not known here by this name, not yet or not any more.
             let follows = first.counter <= link.sent.counter(first.replica).saturating_add(1);
-            if !held.vector.contains(last.dot) || link.sent.contains(last.dot) || !follows {
+            let is_known = held.vector.contains(last.dot) || planted!("old-names-sent");
+            if !is_known || link.sent.contains(last.dot) || !follows {
                 continue;
             }
             link.send(last, bytes.len());
@@ -77,14 +78,14 @@ impl Replica {
         let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
         let open = link.theirs.is_some() && link.opened && link.refused.is_none();
-        if open && !link.fetching && link.in_flight_bytes < limits.window_bytes_max && !link.sent.descends(&held.vector)
-        {
+        let has_room = link.in_flight_bytes < limits.window_bytes_max || planted!("catch-up-past-the-window");
+        if open && !link.fetching && has_room && !link.sent.descends(&held.vector) {
             link.forward_at = None;
-            if state.claimed < limits.session_window_bytes_max {
+            if state.claimed < limits.session_window_bytes_max || planted!("session-window-ignored") {
                 link.fetching = true;
                 let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
                 self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
-            } else if !std::mem::replace(&mut link.waiting, true) {
+            } else if !std::mem::replace(&mut link.waiting, true) && !planted!("waiting-space-forgotten") {
                 state.waiting.push_back(space);
             }
         }
@@ -130,7 +131,7 @@ impl Replica {
             }
             link.stall_at = Some(now + limits.stall_ms);
         }
-        if reopen || stalled {
+        if reopen || stalled && !planted!("stalled-for-ever") {
             // A digest alone says nothing to a peer that does not share it: then both sides must say theirs anew.
             let eager = |held: &Space| held.vector.len() <= limits.eager_vector_len_max;
             let answer = stalled || !self.spaces.get(&space).is_some_and(eager);
@@ -147,7 +148,8 @@ impl Replica {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let Some(link) = state.links.get_mut(&space) else { return };
         let claim = link.claim(self.limits.frame_bytes_max);
-        state.claimed = state.claimed + claim - std::mem::replace(&mut link.claimed, claim);
+        let before = std::mem::replace(&mut link.claimed, claim);
+        state.claimed = state.claimed + claim - if planted!("session-window-leaks") { 0 } else { before };
         let due = link.due();
         if due == link.scheduled {
             return;

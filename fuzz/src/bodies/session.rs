@@ -92,7 +92,7 @@ pub fn session(data: &[u8]) {
     };
     let mut node = Node {
         ledger: ledger(Arc::new(node_store()), OWNER),
-        replica: Replica::new("fuzz", limits),
+        replica: Replica::new("fuzz", 1, limits),
         now: 0,
         waiting: VecDeque::new(),
         sessions: BTreeMap::new(),

@@ -26,6 +26,24 @@ pub const FAULTS: &[&str] = &[
     "copy",
     "outsider",
     "hostile",
+];
+
+/// The kinds of faults that a seed of the level `store` draws from: the same first, and those of a medium.
+pub const STORE_FAULTS: &[&str] = &[
+    "loss",
+    "duplicate",
+    "reorder",
+    "delay",
+    "cut",
+    "one-way",
+    "drop",
+    "crash",
+    "disk",
+    "slow-disk",
+    "put-back",
+    "copy",
+    "outsider",
+    "hostile",
     "crash-at",
     "io-error",
     "full",
@@ -33,9 +51,6 @@ pub const FAULTS: &[&str] = &[
     "misdirect",
     "lying-sync",
 ];
-
-/// Those among them that need a medium: of the level `store`.
-pub const MEDIUM_FAULTS: &[&str] = &["crash-at", "io-error", "full", "rot", "misdirect", "lying-sync"];
 
 /// The scenario that `seed` stands for at a level.
 pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
@@ -47,7 +62,8 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     let quiet_at = draws.within((1500, 6000));
     let top_delay = *draws.pick(&[2, 10, 40, 120]);
     let weather = Weather { delay_ms: (1, top_delay), loss: 0, duplicate: 0, reorder: 0 };
-    let limits = limits(&mut draws);
+    let mut limits = limits(&mut draws);
+    narrow_sessions(chance, &mut limits);
     let disk_ms = (draws.below(2), draws.within((2, 30)));
     let idle_ms = draws.within((200, 1200));
     let mut items = Vec::new();
@@ -58,16 +74,19 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     let residents = nodes;
     let mut nodes = nodes;
     let mut edges = edges;
-    for fault in FAULTS {
-        let needs_medium = MEDIUM_FAULTS.contains(fault);
-        if needs_medium && level == Level::Core {
-            continue;
-        }
+    let is_cluster = chance.draws("cluster", 0).yes(120);
+    if is_cluster {
+        // They share by themselves, and nobody is invited.
+        items.retain(|item| !matches!(item.what, What::Redeem { .. }));
+    }
+    for fault in level.faults() {
         let allowed = shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|allowed| allowed == fault));
         if !swarm.yes(share) || !allowed {
             continue;
         }
         match *fault {
+            // Nobody who is there by a ticket, or under another's name, is part of a cluster.
+            "copy" | "outsider" | "hostile" if is_cluster => {}
             "copy" => {
                 copy(chance, nodes, &mut edges, &writers, quiet_at, &mut items);
                 nodes += 1;
@@ -80,12 +99,25 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
                 hostile(chance, nodes, spaces, &mut edges, quiet_at, &mut items);
                 nodes += 1;
             }
-            fault if needs_medium => harm_medium(chance, fault, residents, quiet_at, &mut items),
+            fault if !FAULTS.contains(&fault) => harm_medium(chance, fault, residents, quiet_at, &mut items),
             fault => harm(chance, fault, nodes, &edges, quiet_at, &mut items),
         }
     }
     items.sort_by_key(|item| item.at);
-    Scenario { level, seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
+    Scenario {
+        level,
+        cluster: is_cluster,
+        seed,
+        nodes,
+        limits,
+        edges,
+        spaces,
+        weather,
+        disk_ms,
+        idle_ms,
+        quiet_at,
+        items,
+    }
 }
 
 fn limits(draws: &mut Draws) -> Limits {
@@ -99,6 +131,14 @@ fn limits(draws: &mut Draws) -> Limits {
         stall_ms: draws.within((300, 1500)),
         stalls_max: *draws.pick(&[3, 6]),
         ..Limits::default()
+    }
+}
+
+/// In some worlds all spaces of a session have to share a narrow window.
+fn narrow_sessions(chance: Chance, limits: &mut Limits) {
+    let mut draws = chance.draws("session window", 0);
+    if draws.yes(200) {
+        limits.session_window_bytes_max = *draws.pick(&[1, limits.frame_bytes_max, limits.window_bytes_max]);
     }
 }
 
@@ -174,7 +214,7 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
     }
 }
 
-fn request(draws: &mut Draws, keys: u64) -> Request {
+pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {
     let collection = *draws.pick(&["notes", "notes", "notes", "things"]);
     let key = format!("k{}", draws.below(keys));
     let operation = operation(draws);

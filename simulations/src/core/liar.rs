@@ -10,10 +10,12 @@
 //! What it does not do: forge what it has no key for. Events are forged with its own.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
-use thence::causal::{Claims, Dot, Knowledge, ReplicaId, Witness};
+use thence::causal::{Claims, Dot, Knowledge, ReplicaId, VersionVector, Witness};
 use thence::model::{DeviceKey, Genesis, Role, Segment, SignedTicket, SpaceId, Ticket};
 use thence::replica::{Channel, Message, Open, Probed, Refusal, SessionId};
+use thence::store::{Ledger, MemoryStore, Store, Work};
 
 use crate::world::{Chance, Draws};
 
@@ -34,7 +36,7 @@ enum Trick {
     Claim,
     /// Many openings.
     Flood,
-    /// Somebody else's segments, as if they showed its grant.
+    /// Somebody else's segments, as if they showed its grant; or one in which it grants itself what it likes.
     Show,
     /// Segments in another order.
     Shuffle,
@@ -42,7 +44,7 @@ enum Trick {
     Forge,
     /// A word that does not belong here.
     Contradict,
-    /// A ticket of its own making.
+    /// A ticket of its own making, in its own name or in that of the owner.
     Invite,
 }
 
@@ -112,6 +114,11 @@ impl Liar {
         let rate = *draws.pick(&[50, 150, 300, 600]);
         let (remembered, segments, witnesses) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
         Self { chance, entity, key, geneses, tricks, rate, words: 0, lies: 0, remembered, segments, witnesses }
+    }
+
+    /// How many things it said that its process did not.
+    pub(super) fn lies(&self) -> u64 {
+        self.lies
     }
 
     /// Takes in what came to its node.
@@ -218,7 +225,10 @@ impl Liar {
                 let count = draws.within((0, 20));
                 let segments =
                     (0..count).filter_map(|_| Some(self.segments[pick(draws, self.segments.len())?].1.clone()));
-                beside(vec![Message::Show(segments.map(Into::into).collect())])
+                let segments: Vec<Vec<u8>> = segments.collect();
+                let own = if draws.yes(300) { self.granted_by_itself(space) } else { None };
+                let shown = own.map_or(segments, |own| vec![own]);
+                beside(vec![Message::Show(shown.into_iter().map(Into::into).collect())])
             }
             Trick::Shuffle => {
                 let mut segments: Vec<Vec<u8>> = match message {
@@ -262,7 +272,7 @@ impl Liar {
                     role: Role::Owner,
                     uses: 9,
                     expires_ms: u64::MAX,
-                    inviter: self.key.device(),
+                    inviter: if draws.yes(500) { genesis.creator } else { self.key.device() },
                     addresses: Vec::new(),
                     name: "mine".to_owned(),
                 };
@@ -286,6 +296,18 @@ impl Liar {
         }
         claims.extend(draws.yes(300).then_some(unknown));
         claims
+    }
+
+    /// A segment of its own in which it makes itself an owner.
+    fn granted_by_itself(&self, space: SpaceId) -> Option<Vec<u8>> {
+        let genesis = *self.geneses.iter().find(|genesis| genesis.space() == space)?;
+        let first = Ledger::first_batch(self.key.device(), self.chance.draw("own ledger", self.entity, 0));
+        let store = MemoryStore::new();
+        store.commit(&mut |_| Ok(first.clone())).ok()?;
+        let ledger = Ledger::open(Arc::new(store), self.key.clone()).ok()?;
+        ledger.commit(&[Work::Create { genesis, name: "mine".to_owned() }], 0, 0).ok()?;
+        let log = ledger.view(space).ok()??.log_after(&VersionVector::new(), 1).ok()?;
+        Some(log.first()?.bytes.to_vec())
     }
 
     /// A segment that only looks like one of `bytes`, signed as its own.

@@ -11,5 +11,6 @@ mod liar;
 mod node;
 mod world;
 
-pub use self::generate::{FAULTS, MEDIUM_FAULTS, generate};
-pub use self::world::run;
+pub(crate) use self::generate::request;
+pub use self::generate::{FAULTS, STORE_FAULTS, generate};
+pub use self::world::{run, run_with};

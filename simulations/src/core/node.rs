@@ -9,8 +9,8 @@ use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
 
 use super::liar::Liar;
 use crate::level::Level;
-use crate::oracles::{Follower, Shelf};
-use crate::world::{Chance, Disk, Image, Medium, Millis};
+use crate::oracles::{Follower, Shelf, Told};
+use crate::world::{Chance, Drive, Image, Medium, Millis};
 
 /// Who waits for a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Asked {
     User,
     /// A peer that showed a ticket.
     Session(SessionId),
+    /// A cluster peer that a space is shared with.
+    Sharing(SessionId, SpaceId),
 }
 
 /// Something that waits to be committed.
@@ -32,6 +34,8 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) struct Commit {
     pub(super) jobs: Vec<Job>,
+    /// What the node was told of its own names before the commit began.
+    pub(super) told: Option<Told>,
     /// What the disk said, once it did.
     pub(super) outcome: Option<Result<Report, StoreError>>,
 }
@@ -47,6 +51,10 @@ pub(super) struct Process {
     pub(super) commit: Option<Commit>,
     /// Whether the store failed, and will be reopened.
     pub(super) is_mending: bool,
+    /// How many reads of the log are on their way.
+    pub(super) reads: u32,
+    /// What it was told of its own names since the last commit began.
+    pub(super) told: Option<Told>,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -55,7 +63,7 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: DeviceKey,
-    pub(super) disk: Disk,
+    pub(super) disk: Drive,
     /// Randomness for the ids of its stores, and how many of them there were before this one.
     chance: (Chance, u64),
     stores: u64,
@@ -85,7 +93,7 @@ impl Node {
     pub(super) fn new(level: Level, chance: Chance, number: usize, disk_ms: (Millis, Millis)) -> Self {
         Self {
             key: DeviceKey::from_secret(&chance.bytes("device key", number as u64)),
-            disk: Disk::new(level, chance, number),
+            disk: Drive::new(level, chance, number),
             chance: (chance, number as u64),
             stores: 0,
             disk_ms,
@@ -117,14 +125,22 @@ impl Node {
         self.life += 1;
         let ledger = Ledger::open(self.disk.store(&self.first_batch())?, self.key.clone())?;
         self.join_again(&ledger, now)?;
-        let mut replica = Replica::new("simulation", limits);
+        let mut replica = Replica::new("simulation", self.life, limits);
         replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
-        let waiting = Vec::new();
-        self.process =
-            Some(Process { ledger, replica, waiting, singly: 0, commit: None, is_mending: false, wake_at: None });
+        self.process = Some(Process {
+            ledger,
+            replica,
+            waiting: Vec::new(),
+            singly: 0,
+            commit: None,
+            is_mending: false,
+            reads: 0,
+            told: None,
+            wake_at: None,
+        });
         Ok(())
     }
 
@@ -154,7 +170,7 @@ impl Node {
         let (chance, number) = self.chance;
         let salvage = || -> Result<Image, LedgerError> {
             let damaged = medium.fork().store(&Batch::new())?;
-            let new = Disk::Medium(Medium::new(chance, 0));
+            let new = Drive::Medium(Medium::new(chance, 0));
             let ledger = Ledger::open(new.store(&self.first_batch())?, self.key.clone())?;
             ledger.salvage(&*damaged, now, chance.draw("salvage", number, self.stores))?;
             Ok(new.image())
@@ -163,6 +179,11 @@ impl Node {
             Ok(image) => self.disk.put_back(&image),
             Err(_) => medium.erase(),
         }
+    }
+
+    /// Whether an event lies on its disk, as far as the oracles have read it.
+    pub(super) fn has(&self, space: SpaceId, event: EventHash) -> bool {
+        self.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event))
     }
 
     /// Whether its process has that space.

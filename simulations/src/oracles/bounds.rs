@@ -14,6 +14,17 @@ pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, in_flig
     broken("bounded window", format!("{in_flight} bytes are on their way to one peer, at most {allowed} may be"))
 }
 
+/// The same over all spaces of a session: its window is checked before a frame is read, and before what was just written
+/// is pushed, which is at most a window.
+pub(crate) fn check_session(limits: &Limits, segment_bytes_max: usize, in_flight: usize) -> Verdict {
+    let one = limits.window_bytes_max + limits.frame_bytes_max + 2 * segment_bytes_max;
+    let allowed = limits.session_window_bytes_max + one;
+    if in_flight <= allowed {
+        return Ok(());
+    }
+    broken("bounded window", format!("{in_flight} bytes are on their way in one session, at most {allowed} may be"))
+}
+
 /// Whether the messages that were sent after the faults ended are in proportion to what had to be sent.
 pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdict {
     let allowed = 60 * sessions + 30 * missing;

@@ -14,13 +14,17 @@ pub(super) fn check_next(shelf: &Shelf, event: &Event) -> Verdict {
     if event.previous != EventHash::start(event.dot.replica) && !shelf.events.contains(&event.previous) {
         return broken("causal order", format!("{:?} stands before the one that it follows", event.dot));
     }
-    match event.dependencies.iter().find(|dependency| shelf.find(dependency).is_none()) {
-        Some(missing) => {
-            let (dot, missing) = (event.dot, missing.dot);
-            broken("causal order", format!("{dot:?} stands before {missing:?}, which it builds on"))
-        }
-        None => Ok(()),
+    let mut named = event.dependencies.iter().chain(&event.witnesses);
+    if let Some(missing) = named.find(|witness| shelf.find(witness).is_none()) {
+        let (dot, missing) = (event.dot, missing.dot);
+        return broken("causal order", format!("{dot:?} stands before {missing:?}, which it builds on"));
     }
+    if event.depth > shelf.depth + 1 {
+        // It would win every conflict for ever.
+        let (dot, depth, before) = (event.dot, event.depth, shelf.depth);
+        return broken("causal order", format!("{dot:?} has depth {depth}, nothing before it more than {before}"));
+    }
+    Ok(())
 }
 
 /// Whether an event that its author writes when it knows `past` says so: direct dependencies say all of it, each of

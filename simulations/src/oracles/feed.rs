@@ -1,6 +1,6 @@
 //! No misses: whoever follows a node's feed by position has exactly what the node shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use serde_json::{Map, Value as Json};
@@ -34,8 +34,15 @@ impl Follower {
         Ok(Ok(any))
     }
 
-    /// Whether the model is what the node shows, once everything was followed.
+    /// Whether the model is what the node shows, once everything was followed; and each object stands in the feed once.
     pub(crate) fn check(&self, view: &View) -> Result<Result<(), Broken>, StoreError> {
+        let mut told = BTreeSet::new();
+        for change in view.changes(0, usize::MAX)? {
+            let name = (change.collection, change.key);
+            if !told.insert(name.clone()) {
+                return Ok(broken("feed", format!("{}/{} stands in it twice", name.0, name.1)));
+            }
+        }
         let mut shown = BTreeMap::new();
         view.visit(None, &mut |collection, key, object| {
             shown.insert((collection.clone(), key), object.shown().unwrap_or_default());

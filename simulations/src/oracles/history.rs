@@ -10,7 +10,7 @@ use thence::model::{CollectionName, DeviceId, Event, Incarnation, ObjectKey, Seg
 use thence::replica::Stretch;
 use thence::store::{StoreError, View};
 
-use super::trespass::Creators;
+use super::trespass::{Creators, Invited};
 use super::{Broken, broken, causal_order, names, one_event};
 
 /// An object of one space.
@@ -41,6 +41,10 @@ pub(crate) struct History {
     /// damaged, and then its author's past is what it says.
     pub(crate) salvaged: BTreeSet<DeviceId>,
     pub(crate) creators: Creators,
+    pub(crate) invited: Invited,
+    /// Whether this is of many worlds at once, as when all that can become of one is explored: then a name stands for
+    /// other events in other worlds, and disks of one world are compared by [`super::check_disks`].
+    pub(crate) of_many_worlds: bool,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -55,6 +59,8 @@ pub(crate) struct Shelf {
     pub(crate) names: BTreeMap<EventHash, Dot>,
     /// The same as a vector.
     pub(crate) vector: VersionVector,
+    /// The greatest depth of any of them.
+    pub(super) depth: u64,
     /// Whether a name that an author used means several of them.
     pub(crate) is_split: bool,
 }
@@ -68,7 +74,8 @@ impl Shelf {
         self.events.range(least..).next().filter(|hash| hash.prefix() == witness.hash).copied()
     }
 
-    fn push(&mut self, hash: EventHash, name: Dot) {
+    fn push(&mut self, hash: EventHash, name: Dot, depth: u64) {
+        self.depth = self.depth.max(depth);
         self.log.push(hash);
         self.events.insert(hash);
         self.names.insert(hash, name);
@@ -140,7 +147,8 @@ impl History {
     ) -> Result<Read, Broken> {
         let mut read = Read::default();
         for stretch in stretches {
-            if self.find(space, &stretch.bytes).is_none() {
+            let is_new = self.find(space, &stretch.bytes).is_none();
+            if is_new {
                 self.learn(space, owner, shelf, &stretch.bytes)?;
             }
             for hash in self.find(space, &stretch.bytes).unwrap_or_default().to_vec() {
@@ -149,11 +157,15 @@ impl History {
                     continue;
                 }
                 causal_order::check_next(shelf, &told.event)?;
+                if self.of_many_worlds && !is_new && told.author.device == owner && !self.copied.contains(&owner) {
+                    // In another world its author may have known something else.
+                    causal_order::check_past(self, space, shelf, &shelf.events, &told.event)?;
+                }
                 read.own += usize::from(told.author.device == owner);
                 let touched = told.event.mutations.iter().map(|m| (m.collection.clone(), m.key.clone()));
                 read.touched.extend(touched);
                 let name = told.event.dot;
-                shelf.push(hash, name);
+                shelf.push(hash, name, told.event.depth);
                 let twins = self.named.get(&(space, name)).into_iter().flatten();
                 shelf.is_split |= twins.filter(|twin| shelf.events.contains(*twin)).count() > 1;
             }

@@ -3,6 +3,7 @@
 //! Oracles see what no node sees: every event that was ever committed anywhere, and every disk. They share the
 //! product's types, and none of its rules.
 
+mod asked;
 mod bounds;
 mod causal_order;
 mod convergence;
@@ -14,11 +15,15 @@ mod knowledge;
 mod liveness;
 mod names;
 mod one_event;
+mod readable;
+mod renewal;
 mod trespass;
+mod watched;
 
 use std::fmt;
 
-pub(crate) use self::bounds::{check_in_flight, check_openings, check_silence};
+pub(crate) use self::asked::check_asked;
+pub(crate) use self::bounds::{check_in_flight, check_openings, check_session, check_silence};
 pub(crate) use self::convergence::{Export, check_alike};
 pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent};
 pub(crate) use self::equation::check_object;
@@ -26,7 +31,11 @@ pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
+pub(crate) use self::one_event::check_disks;
+pub(crate) use self::readable::Listed;
+pub(crate) use self::renewal::{Told, check_heeded, check_renewed};
 pub(crate) use self::trespass::{Shown, check_disk};
+pub(crate) use self::watched::Watched;
 use crate::world::Millis;
 
 /// An invariant that does not hold.

@@ -14,23 +14,26 @@
 //!   A hostile author says of the past of its events what it likes: for those, the grant stands before the event in
 //!   the log of each disk.
 //!
+//! - **Granting**, at the end, for every event of every disk whose author is honest: nobody is granted what no user
+//!   invited them to.
+//!
 //! Grants are read from the mutations themselves, and the strongest that was ever written counts: no scenario takes a
-//! grant away yet. What a node says of a space to nobody in particular (Refuse, Probe), and what it shows of its own
-//! grants, is not looked at.
+//! grant away yet. A refusal may tell no more than that: whoever has no role hears the same of a space that is there as
+//! of one that is not. Probes, and what a node shows of its own grants, are not looked at.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thence::causal::EventHash;
 use thence::model::{Access, CollectionName, Content, DeviceId, Event, Grant, Role, Segment, Slot, SpaceId, Value};
-use thence::replica::{Message, SessionId};
+use thence::replica::{Message, Refusal, SessionId};
 
 use super::{History, Shelf, Verdict, broken};
 
 const INVARIANT: &str = "no trespass";
 
 /// What peers showed to whom, by session, receiving node and space.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shown(BTreeSet<(SessionId, usize, SpaceId)>);
 
 impl Shown {
@@ -71,8 +74,9 @@ impl Shown {
                 | Message::Diverged(_)
                 | Message::Probed(_)
         );
+        let refuses = matches!(message, Message::Refuse(refusal) if *refusal != Refusal::NotFound);
         let granted = access.is_some_and(|access| access.role(peer).is_some());
-        if !tells || granted || self.0.contains(&(session, node, space)) {
+        if !(tells || refuses) || granted || self.0.contains(&(session, node, space)) {
             return Ok(());
         }
         broken(INVARIANT, format!("{space:?} is spoken of to {peer}, which has no role there: {message:?}"))
@@ -100,6 +104,13 @@ pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, she
                 INVARIANT,
                 format!("{dot:?} needs {needed}, and its author was granted {role} when it wrote"),
             );
+        }
+        let uninvited = |(to, role): &(DeviceId, Role)| {
+            let by_creator = history.creators.get(&space) == Some(to);
+            !by_creator && !history.invited.contains(&(space, *to, *role)) && !history.hostile.contains(&device)
+        };
+        if let Some((to, role)) = grants(&told.event).find(uninvited) {
+            return broken(INVARIANT, format!("{dot:?} makes {to} {role}, whom nobody invited"));
         }
         before.insert(*hash);
     }
@@ -134,6 +145,9 @@ fn grants(event: &Event) -> impl Iterator<Item = (DeviceId, Role)> + '_ {
         granted.filter_map(move |role| Some((device?, role)))
     })
 }
+
+/// Who was invited by a user to which space, to become what.
+pub(crate) type Invited = BTreeSet<(SpaceId, DeviceId, Role)>;
 
 /// Who created each space.
 pub(crate) type Creators = BTreeMap<SpaceId, DeviceId>;

@@ -2,15 +2,19 @@
 
 mod chance;
 mod disk;
+pub(crate) mod membership;
 mod network;
 mod scenario;
+mod story;
+mod telling;
 mod trace;
 
 pub use self::chance::{Chance, Draws};
-pub(crate) use self::disk::{Change, Disk, Image, Medium, Step, Tear};
+pub(crate) use self::disk::{Change, Disk, Drive, Image, Medium, Step, Tear};
 pub use self::disk::{DiskFault, MediumFault};
-pub(crate) use self::network::{Arrival, Line, Network, Side};
+pub(crate) use self::network::{Arrival, Line, Network, Sent, Side};
 pub use self::scenario::{InvalidScenario, Item, Scenario, Weather, What};
+pub use self::story::{Fate, Mark, MarkKind, MessageKind, Place, Span, SpanKind, Story, Told};
 pub use self::trace::Trace;
 
 /// Virtual milliseconds since the world began.

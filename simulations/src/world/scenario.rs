@@ -82,6 +82,43 @@ pub enum What {
         /// What it is from now on.
         weather: Weather,
     },
+    /// Of a thousand datagrams so many come with a flipped bit, in one direction.
+    Damage {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// How many.
+        per_mille: u64,
+    },
+    /// Longer datagrams do not get through any more, in one direction.
+    Narrow {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// The longest that does.
+        bytes: usize,
+    },
+    /// A node is seen at another address by those that it dials, and no more at the one before.
+    Move {
+        /// Which.
+        node: usize,
+    },
+    /// Nothing of a node runs for a while.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        ms: Millis,
+    },
+    /// A node's clock is wrong by so much from now on.
+    Clock {
+        /// Whose.
+        node: usize,
+        /// By how much.
+        ms: i64,
+    },
     /// The connection between two nodes ends.
     Drop {
         /// One.
@@ -154,6 +191,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// What the nodes are configured with.
     pub limits: Limits,
+    /// Whether all nodes that connect count each other as cluster peers.
+    pub cluster: bool,
     /// Who connects to whom; the first of each pair dials.
     pub edges: Vec<(usize, usize)>,
     /// How many spaces there are; node 0 creates them.
@@ -205,6 +244,11 @@ impl fmt::Display for What {
             Self::Cut { from, to } => write!(f, "cut {from} {to}"),
             Self::Heal { from, to } => write!(f, "heal {from} {to}"),
             Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
+            Self::Damage { from, to, per_mille } => write!(f, "damage {from} {to} {per_mille}"),
+            Self::Narrow { from, to, bytes } => write!(f, "narrow {from} {to} {bytes}"),
+            Self::Move { node } => write!(f, "move {node}"),
+            Self::Pause { node, ms } => write!(f, "pause {node} {ms}"),
+            Self::Clock { node, ms } => write!(f, "clock {node} {ms}"),
             Self::Drop { a, b } => write!(f, "drop {a} {b}"),
             Self::Save { node } => write!(f, "save {node}"),
             Self::PutBack { node } => write!(f, "put-back {node}"),
@@ -226,8 +270,14 @@ impl fmt::Display for Scenario {
         writeln!(text, "level {}\nseed {}\nnodes {}\nspaces {}", self.level, self.seed, self.nodes, self.spaces)?;
         writeln!(text, "bytes window {window_bytes_max} frame {frame_bytes_max} eager {eager_vector_len_max}")?;
         writeln!(text, "times ack {ack_ms} forward {forward_ms} stall {stall_ms} stalls {stalls_max}")?;
+        if self.limits.session_window_bytes_max != Limits::default().session_window_bytes_max {
+            writeln!(text, "session {}", self.limits.session_window_bytes_max)?;
+        }
         writeln!(text, "calm {}", self.weather)?;
         writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
+        if self.cluster {
+            writeln!(text, "cluster")?;
+        }
         for (dialer, listener) in &self.edges {
             writeln!(text, "edge {dialer} {listener}")?;
         }
@@ -294,6 +344,11 @@ impl<'a> Words<'a> {
             "cut" => What::Cut { from: self.value()?, to: self.value()? },
             "heal" => What::Heal { from: self.value()?, to: self.value()? },
             "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
+            "damage" => What::Damage { from: self.value()?, to: self.value()?, per_mille: self.value()? },
+            "narrow" => What::Narrow { from: self.value()?, to: self.value()?, bytes: self.value()? },
+            "move" => What::Move { node: self.value()? },
+            "pause" => What::Pause { node: self.value()?, ms: self.value()? },
+            "clock" => What::Clock { node: self.value()?, ms: self.value()? },
             "drop" => What::Drop { a: self.value()?, b: self.value()? },
             "save" => What::Save { node: self.value()? },
             "put-back" => What::PutBack { node: self.value()? },
@@ -324,6 +379,7 @@ impl FromStr for Scenario {
             seed: 0,
             nodes: 0,
             limits: Limits::default(),
+            cluster: false,
             edges: Vec::new(),
             spaces: 1,
             weather,
@@ -350,7 +406,78 @@ impl FromStr for Scenario {
     }
 }
 
+impl What {
+    fn nodes_mut(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Write { node, .. }
+            | Self::Crash { node }
+            | Self::Restart { node }
+            | Self::Save { node }
+            | Self::PutBack { node }
+            | Self::Hostile { node }
+            | Self::DiskFails { node, .. }
+            | Self::DiskSpeed { node, .. }
+            | Self::Medium { node, .. }
+            | Self::Move { node }
+            | Self::Pause { node, .. }
+            | Self::Clock { node, .. } => vec![node],
+            Self::Redeem { node, from, .. } => vec![node, from],
+            Self::Copy { node, onto } => vec![node, onto],
+            Self::Cut { from, to }
+            | Self::Heal { from, to }
+            | Self::Weather { from, to, .. }
+            | Self::Damage { from, to, .. }
+            | Self::Narrow { from, to, .. } => vec![from, to],
+            Self::Drop { a, b } => vec![a, b],
+        }
+    }
+
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        self.clone().nodes_mut().into_iter().map(|node| *node).collect()
+    }
+
+    /// The space that it names, if any.
+    pub fn space_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Write { space, .. } | Self::Redeem { space, .. } => Some(space),
+            _ => None,
+        }
+    }
+
+    /// How many requests a user makes in it.
+    pub fn requests(&self) -> usize {
+        if let Self::Write { requests, .. } = self { requests.len() } else { 0 }
+    }
+}
+
 impl Scenario {
+    /// Gives nodes other numbers; as many are left as there are different ones.
+    pub fn rename_nodes(&mut self, rename: impl Fn(usize) -> usize) {
+        self.items.iter_mut().flat_map(|item| item.what.nodes_mut()).for_each(|node| *node = rename(*node));
+        self.edges.iter_mut().for_each(|(a, b)| (*a, *b) = (rename(*a), rename(*b)));
+        self.nodes = (0..self.nodes).map(rename).max().map_or(0, |last| last + 1);
+    }
+
+    /// Drops what means nothing once two nodes, or two spaces, have become one.
+    pub fn drop_nonsense(&mut self) {
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (a, b) in std::mem::take(&mut self.edges) {
+            if a != b && !edges.contains(&(a, b)) && !edges.contains(&(b, a)) {
+                edges.push((a, b));
+            }
+        }
+        self.edges = edges;
+        let mut items: Vec<Item> = Vec::new();
+        for item in std::mem::take(&mut self.items) {
+            let nodes = item.what.nodes();
+            if !matches!(nodes[..], [a, b] if a == b) && !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        self.items = items;
+    }
+
     fn statement(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let word = words.word()?;
         if let Ok(at) = word.parse() {
@@ -361,6 +488,7 @@ impl Scenario {
         match word {
             "level" => self.level = words.word()?.parse()?,
             "seed" => self.seed = words.value()?,
+            "cluster" => self.cluster = true,
             "nodes" => self.nodes = words.value()?,
             "spaces" => self.spaces = words.value()?,
             "bytes" => {
@@ -374,6 +502,7 @@ impl Scenario {
                 limits.stall_ms = words.named("stall")?;
                 limits.stalls_max = words.named("stalls")?;
             }
+            "session" => limits.session_window_bytes_max = words.value()?,
             "calm" => self.weather = words.weather()?,
             "disk" => self.disk_ms = words.pair()?,
             "idle" => self.idle_ms = words.value()?,
@@ -397,34 +526,20 @@ impl Scenario {
 
     /// Whether every node, space and medium that is named exists.
     fn check(&self) -> Result<(), String> {
-        let nodes = |what: &What| match *what {
-            What::Write { node, .. }
-            | What::Crash { node }
-            | What::Restart { node }
-            | What::Save { node }
-            | What::PutBack { node }
-            | What::Hostile { node }
-            | What::DiskFails { node, .. }
-            | What::DiskSpeed { node, .. }
-            | What::Medium { node, .. } => vec![node],
-            What::Redeem { node, from, .. } => vec![node, from],
-            What::Copy { node, onto } => vec![node, onto],
-            What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
-            What::Drop { a, b } => vec![a, b],
-        };
-        let spaces = |what: &What| match *what {
-            What::Write { space, .. } | What::Redeem { space, .. } => space,
-            _ => 0,
-        };
-        let named = self.items.iter().flat_map(|item| nodes(&item.what));
+        let named = self.items.iter().flat_map(|item| item.what.nodes());
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
         }
         let of_a_medium = |item: &Item| matches!(item.what, What::Medium { .. });
-        if self.level == Level::Core && self.items.iter().any(of_a_medium) {
-            return Err("nodes of the level core have no medium: say `level store`".to_owned());
+        if self.level != Level::Store && self.items.iter().any(of_a_medium) {
+            return Err("only nodes of the level store have a medium: say `level store`".to_owned());
         }
-        match self.items.iter().map(|item| spaces(&item.what)).find(|space| *space >= self.spaces) {
+        match self
+            .items
+            .iter()
+            .filter_map(|item| item.what.clone().space_mut().copied())
+            .find(|space| *space >= self.spaces)
+        {
             Some(space) => Err(format!("there is no space {space}")),
             None => Ok(()),
         }

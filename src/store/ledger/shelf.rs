@@ -107,6 +107,9 @@ impl Shelf {
     pub(super) fn load(read: &dyn Read, row: SpaceRow) -> Result<(Self, Names), StoreError> {
         let number = row.number;
         let mut shelf = Self::new(row);
+        if planted!("restart-forgets-the-inviter") {
+            shelf.access.introduce(None);
+        }
         let mut names = Names::default();
         let totals = key::totals(number);
         if let Some(value) = read.get(&totals)? {
@@ -137,6 +140,7 @@ impl Shelf {
             heads.push((replica.ok_or_else(|| damaged("head of an unknown replica"))?, row.head, row.tip));
             Ok(())
         })?;
+        branches.retain(|_| !planted!("restart-forgets-copies"));
         shelf.known = Known::of_branches(branches);
         heads.into_iter().for_each(|(replica, head, tip)| shelf.known.set(replica, head, tip));
         if let Some(grants) = names.collection(&CollectionName::grants()) {
@@ -144,7 +148,9 @@ impl Shelf {
             rows(read, &prefix, |key, row: record::ObjectRow| {
                 let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
-                if let Ok(device) = name.parse() {
+                if let Ok(device) = name.parse()
+                    && !planted!("restart-forgets-grants")
+                {
                     shelf.access.set(device, Grant::from_object(name, &object));
                 }
                 Ok(())

@@ -38,7 +38,9 @@ impl Split {
     pub(super) fn rename(&self, dot: Dot) -> ReplicaId {
         match self.rest {
             Some((last, (id, branch)))
-                if branch.parent == dot.replica && dot.counter > last.map_or(0, |last| last.counter) =>
+                if branch.parent == dot.replica
+                    && dot.counter > last.map_or(0, |last| last.counter)
+                    && !planted!("dependency-keeps-its-name") =>
             {
                 id
             }
@@ -100,7 +102,7 @@ impl Writing<'_> {
         // Told in names that do not hold any more. Whoever hears of the split asks anew.
         changed.written.clear();
         changed.taken.clear();
-        if author.replica() == self.me.replica() {
+        if author.replica() == self.me.replica() && !planted!("copy-keeps-its-name") {
             self.renew(Renewal::Split { space })?;
         }
         Ok(())
@@ -122,6 +124,7 @@ impl Writing<'_> {
                 gone.push(key.to_vec());
                 ControlFlow::Continue(())
             })?;
+            gone.retain(|_| !planted!("split-leaves-old-places"));
             self.batch.extend(gone.into_iter().map(|key| (key, None)));
         }
         self.rebuilt.insert(space);
@@ -221,7 +224,7 @@ impl Writing<'_> {
         let Some(histories) = self.histories(space) else { return };
         let number = histories.shelf.row.number;
         let Some(replica) = histories.names.replicas.find(event.dot.replica) else { return };
-        if !histories.shelf.known.is_split(event.dot.replica) {
+        if !histories.shelf.known.is_split(event.dot.replica) || planted!("counts-not-remembered") {
             return;
         }
         for mutation in &event.mutations {

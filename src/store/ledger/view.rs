@@ -307,7 +307,8 @@ impl View {
     /// The objects whose latest change comes after `after`, each once, in the order of those changes: at most `limit`.
     pub fn changes(&self, after: u64, limit: usize) -> Result<Vec<Change>, StoreError> {
         let number = self.number();
-        let from = key::position(number, after.saturating_add(1));
+        let skipped = u64::from(planted!("feed-page-skips-one"));
+        let from = key::position(number, after.saturating_add(1 + skipped));
         let mut rows: Vec<(u64, FeedRow)> = Vec::new();
         let mut result = Ok(());
         self.snapshot.scan(&from, &key::after_prefix(&key::feed(number)), &mut |key, value| {
@@ -425,14 +426,16 @@ impl View {
                 if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })?;
             result?;
-            arrivals.reverse();
+            if !planted!("catch-up-backwards") {
+                arrivals.reverse();
+            }
             Ok(arrivals)
         };
         let mut queues: BTreeMap<u32, Vec<(u64, u64, HashPrefix)>> = BTreeMap::new();
         let mut heap = BinaryHeap::new();
         for (replica, first, _) in vector.missing_from(after) {
             let replica = names.replicas.find(replica).ok_or_else(|| damaged("replica"))?;
-            let mut arrivals = next(replica, first)?;
+            let mut arrivals = next(replica, first + u64::from(planted!("catch-up-skips-one")))?;
             if let Some((arrival, last, hash)) = arrivals.pop() {
                 heap.push(std::cmp::Reverse((arrival, replica, last, hash)));
             }

@@ -175,7 +175,8 @@ impl<'a> Writing<'a> {
         }
         // What this commit wrote so far it wrote as the old one.
         let unsigned: Vec<SpaceId> = self.local.keys().copied().collect();
-        unsigned.into_iter().try_for_each(|space| self.sign(space))?;
+        let mut unsigned = unsigned.into_iter().filter(|_| !planted!("signed-as-the-new-one"));
+        unsigned.try_for_each(|space| self.sign(space))?;
         let before = self.me.replica();
         self.meta.nonce = self.chance.nonce;
         self.meta.renewals += 1;
@@ -214,7 +215,7 @@ impl<'a> Writing<'a> {
     ) -> Result<Result<Written, WriteError>, StoreError> {
         let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
         let role = shelf.access.role(self.me.device);
-        if role < Some(Role::Writer) {
+        if role < Some(Role::Writer) && !planted!("reader-writes") {
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Ok(Err(WriteError::NotGranted { role }));
         }
@@ -233,7 +234,8 @@ impl<'a> Writing<'a> {
         let head = shelf.known.head(me).copied();
         let dot = Dot::new(me, head.map_or(0, |head| head.counter) + 1);
         let previous = head.map_or(EventHash::start(me), |head| head.hash);
-        let depth = shelf.known.depth() + 1;
+        let own_depth = || head.map_or(0, |head| head.depth);
+        let depth = 1 + if planted!("depth-of-own-events") { own_depth() } else { shelf.known.depth() };
         let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
         for (index, Request { collection, key, operation }) in requests.iter().enumerate() {
             let name = (collection.clone(), key.clone());
@@ -288,7 +290,7 @@ impl<'a> Writing<'a> {
         if shelf.access.role(self.me.device) != Some(Role::Owner) {
             return Ok(Err(TicketRefusal::Unknown));
         }
-        if shelf.access.role(ticket.inviter) != Some(Role::Owner) {
+        if shelf.access.role(ticket.inviter) != Some(Role::Owner) && !planted!("anybodys-ticket") {
             // The same answer as for a space that is not here: who shows a ticket of their own making learns nothing.
             return Ok(Err(TicketRefusal::Unknown));
         }
@@ -360,7 +362,7 @@ impl<'a> Writing<'a> {
         if events.is_empty() {
             return Ok(Ok((last, true)));
         }
-        if author == self.me {
+        if author == self.me && !planted!("lost-names-used-again") {
             // An event of this very store that is not here: it was put back to what it had been before.
             self.renew(Renewal::Behind { space, counter: segment.last().counter })?;
         }
@@ -381,7 +383,8 @@ impl<'a> Writing<'a> {
         self.join_objects(space, author, event)?;
         if let Some(shelf) = self.shelves.get_mut(&space) {
             let changed = shelf.known.advance(&event.proposal());
-            self.advanced.entry(space).or_default().extend(changed);
+            let is_stored = |replica: &ReplicaId| *replica == event.dot.replica || !planted!("tips-not-stored");
+            self.advanced.entry(space).or_default().extend(changed.into_iter().filter(is_stored));
         }
         Ok(())
     }
@@ -389,7 +392,10 @@ impl<'a> Writing<'a> {
     /// Joins an event to the objects that it touches.
     pub(super) fn join_objects(&mut self, space: SpaceId, author: Author, event: &Event) -> Result<(), StoreError> {
         let replica = self.replica_number(space, author);
-        for mutation in &event.mutations {
+        for (at, mutation) in event.mutations.iter().enumerate() {
+            if at > 0 && planted!("transaction-torn") {
+                break;
+            }
             let held = self.object(space, &mutation.collection, &mutation.key)?;
             mutation.apply_to(&mut held.object, event.dot, event.depth);
             held.changed_by = Some(replica);
@@ -418,7 +424,7 @@ impl<'a> Writing<'a> {
         let (number, arrival) = (shelf.row.number, shelf.totals.arrival);
         let key = key::segment(number, arrival);
         let value = record::wrap(&key, segment.bytes());
-        self.batch.insert(key, Some(value));
+        self.batch.insert(key, Some(value).filter(|_| !planted!("vector-without-events")));
         self.put_dots(space, segment.events(), own, arrival);
         let last = own.dot(segment.last());
         let named = |event: &Event| own.dot(event.dot);
@@ -500,7 +506,9 @@ impl<'a> Writing<'a> {
                 let Some(at) = self.names.get(&space).and_then(|names| names.replicas.find(replica)) else { continue };
                 self.put(key::head(number, at), &HeadRow { head, tip });
             }
-            self.put(key::totals(number), &totals);
+            if !planted!("totals-not-stored") {
+                self.put(key::totals(number), &totals);
+            }
             let changed = self.report.changed.entry(space).or_default();
             changed.advanced = heads;
             if let (Some(split), Some(shelf)) = (&mut changed.split, self.shelves.get(&space)) {
@@ -538,7 +546,7 @@ impl<'a> Writing<'a> {
                 let at = names.add_collection(collection.clone());
                 let key = key::collection(number, at);
                 let value = record::write(&key, &collection);
-                self.batch.insert(key, Some(value));
+                self.batch.insert(key, Some(value).filter(|_| !planted!("collection-unnamed")));
                 at
             }
         };
@@ -564,11 +572,11 @@ impl<'a> Writing<'a> {
         }
         let batch = &mut self.batch;
         // A change that nobody can see, such as one more edit that lost to a delete, has no place in the feed.
-        if counts && (before.visible || after.visible) {
-            if before.position > 0 {
+        if counts && (before.visible && !planted!("feed-forgets-deletes") || after.visible) {
+            if before.position > 0 && !planted!("feed-keeps-old-places") {
                 batch.insert(key::position(number, before.position), None);
             }
-            shelf.totals.position += 1;
+            shelf.totals.position += u64::from(!planted!("feed-gives-a-place-twice"));
             after.position = shelf.totals.position;
             let feed = FeedRow {
                 collection: at,
@@ -582,7 +590,7 @@ impl<'a> Writing<'a> {
             batch.insert(key, Some(value));
         }
         let key = key::object(number, at, object_key.as_str());
-        if object.is_empty() && after.position == 0 {
+        if object.is_empty() && (after.position == 0 || planted!("feed-loses-the-deleted")) {
             batch.insert(key, None);
         } else {
             let packed = PackedObject::pack(object, &mut names.replicas);
@@ -593,14 +601,14 @@ impl<'a> Writing<'a> {
         if counts {
             let totals = &mut shelf.totals;
             let step = |total: &mut u64, was: bool, is: bool| *total = *total + u64::from(is) - u64::from(was);
-            step(&mut totals.objects, before.visible, after.visible);
+            step(&mut totals.objects, before.visible && !planted!("total-counts-changes"), after.visible);
             step(&mut totals.conflicts, before.conflicted, after.conflicted);
             step(&mut totals.lost, before.lost, after.lost);
             totals.bytes = totals.bytes + after.bytes - before.bytes;
             for (index, was, is) in
                 [(Index::Conflicts, before.conflicted, after.conflicted), (Index::Lost, before.lost, after.lost)]
             {
-                if was != is {
+                if was != is && (is || !planted!("index-keeps-what-was-solved")) {
                     let key = key::index(number, index, at, object_key.as_str());
                     let value = is.then(|| record::wrap(&key, &[]));
                     batch.insert(key, value);

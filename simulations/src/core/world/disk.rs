@@ -1,11 +1,18 @@
 //! The disk: commits in their three moments, and what the oracles read of it.
 
+use std::collections::BTreeMap;
+
+use thence::causal::{EventHash, ReplicaId};
+use thence::model::{Object, Operation, Request, SpaceId};
 use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
 use super::{At, Failure, Happening, World, fail};
+use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
-use crate::oracles::check_object;
+use crate::oracles::{
+    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_heeded, check_object, check_renewed,
+};
 use crate::world::Millis;
 
 impl World<'_> {
@@ -32,7 +39,8 @@ impl World<'_> {
         if process.commit.is_some() || process.waiting.is_empty() {
             return;
         }
-        process.commit = Some(Commit { jobs: process.next_jobs(), outcome: None });
+        let (jobs, told) = (process.next_jobs(), process.told.take());
+        process.commit = Some(Commit { jobs, told, outcome: None });
         let delay = self.disk_delay(node);
         self.schedule(self.now + delay, Happening::Land { node, life });
     }
@@ -41,11 +49,19 @@ impl World<'_> {
     pub(super) fn land(&mut self, node: usize) -> Result<(), Failure> {
         let now = self.now;
         let nonce = self.disk_draw(node, "nonce");
-        let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let mut commit = process.commit.take().unwrap_or_else(|| Commit { jobs: process.next_jobs(), outcome: None });
+        let Node { process: Some(process), shelves, disk, .. } = &mut self.nodes[node] else { return Ok(()) };
+        let next = process.commit.take();
+        let mut commit = next.unwrap_or_else(|| Commit { jobs: process.next_jobs(), told: None, outcome: None });
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
+        let (before, told) = (process.ledger.replica(), commit.told.take());
+        disk.look_at(true);
+        let drafts = drafts(&process.ledger, &work);
+        disk.look_at(false);
         let outcome = process.ledger.commit(&work, now, nonce);
+        let came_back = came_back(shelves, before, &work);
         let failed = outcome.as_ref().err().cloned();
+        let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
+        let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
         if let Ok(report) = &outcome {
             for (space, committed) in &report.changed {
@@ -58,28 +74,53 @@ impl World<'_> {
         }
         commit.outcome = Some(outcome);
         process.commit = Some(commit);
-        match failed {
-            Some(error) => self.excused::<()>(node, Err(error)).map(drop),
-            None => match self.read_on(node, false)? {
-                Some(written) if written < effective => {
-                    fail(node, "durability", format!("{effective} writes, {written} events on the disk"))
-                }
-                _ => Ok(()),
-            },
+        if let Some(error) = failed {
+            self.strike("disk", node, None);
+            return self.excused::<()>(node, Err(error)).map(drop);
         }
+        let read = self.read_on(node, false);
+        self.tell_landed(node);
+        let Some(written) = read? else { return Ok(()) };
+        if written < effective {
+            return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
+        }
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        self.nodes[node].disk.look_at(true);
+        let checked = check_drafts(&process.ledger, &work, &drafts, refused);
+        self.nodes[node].disk.look_at(false);
+        checked.at(node)?;
+        self.check_names(node, before, &came_back, told)
+    }
+
+    /// Whether a node that wrote as `before` still may, after a commit that was to take in `came_back`.
+    fn check_names(
+        &self,
+        node: usize,
+        before: ReplicaId,
+        came_back: &[(SpaceId, EventHash)],
+        told: Option<Told>,
+    ) -> Result<(), Failure> {
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        let now = process.ledger.replica();
+        let taken = came_back.iter().any(|(space, event)| self.nodes[node].has(*space, *event));
+        check_renewed(before, now, taken).at(node)?;
+        let Some(told) = told else { return Ok(()) };
+        let shelf = self.nodes[node].shelves.get(&told.space);
+        let known = shelf.map_or(0, |shelf| shelf.vector.counter(told.replica));
+        check_heeded(&told, now, known).at(node)
     }
 
     /// The node learns what became of a commit.
     pub(super) fn report(&mut self, node: usize) -> Result<(), Failure> {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let Some(Commit { jobs, outcome: Some(outcome) }) = process.commit.take() else { return Ok(()) };
+        let Some(Commit { jobs, outcome: Some(outcome), .. }) = process.commit.take() else { return Ok(()) };
         match outcome {
             Ok(report) => self.reported(node, &jobs, report),
             Err(error) => {
                 self.trace.tell(self.now, || format!("{node} commit failed: {error}"));
                 self.trace.note(self.now, node, "commit failed", &[]);
                 if matches!(error, StoreError::Io(_)) {
-                    return self.mend(node);
+                    return self.mend(node, jobs);
                 }
                 if jobs.len() > 1 && process.ledger.failure().is_none() {
                     // One damaged record must not stand in the way of what has nothing to do with it.
@@ -94,9 +135,11 @@ impl World<'_> {
     }
 
     pub(super) fn reported(&mut self, node: usize, jobs: &[Job], report: Report) -> Result<(), Failure> {
+        self.tell_reported(node, false);
         let Report { done, held, changed, renewed } = report;
         if let Some(renewed) = renewed {
             self.trace.tell(self.now, || format!("{node} {renewed:?}"));
+            self.tell_name(node);
             self.handle(node, Input::Writes { replica: renewed.now })?;
         }
         for (job, done) in jobs.iter().zip(&done) {
@@ -109,6 +152,10 @@ impl World<'_> {
                 let log = self.nodes[node].shelves.get(space).map(|shelf| shelf.log.clone()).unwrap_or_default();
                 let own = log.into_iter().filter(|event| self.history.is_by(*space, *event, device));
                 let own: Vec<_> = own.map(|event| (*space, event)).collect();
+                if self.trace.is_recording() {
+                    let names = own.iter().filter_map(|(space, event)| self.history.dot(*space, *event));
+                    self.tell_acknowledged(node, &names.collect::<Vec<_>>());
+                }
                 self.nodes[node].acknowledged.extend(own);
             }
         }
@@ -119,8 +166,14 @@ impl World<'_> {
             self.handle(node, Input::Committed { space, committed })?;
         }
         for (job, done) in jobs.iter().zip(done) {
-            if let (Asked::Session(session), Done::Admitted(answer)) = (job.asked, done) {
-                self.handle(node, Input::Admitted { session, answer })?;
+            match (job.asked, done) {
+                (Asked::Session(session), Done::Admitted(answer)) => {
+                    self.handle(node, Input::Admitted { session, answer })?;
+                }
+                (Asked::Sharing(session, space), Done::Shared(introduction)) => {
+                    self.handle(node, Input::Shared { session, space, introduction })?;
+                }
+                _ => {}
             }
         }
         self.after_input(node);
@@ -162,9 +215,49 @@ impl World<'_> {
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
             let followed = self.nodes[node].followers.entry(space).or_default().follow(&view, limit);
             self.excused(node, followed)?.transpose().at(node)?;
+            if let Some(application) = &mut self.application
+                && (all || !read.touched.is_empty())
+            {
+                check_application(application.after_commit(node, &view)).at(node)?;
+            }
         }
         Ok(Some(own))
     }
+}
+
+/// The events among `work` that were written as `replica` and are not on the disk that writes as it.
+fn came_back(shelves: &BTreeMap<SpaceId, Shelf>, replica: ReplicaId, work: &[Work]) -> Vec<(SpaceId, EventHash)> {
+    let received = work.iter().filter_map(|work| match work {
+        Work::Receive { space, segments, .. } => Some((*space, segments)),
+        _ => None,
+    });
+    let own = received.flat_map(|(space, segments)| {
+        let own = segments.iter().filter(|segment| segment.author().replica() == replica);
+        own.flat_map(|segment| segment.events()).map(move |event| (space, event.hash))
+    });
+    own.filter(|(space, event)| shelves.get(space).is_none_or(|shelf| !shelf.events.contains(event))).collect()
+}
+
+/// The objects that a transaction writes, as they stand before it; none where more than it is committed.
+fn drafts(ledger: &Ledger, work: &[Work]) -> BTreeMap<ObjectName, Object> {
+    let [Work::Write { space, requests }] = work else { return BTreeMap::new() };
+    let Ok(Some(view)) = ledger.view(*space) else { return BTreeMap::new() };
+    let read = |request: &Request| {
+        let name = (request.collection.clone(), request.key.clone());
+        Some((name, view.state(&request.collection, &request.key).ok()?.unwrap_or_default()))
+    };
+    requests.iter().filter_map(read).collect()
+}
+
+/// Whether a transaction did what was asked, or nothing if it was refused.
+fn check_drafts(ledger: &Ledger, work: &[Work], before: &BTreeMap<ObjectName, Object>, refused: bool) -> Verdict {
+    let ([Work::Write { requests, .. }], now) = (work, drafts(ledger, work)) else { return Ok(()) };
+    for (name, before) in before {
+        let asked = |request: &&Request| !refused && (&request.collection, &request.key) == (&name.0, &name.1);
+        let operations: Vec<&Operation> = requests.iter().filter(asked).map(|request| &request.operation).collect();
+        now.get(name).map_or(Ok(()), |now| check_asked(before, &operations, now))?;
+    }
+    Ok(())
 }
 
 /// The writes that became events.
@@ -179,6 +272,11 @@ fn describe_report(node: usize, report: &Report) -> String {
         format!("{space:?} {written:?} rejected {:?}{split}", committed.rejected)
     });
     format!("{node} commits {:?} {:?}", changed.collect::<Vec<_>>(), report.done)
+}
+
+/// What an application says of its own invariant.
+pub(super) fn check_application(said: Result<(), String>) -> Result<(), Broken> {
+    said.map_err(|detail| Broken { invariant: APPLICATION, detail })
 }
 
 fn views(ledger: &Ledger) -> Result<Vec<View>, StoreError> {

@@ -11,12 +11,15 @@ use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
 use crate::oracles::{Deadline, Shelf};
-use crate::world::{Line, Scenario, Side, What};
+use crate::world::{Line, Scenario, Side, What, membership};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
-        let what = &self.scenario.items[at].what;
+        let scenario = self.scenario;
+        let what = &scenario.items[at].what;
         self.trace.tell(self.now, || what.to_string());
+        self.tell_item(what);
+        self.strike_by(what);
         match what {
             What::Write { node, space, requests } => {
                 let work = Work::Write { space: self.spaces[*space].0, requests: requests.clone() };
@@ -47,6 +50,9 @@ impl World<'_> {
                 if let Some(medium) = self.nodes[*node].disk.medium() {
                     medium.suffer(fault);
                 }
+            }
+            // There are no datagrams, addresses, tasks or clocks here.
+            What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
             }
         }
         Ok(())
@@ -134,14 +140,15 @@ impl World<'_> {
     }
 
     pub(super) fn heal(&mut self, from: usize, to: usize) {
-        for (at, arrival) in self.network.heal(self.now, from, to) {
-            self.schedule(at, Happening::Arrival(arrival));
+        for sent in self.network.heal(self.now, from, to) {
+            self.carry(sent, from, to, None);
         }
     }
 
     /// All faults end.
     pub(super) fn quiet(&mut self) -> Result<(), Failure> {
         self.trace.tell(self.now, || "quiet".to_owned());
+        self.tell_quiet();
         self.network.calm();
         for (from, to) in self.network.cut_directions() {
             self.heal(from, to);
@@ -176,55 +183,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
-    /// connected to.
-    pub(super) fn members_and_owners(&self) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
-        let edges = &self.scenario.edges;
-        let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
-        let members = |number: usize| {
-            let (mut members, mut owners) = (BTreeSet::from([0]), BTreeSet::from([0]));
-            loop {
-                let before = (members.len(), owners.len());
-                for item in &self.scenario.items {
-                    if let What::Redeem { node, space, from, role } = item.what
-                        && space == number
-                        && owners.contains(&from)
-                        && !self.scenario.is_hostile(from)
-                        && connected(node, from)
-                    {
-                        members.insert(node);
-                        if role == Role::Owner {
-                            owners.insert(node);
-                        }
-                    }
-                }
-                if before == (members.len(), owners.len()) {
-                    return (members, owners);
-                }
-            }
-        };
-        (0..self.scenario.spaces).map(members).collect()
-    }
-
-    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not,
-    /// nor need a hostile node.
+    /// Who must have everything of each space in the end.
     pub(super) fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
-        let is_copy = |node: &usize| {
-            self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
-        };
-        let members = self.members.iter().map(|(members, _)| {
-            let meets = |node: usize| {
-                self.scenario.edges.iter().any(|(a, b)| {
-                    let other = if *a == node { b } else { a };
-                    (*a == node || *b == node)
-                        && members.contains(other)
-                        && !is_copy(other)
-                        && !self.scenario.is_hostile(*other)
-                })
-            };
-            let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));
-            members.filter(|node| !self.scenario.is_hostile(*node)).collect()
-        });
+        let members = self.members.iter().map(|members| membership::expected(self.scenario, members));
         self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
     }
 
@@ -257,6 +218,7 @@ impl World<'_> {
         if let Some(session) = session
             && self.nodes[node].process.is_some()
         {
+            self.tell_ticket(node, space, from, &role.to_string());
             let mut ticket_id = [0; 16];
             ticket_id.copy_from_slice(&self.chance.bytes("ticket", item as u64)[..16]);
             let ticket = Ticket {

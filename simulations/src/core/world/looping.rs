@@ -6,8 +6,8 @@ use thence::store::{Renewal, Work};
 
 use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail};
 use crate::core::node::{Asked, Job};
-use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent};
-use crate::world::{Arrival, Line, Scenario, Side, What};
+use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
+use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
 impl World<'_> {
     pub(super) fn handle(&mut self, node: usize, input: Input) -> Result<(), Failure> {
@@ -40,6 +40,7 @@ impl World<'_> {
             }
             Output::Fetch { session, space, after, bytes_max } => {
                 let (delay, life) = (self.disk_delay(node), self.nodes[node].life);
+                self.nodes[node].process.iter_mut().for_each(|process| process.reads += 1);
                 self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
                 Ok(())
             }
@@ -66,8 +67,14 @@ impl World<'_> {
                 self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }
-            // No scenario has cluster peers yet.
-            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
+            Output::Share { session, space, device } => {
+                self.ask(node, Job { work: Work::Share { space, device }, asked: Asked::Sharing(session, space) });
+                Ok(())
+            }
+            Output::Join { introduction, introducer } => {
+                self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
+                Ok(())
+            }
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
                 let mut asked = false;
@@ -118,14 +125,23 @@ impl World<'_> {
             let open = |line: &Line| line.ends.contains(&node) && line.side_of(node) == Side::Up;
             let sessions: Vec<SessionId> =
                 self.network.lines.iter().filter(|(_, line)| open(line)).map(|(session, _)| *session).collect();
+            let lies = liar.lies();
             let said = liar.say(&sessions, session, channel, message);
+            let lied = liar.lies() > lies;
+            if lied && let Some(peer) = self.peer_in(session, node) {
+                self.strike("hostile", peer, Some(node));
+            }
             said.into_iter().for_each(|said| self.deliver(node, said.session, said.channel, said.kind, said.body));
             return Ok(());
         }
         if let Channel::Space(space) = channel
             && !self.scenario.is_hostile(node)
         {
-            self.check_said(node, session, space, message)?;
+            let said = self.check_said(node, session, space, message);
+            if said.is_err() {
+                self.tell_forbidden(node, session, channel, message);
+            }
+            said?;
             if matches!(message, Message::Open(_)) {
                 let openings = self.openings.entry((session, space, node)).or_default();
                 *openings += 1;
@@ -140,7 +156,23 @@ impl World<'_> {
 
     pub(super) fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
         let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
-        for (at, arrival) in self.network.send(self.now, Arrival { session, to, channel, kind, body }) {
+        let mut arrival = Arrival { session, to, channel, kind, body, told_as: None };
+        arrival.told_as = self.tell_sent(&arrival, node);
+        let told_as = arrival.told_as;
+        let sent = self.network.send(self.now, arrival);
+        self.carry(sent, node, to, told_as);
+    }
+
+    /// What the network made of a message takes its course.
+    pub(super) fn carry(&mut self, sent: Sent, from: usize, to: usize, told_as: Option<usize>) {
+        let Sent { arrivals, struck } = sent;
+        for fault in struck {
+            self.strike(fault, to, Some(from));
+            if fault == "loss" {
+                self.tell_lost(told_as, "lost on the way");
+            }
+        }
+        for (at, arrival) in arrivals {
             self.schedule(at, Happening::Arrival(arrival));
         }
     }
@@ -164,8 +196,11 @@ impl World<'_> {
                     check_sent(&self.history, space, shelf, bytes).at(node)?;
                 }
                 let process = self.nodes[node].process.as_ref();
-                let in_flight = process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
-                check_in_flight(&self.scenario.limits, self.history.segment_bytes_max, in_flight).at(node)
+                let bytes = |space| process.map_or(0, |process| process.replica.in_flight_bytes(session, space));
+                let (limits, segment_bytes_max) = (&self.scenario.limits, self.history.segment_bytes_max);
+                check_in_flight(limits, segment_bytes_max, bytes(space)).at(node)?;
+                let all = self.spaces.iter().map(|(space, _)| bytes(*space)).sum();
+                check_session(limits, segment_bytes_max, all).at(node)
             }
             Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))

@@ -4,9 +4,11 @@ mod disk;
 mod end;
 mod items;
 mod looping;
+mod phases;
 mod processes;
 mod sessions;
 mod storage;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +17,11 @@ use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, SessionId, Stretch};
 use thence::store::{LedgerError, StoreError, Work};
 
+use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -65,7 +68,7 @@ struct World<'a> {
     /// Space ids and how they began.
     spaces: Vec<(SpaceId, Genesis)>,
     /// By space: who will hold it, and who will own it.
-    members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
+    members: Vec<membership::Membership>,
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
     /// How often each node opened each space in each session.
@@ -75,11 +78,22 @@ struct World<'a> {
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
     quiet: (u64, u64),
-    trace: Trace,
+    trace: &'a mut Trace,
+    /// What somebody else wants to hold, too.
+    application: Option<&'a mut (dyn Application + 'a)>,
 }
 
-/// Runs a scenario. If `told`, what happens is told on stderr.
-pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+/// Runs a scenario. The trace says what is kept of it.
+pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
+    run_with(scenario, trace, None)
+}
+
+/// Runs a scenario under an invariant of an application.
+pub fn run_with<'a>(
+    scenario: &'a Scenario,
+    trace: &'a mut Trace,
+    application: Option<&'a mut (dyn Application + 'a)>,
+) -> Outcome {
     let chance = Chance::new(scenario.seed);
     let mut world = World {
         scenario,
@@ -100,7 +114,8 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         shown: Shown::default(),
         deadline: None,
         quiet: (0, 0),
-        trace: Trace::new(told),
+        trace,
+        application,
     };
     // A panic is a failure like any other: to be replayed and shrunk.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
@@ -123,8 +138,13 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         node,
         detail,
     });
+    let (now, hash) = (world.now, world.trace.hash());
+    world.trace.record(|story| {
+        story.ended_at = now;
+        story.violation.clone_from(&violation);
+    });
     Outcome {
-        hash: world.trace.hash(),
+        hash,
         violation,
         ended_at: world.now,
         events: world.history.event_count(),
@@ -222,7 +242,13 @@ impl World<'_> {
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
-        self.members = self.members_and_owners();
+        for item in &scenario.items {
+            if let What::Redeem { node, space, role, .. } = item.what {
+                self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
+            }
+        }
+        self.members = membership::drawn_up(self.scenario);
+        self.tell_beginning();
         // The first spaces are there before anything can go wrong.
         self.land(0)?;
         self.report(0)?;
@@ -280,6 +306,7 @@ impl World<'_> {
                 Ok(())
             }
             Happening::HaveRead { node, life, session, space, stretches } if self.is_alive(node, life) => {
+                self.nodes[node].process.iter_mut().for_each(|process| process.reads -= 1);
                 self.handle(node, Input::Fetched { session, space, stretches })
             }
             Happening::Restart { node } => self.restart(node),

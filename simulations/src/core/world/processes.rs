@@ -29,7 +29,9 @@ impl World<'_> {
         if let Err(error) = self.nodes[node].start(self.now, limits) {
             return self.cannot_start(node, error);
         }
-        self.read_again(node)?;
+        let read = self.read_again(node);
+        self.tell_start(node);
+        read?;
         for edge in 0..self.scenario.edges.len() {
             if self.scenario.edges[edge].0 == node {
                 self.dialled[edge] = None;

@@ -1,9 +1,12 @@
 //! Sessions between nodes: how they are made, how they end, and what arrives on them.
 
-use thence::replica::{Channel, Input, Message, SessionId};
+use thence::causal::Knowledge;
+use thence::model::SpaceId;
+use thence::replica::{Channel, Input, Message, Open, SessionId};
 
 use super::{At, Failure, Happening, World};
-use crate::oracles::{Shelf, check_belief};
+use crate::core::node::Node;
+use crate::oracles::{Shelf, Told, check_belief};
 use crate::world::{Arrival, Millis, Side};
 
 impl World<'_> {
@@ -49,9 +52,13 @@ impl World<'_> {
             self.leave(session, node);
             return Ok(());
         }
+        if self.members.iter().all(|(members, _)| !members.contains(&node)) {
+            self.strike("outsider", peer, Some(node));
+        }
+        self.tell_session(node, peer, true);
         let peer = self.nodes[peer].device();
         self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
-        self.handle(node, Input::Connected { session, peer, cluster: false })
+        self.handle(node, Input::Connected { session, peer, cluster: self.scenario.cluster })
     }
 
     /// One node is done with a session; the other will find out.
@@ -76,8 +83,13 @@ impl World<'_> {
             return Ok(());
         }
         line.sides[end] = Side::Down;
-        let (edge, dialer) = (line.edge, line.ends[0]);
-        self.network.forget_held(session);
+        let (edge, dialer, peer) = (line.edge, line.ends[0], line.peer_of(node));
+        for held in self.network.forget_held(session) {
+            self.tell_lost(held.told_as, "the connection ended while it waited");
+        }
+        if was == Side::Up {
+            self.tell_session(node, peer, false);
+        }
         self.trace.note(self.now, node, "disconnected", &session.0.to_le_bytes());
         if was == Side::Up && self.nodes[node].process.is_some() {
             self.handle(node, Input::Disconnected { session })?;
@@ -103,12 +115,14 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) -> Result<(), Failure> {
-        let Arrival { session, to, channel, kind, body } = arrival;
+        let Arrival { session, to, channel, kind, body, told_as } = arrival;
         let Some(line) = self.network.lines.get(&session) else { return Ok(()) };
         if line.side_of(to) != Side::Up || self.nodes[to].process.is_none() {
+            self.tell_lost(told_as, "the connection had ended");
             return Ok(());
         }
         let peer = line.peer_of(to);
+        self.tell_arrived(told_as, self.now);
         self.trace.note(self.now, to, "received", &[kind]);
         self.trace.note(self.now, to, "body", &body);
         self.trace.tell(self.now, || match Message::decode(kind, true, &body) {
@@ -140,6 +154,24 @@ impl World<'_> {
         Ok(())
     }
 
+    /// A node may hear that a peer has more of its own replica than it has itself.
+    fn tell_of_own_names(&mut self, node: usize, peer: usize, space: SpaceId, knowledge: &Knowledge) {
+        let device = self.nodes[peer].device();
+        let honest = (0..self.nodes.len()).all(|node| !self.scenario.is_hostile(node));
+        let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return };
+        let granted = process.ledger.access(space).is_some_and(|access| access.role(device).is_some());
+        let (replica, Some(shelf)) = (process.ledger.replica(), shelves.get(&space)) else { return };
+        // A liar may have used up the trust in such words, and of a split history others may know other parts.
+        if !granted || !honest || shelf.is_split {
+            return;
+        }
+        let claims = knowledge.as_full().into_iter().flat_map(|claims| claims.iter());
+        let counter = claims.filter(|claim| claim.dot.replica == replica).map(|claim| claim.dot.counter).max();
+        if let Some(counter) = counter.filter(|counter| *counter > shelf.vector.counter(replica)) {
+            process.told = Some(Told { space, replica, counter });
+        }
+    }
+
     /// Oracles and hostile nodes listen.
     pub(super) fn hear(&mut self, session: SessionId, node: usize, channel: Channel, kind: u8, body: &[u8]) {
         let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
@@ -147,8 +179,19 @@ impl World<'_> {
         if let Channel::Space(space) = channel {
             self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
         }
+        if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message)) {
+            self.tell_of_own_names(node, peer, space, knowledge);
+        }
         if let Some(liar) = &mut self.nodes[node].liar {
             liar.hear(channel, message);
         }
+    }
+}
+
+/// What a message says of the sender's knowledge.
+fn knowledge_of(message: &Message) -> Option<&Knowledge> {
+    match message {
+        Message::Know(knowledge) | Message::Open(Open { knowledge: Some(knowledge), .. }) => Some(knowledge),
+        _ => None,
     }
 }

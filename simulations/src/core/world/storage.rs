@@ -5,9 +5,10 @@
 //! damaged one only reads may fail.
 
 use thence::replica::Input;
-use thence::store::{LedgerError, StoreError};
+use thence::store::{LedgerError, StoreError, Work};
 
 use super::{Failure, Happening, World, unexpected};
+use crate::core::node::{Asked, Job};
 use crate::level::Level;
 use crate::world::{Medium, Millis};
 
@@ -94,14 +95,34 @@ impl World<'_> {
     }
 
     /// Reopens a store that failed, and tells the protocol what it holds.
-    pub(super) fn mend(&mut self, node: usize) -> Result<(), Failure> {
+    ///
+    /// `jobs` are what was to be committed when it failed.
+    pub(super) fn mend(&mut self, node: usize, jobs: Vec<Job>) -> Result<(), Failure> {
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
         let reopened = process.ledger.reopen();
         let is_mended = self.excused(node, reopened)?.is_some();
+        if is_mended && self.nodes[node].disk.medium().is_some_and(Medium::may_be_older) {
+            // A header that was written elsewhere: what is reopened may be an older state, which the product does not
+            // notice while its process lives. What it does about one is tried after a start.
+            self.crash(node);
+            self.restart_later(node);
+            return Ok(());
+        }
+        self.tell_reported(node, true);
         if is_mended {
             self.read_on(node, false)?;
         }
         self.handle(node, Input::CommitFailed)?;
+        for job in jobs {
+            match (job.asked, &job.work) {
+                (Asked::Sharing(session, space), _) => {
+                    self.handle(node, Input::Shared { session, space, introduction: None })?;
+                }
+                // A cluster peer does not say it again.
+                (Asked::Nobody, Work::Join { .. }) if self.scenario.cluster => self.ask(node, job),
+                _ => {}
+            }
+        }
         let Some(process) = self.nodes[node].process.as_ref().filter(|_| is_mended) else { return Ok(()) };
         let (replica, held) = (process.ledger.replica(), process.ledger.held());
         self.handle(node, Input::Writes { replica })?;
@@ -120,7 +141,7 @@ impl World<'_> {
             return Ok(());
         }
         process.is_mending = false;
-        if process.ledger.failure().is_some() { self.mend(node) } else { Ok(()) }
+        if process.ledger.failure().is_some() { self.mend(node, Vec::new()) } else { Ok(()) }
     }
 
     /// Whoever looks after a node stops it, repairs its store, and starts it again.

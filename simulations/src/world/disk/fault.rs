@@ -40,6 +40,38 @@ pub enum MediumFault {
     Lies(bool),
 }
 
+impl MediumFault {
+    /// As which kind of fault it is drawn; none where one ends.
+    pub fn name(&self) -> Option<&'static str> {
+        match self {
+            Self::CrashAt(_) => Some("crash-at"),
+            Self::Fails { .. } => Some("io-error"),
+            Self::Full(true) => Some("full"),
+            Self::Rot(_) => Some("rot"),
+            Self::Misdirects { .. } => Some("misdirect"),
+            Self::Lies(true) => Some("lying-sync"),
+            Self::Full(false) | Self::Lies(false) => None,
+        }
+    }
+
+    /// What it does, for people.
+    pub fn words(&self) -> String {
+        match self {
+            Self::CrashAt(changes) => {
+                let changes: Vec<String> = changes.iter().map(u64::to_string).collect();
+                format!("its process dies at change {} of the file", changes.join(", then at change "))
+            }
+            Self::Fails { after, times } => format!("after {after} operations, {times} fail"),
+            Self::Full(true) => "there is no more room".to_owned(),
+            Self::Full(false) => "there is room again".to_owned(),
+            Self::Rot(_) => "a bit flips in something that was synced".to_owned(),
+            Self::Misdirects { after, .. } => format!("after {after} writes, one lands in a wrong place"),
+            Self::Lies(true) => "it says that it syncs, and does not".to_owned(),
+            Self::Lies(false) => "it syncs again".to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for MediumFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

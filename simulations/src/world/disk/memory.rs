@@ -1,4 +1,4 @@
-//! A disk of the level `core`: the product's memory store behind a switch.
+//! A disk that fails when it is told to: the product's memory store behind a switch.
 //!
 //! **Invariant**: what the product may assume of a store holds here too. A commit is there whole or not at all, and
 //! after a failure every call fails until the store is reopened.
@@ -18,12 +18,16 @@ struct State {
 
 /// One node's disk. It outlives the node's crashes.
 #[derive(Debug, Default)]
-pub(crate) struct MemoryDisk {
+pub(crate) struct Disk {
     memory: RwLock<Arc<MemoryStore>>,
     state: Mutex<State>,
 }
 
-impl MemoryDisk {
+impl Disk {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -33,7 +37,7 @@ impl MemoryDisk {
     }
 
     /// Makes it hold `first`, if nothing is on it.
-    pub(super) fn begin(&self, first: &Batch) -> Result<(), StoreError> {
+    pub(crate) fn begin(&self, first: &Batch) -> Result<(), StoreError> {
         if self.memory().snapshot()?.get(&Ledger::check_key())?.is_some() {
             return Ok(());
         }
@@ -41,22 +45,22 @@ impl MemoryDisk {
     }
 
     /// What is on it now.
-    pub(super) fn image(&self) -> MemoryStore {
+    pub(crate) fn image(&self) -> MemoryStore {
         self.memory().fork()
     }
 
     /// Puts back what was on it, or on another disk.
-    pub(super) fn put_back(&self, image: &MemoryStore) {
+    pub(crate) fn put_back(&self, image: &MemoryStore) {
         *self.memory.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(image.fork());
     }
 
     /// Makes the next commit fail.
-    pub(super) fn fail_next(&self, fault: DiskFault) {
+    pub(crate) fn fail_next(&self, fault: DiskFault) {
         self.with(|state| state.next = Some(fault));
     }
 
     /// Works again, as after the process that used it was started anew.
-    pub(super) fn recover(&self) {
+    pub(crate) fn recover(&self) {
         self.with(|state| *state = State::default());
     }
 
@@ -69,7 +73,7 @@ fn failed() -> StoreError {
     StoreError::Io("the simulated disk failed".to_owned())
 }
 
-impl Store for MemoryDisk {
+impl Store for Disk {
     fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
         self.check()?;
         self.memory().snapshot()
@@ -94,6 +98,10 @@ impl Store for MemoryDisk {
     fn reopen(&self) -> Result<(), StoreError> {
         self.with(|state| state.failed = false);
         Ok(())
+    }
+
+    fn failure(&self) -> Option<StoreError> {
+        self.check().err()
     }
 }
 

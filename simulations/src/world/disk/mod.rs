@@ -13,16 +13,16 @@ use thence::store::{Batch, MemoryStore, Store, StoreError};
 
 pub use self::fault::{DiskFault, MediumFault};
 pub(crate) use self::medium::{FileImage, Medium, Step};
-use self::memory::MemoryDisk;
+pub(crate) use self::memory::Disk;
 pub(crate) use self::tear::{Change, Tear};
 use super::Chance;
 use crate::level::Level;
 
-/// One node's disk.
+/// One node's disk, at a level where there is only one kind of it.
 #[derive(Debug)]
-pub(crate) enum Disk {
+pub(crate) enum Drive {
     /// At the level `core`.
-    Memory(Arc<MemoryDisk>),
+    Memory(Arc<Disk>),
     /// At the level `store`.
     Medium(Medium),
 }
@@ -43,11 +43,11 @@ impl Image {
     }
 }
 
-impl Disk {
+impl Drive {
     /// An empty one for a node of this level.
     pub(crate) fn new(level: Level, chance: Chance, node: usize) -> Self {
         match level {
-            Level::Core => Self::Memory(Arc::default()),
+            Level::Model | Level::Core | Level::Node => Self::Memory(Arc::default()),
             Level::Store => Self::Medium(Medium::new(chance, node)),
         }
     }

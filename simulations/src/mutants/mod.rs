@@ -1,0 +1,62 @@
+//! Mutants: bugs that are planted in the product, one at a time, to see whether the oracles catch them.
+//!
+//! A simulation that finds nothing proves nothing, unless one knows what it would have found. Each mutant is a place in
+//! the product where `planted!("name")` stands beside the right code; a run plants one of them on its thread and tries
+//! seeds until an oracle objects. What then counts as caught is a world that fails with the bug and holds without it.
+//!
+//! **Invariant**: a mutant that nothing catches leads to a better workload or a better oracle, not to its removal.
+//!
+//! What it does not do: mutate code by rule. Each of these is a mistake that somebody might have made, and has a
+//! sentence that says what a user would have suffered from it.
+
+mod hunt;
+mod report;
+mod table;
+
+pub use self::hunt::{Catch, Hunted, NoPlanting, Planting, hunt, is_possible};
+pub use self::report::{commit_number, run, sample};
+pub use self::table::AREAS;
+use crate::level::Level;
+
+/// A bug that is planted in the product.
+#[derive(Clone, Copy, Debug)]
+pub struct Mutant {
+    /// What `planted!` calls it.
+    pub name: &'static str,
+    /// What a user would have suffered.
+    pub suffered: &'static str,
+    /// The invariants that are expected to break.
+    pub oracles: &'static [&'static str],
+    /// At which level it is hunted.
+    pub level: Level,
+    /// Which faults may be drawn in the hunt.
+    pub faults: &'static [&'static str],
+    /// After so many seeds the hunt is given up.
+    pub seeds: u64,
+}
+
+/// Bugs that break the same thing.
+#[derive(Clone, Copy, Debug)]
+pub struct Area {
+    /// What they break.
+    pub name: &'static str,
+    /// The bugs.
+    pub mutants: &'static [Mutant],
+}
+
+/// All of them.
+pub fn all() -> impl Iterator<Item = &'static Mutant> {
+    AREAS.iter().flat_map(|area| area.mutants)
+}
+
+/// The one of this name.
+pub fn find(name: &str) -> Result<&'static Mutant, String> {
+    all()
+        .find(|mutant| mutant.name == name)
+        .ok_or_else(|| format!("{name:?} is no mutant: `cargo sim mutants` lists them"))
+}
+
+/// Plants the bug of this name on this thread.
+pub fn plant(name: &str) -> Result<Planting, String> {
+    find(name).and_then(|mutant| Planting::of(mutant).map_err(|error| error.to_string()))
+}
