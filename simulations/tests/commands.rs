@@ -27,7 +27,7 @@ fn the_last_line_counts_and_a_hash_can_be_expected() {
 fn a_wrong_question_is_answered_with_what_there_is() {
     for (arguments, answer) in [
         (vec!["run", "--faults", "sunshine"], "there are loss, duplicate"),
-        (vec!["run", "--level", "sea"], "there are core"),
+        (vec!["run", "--level", "sea"], ", and all"),
         (vec!["replay", "core:seven"], "as in core:42"),
         (vec!["draw", "nothing.scenario"], "nor a scenario file"),
     ] {
