@@ -223,6 +223,10 @@ impl<'w, 'a> Turn<'w, 'a> {
                 self.put(disk, ledger)?;
                 if let Some(process) = &mut self.local.process {
                     process.in_doubt = false;
+                    if landed.jobs.iter().any(|job| matches!(job.work, Work::Join { .. })) {
+                        // Users hear that nothing came of it, and show their tickets again.
+                        process.tickets.clear();
+                    }
                 }
                 self.handle(Input::CommitFailed)?;
                 for job in &landed.jobs {

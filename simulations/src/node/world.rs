@@ -213,9 +213,9 @@ impl World<'_> {
             if let Some(((node, life), uses_disk)) = self.executor.step() {
                 self.send();
                 // What a disk task did is looked at before anybody else can see it.
+                self.look_after_disk(node);
                 if uses_disk && self.is_alive((node, life)) {
                     self.read_on(node)?;
-                    self.look_after_disk(node);
                 }
                 self.take_answers()?;
                 continue;
@@ -464,6 +464,11 @@ impl World<'_> {
         self.machines[number].disk.look_at(true);
         let read = self.read_on_in_peace(number);
         self.machines[number].disk.look_at(false);
+        if read.is_err() && self.machines[number].disk.has_died() {
+            // Opening the engine anew, it died: of that process nothing more can be read.
+            self.look_after_disk(number);
+            return Ok(());
+        }
         read
     }
 

@@ -79,6 +79,11 @@ impl Listed {
             }
         }
         for (path, sum) in sums(object) {
+            // Somebody may have written a plain number there since it was counted.
+            let mut slots = object.entries().map(|(slot, ..)| slot);
+            if slots.any(|slot| matches!(slot, Slot::Register(at) if at == path)) {
+                continue;
+            }
             let is_alone = conflicts.iter().all(|conflict| !path.is_within(conflict.path.names()));
             if let Some(shown) = at(&shown, path.names()).and_then(Json::as_i64)
                 && is_alone

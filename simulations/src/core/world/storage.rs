@@ -101,6 +101,13 @@ impl World<'_> {
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
         let reopened = process.ledger.reopen();
         let is_mended = self.excused(node, reopened)?.is_some();
+        if is_mended && self.nodes[node].disk.medium().is_some_and(Medium::may_be_older) {
+            // A header that was written elsewhere: what is reopened may be an older state, which the product does not
+            // notice while its process lives. What it does about one is tried after a start.
+            self.crash(node);
+            self.restart_later(node);
+            return Ok(());
+        }
         if is_mended {
             self.read_on(node, false)?;
         }

@@ -204,7 +204,12 @@ impl Medium {
         self.lock().harmed
     }
 
-    /// Whether it may be older than what was synced; asked once.
+    /// Whether it may be older than what was synced.
+    pub(crate) fn may_be_older(&self) -> bool {
+        self.lock().older
+    }
+
+    /// The same, asked once.
     pub(crate) fn take_older(&self) -> bool {
         std::mem::take(&mut self.lock().older)
     }
