@@ -260,12 +260,13 @@ impl Hunt<'_> {
             }
         }
         let rest = |scenario: &mut Scenario, from: usize, earlier: u64| {
-            scenario.items[from..].iter_mut().for_each(|item: &mut Item| item.at -= earlier);
-            scenario.quiet_at -= earlier;
+            // A level without time has a quiet from the beginning.
+            scenario.items[from..].iter_mut().for_each(|item: &mut Item| item.at = item.at.saturating_sub(earlier));
+            scenario.quiet_at = scenario.quiet_at.saturating_sub(earlier);
         };
         for at in 0..self.best.items.len() {
             let before = if at == 0 { 0 } else { self.best.items[at - 1].at };
-            let pause = self.best.items[at].at - before;
+            let pause = self.best.items[at].at.saturating_sub(before);
             for shorter in [0, 10, 50, 100, 200, 500, 1000, pause / 100 * 100, pause / 10 * 10] {
                 if shorter < pause && self.try_to(|scenario| rest(scenario, at, pause - shorter)) {
                     break;

@@ -1,9 +1,11 @@
 //! What surrounds a run leaves it as it is: recording, counting, shrinking, drawing.
 
 use simulations::draw::page;
-use simulations::level::{Level, Shape, observe, run};
+use simulations::level::{Level, Outcome, Shape, Worlds, observe, run};
+use simulations::oracles::Violation;
 use simulations::reach::{Phase, Reach};
-use simulations::world::{Fate, MarkKind, Scenario, SpanKind, Trace};
+use simulations::shrink::shrink_in;
+use simulations::world::{Fate, MarkKind, Scenario, SpanKind, Trace, What};
 
 fn scenario(seed: u64) -> Scenario {
     Level::Core.generate(seed, &Shape::default())
@@ -68,5 +70,48 @@ fn faults_are_counted_where_they_strike() {
         ("put-back", Phase::Live),
     ] {
         assert!(reach.count(fault, phase) > 0, "{fault} never struck while {}", phase.name());
+    }
+}
+
+/// Worlds in which nothing may be but one invitation, before a quiet that is over before it.
+struct Unwelcoming;
+
+impl Worlds for Unwelcoming {
+    fn levels(&self) -> &'static [Level] {
+        Level::ALL
+    }
+
+    fn faults(&self, level: Level) -> &'static [&'static str] {
+        level.faults()
+    }
+
+    fn generate(&self, level: Level, seed: u64, shape: &Shape) -> Scenario {
+        Scenario { quiet_at: 0, ..level.generate(seed, shape) }
+    }
+
+    fn run(&self, scenario: &Scenario, _: &mut Trace) -> Outcome {
+        let invites = scenario.items.iter().any(|item| matches!(item.what, What::Redeem { node: 1, .. }));
+        let violation = (invites && !scenario.edges.is_empty()).then(|| Violation {
+            invariant: "nobody is invited",
+            at: 0,
+            node: None,
+            detail: String::new(),
+        });
+        Outcome { hash: [0; 32], violation, ended_at: 0, events: 0, messages: 0, steps: 0 }
+    }
+}
+
+#[test]
+fn what_is_left_is_what_it_takes() {
+    for seed in 0..10 {
+        let scenario = Unwelcoming.generate(Level::Core, seed, &Shape { nodes: Some(4), faults: None });
+        let outcome = Unwelcoming.run(&scenario, &mut Trace::default());
+        if outcome.violation.is_none() {
+            continue;
+        }
+        let small = shrink_in(&Unwelcoming, &scenario, &outcome, std::time::Duration::from_secs(60));
+        assert_eq!((small.items.len(), small.edges.len(), small.nodes, small.spaces), (1, 1, 2, 1), "{small}");
+        // Every scenario can be written down and read.
+        assert_eq!(small.to_string().parse::<Scenario>().map(|read| read.to_string()), Ok(small.to_string()));
     }
 }
