@@ -2,8 +2,8 @@
 
 use clap::Args;
 
-use super::{hex, panics};
 use super::which::Which;
+use super::{hex, panics};
 use crate::level::Worlds;
 use crate::world::Trace;
 
