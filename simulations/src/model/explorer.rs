@@ -14,12 +14,12 @@ use std::fmt;
 use thence::replica::SessionId;
 
 use super::choice::{Choice, Kind};
-use super::failure::{At, Failure, fail};
 use super::line::{Lane, Line};
 use super::local::{Act, Process};
 use super::pool::Pool;
 use super::turn::now;
 use super::world::World;
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{Broken, Shelf, check_acknowledged, check_alike, check_belief, check_disk, check_disks};
 use crate::world::{Scenario, Weather, What};
 

@@ -44,7 +44,6 @@
 
 mod choice;
 mod explorer;
-mod failure;
 mod generate;
 mod line;
 mod local;
@@ -57,11 +56,10 @@ mod world;
 
 use self::explorer::Explorer;
 pub use self::explorer::{Extent, NODES_MAX};
-use self::failure::Failure;
 pub use self::generate::{FAULTS, generate};
 pub use self::scope::{SCOPES, Scope};
 use crate::level::Outcome;
-use crate::oracles::{Broken, Violation};
+use crate::oracles::{Broken, Failure, Violation};
 use crate::world::{Scenario, Trace, What};
 
 /// How many states are explored of a scenario of which nothing else is said.
@@ -83,16 +81,7 @@ pub fn explore(scenario: &Scenario, states_max: usize, told: bool) -> (Outcome, 
         return (outcome, Extent::default());
     }
     let mut explorer = Explorer::new(scenario);
-    // A panic is a failure like any other: to be replayed and shrunk.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| explorer.explore(states_max)));
-    let failure = match ended {
-        Ok(ended) => ended.err(),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
-        }
-    };
+    let failure = Failure::of(|| explorer.explore(states_max));
     let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| {
         let way = explorer.way();
         if told {

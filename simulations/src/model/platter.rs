@@ -9,8 +9,8 @@ use std::sync::Arc;
 use thence::model::{DeviceKey, SpaceId};
 use thence::store::{Ledger, Store, StoreError};
 
-use super::failure::{At, Failure, fail};
 use super::pool::{Digest, digest_bytes};
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{Export, Follower, History, Shelf, check_object, check_reopened};
 use crate::world::MemoryDisk;
 

@@ -7,12 +7,12 @@ use thence::model::{SignedTicket, SpaceId, Ticket};
 use thence::replica::{Channel, Input, Message, Millis, Output, Replica, SessionId, TicketRefusal};
 use thence::store::{Done, Ledger, Renewal, Report, StoreError, Work};
 
-use super::failure::{At, Failure, fail};
 use super::line::Lane;
 use super::local::{Act, Asked, Job, Landed, Local, Process, Reading};
 use super::platter::{Platter, content};
 use super::pool::digest;
 use super::world::{Step, World};
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_sent};
 use crate::world::{DiskFault, MemoryDisk, What};
 

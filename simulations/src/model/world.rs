@@ -10,13 +10,13 @@ use std::rc::Rc;
 use thence::model::{DeviceKey, Genesis, Role, SpaceId};
 use thence::replica::SessionId;
 
-use super::failure::{At, Failure};
 use super::line::Lane;
 use super::local::{Act, Local};
 use super::platter::{Platter, content};
 use super::pool::{Digest, Pool, digest_bytes};
 use super::turn::Turn;
 use crate::oracles::History;
+use crate::oracles::{At, Failure};
 use crate::world::{Chance, Scenario, What, membership};
 
 /// A message, as it travels.

@@ -18,7 +18,9 @@ use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
 use crate::core;
 use crate::level::{Level, Outcome};
-use crate::oracles::{Broken, Export, History, Shelf, Violation, Watched, broken, check_alike, check_disk};
+use crate::oracles::{
+    At, Broken, Export, Failure, History, Shelf, Watched, broken, check_alike, check_disk, unexpected,
+};
 use crate::world::{
     Chance, Disk, Fate, Image, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
 };
@@ -112,32 +114,6 @@ struct World<'a> {
     trace: &'a mut Trace,
 }
 
-/// A broken invariant, and where.
-struct Failure {
-    node: Option<usize>,
-    broken: Broken,
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Self {
-        Self { node: None, broken }
-    }
-}
-
-trait At<T> {
-    fn at(self, node: usize) -> Result<T, Failure>;
-}
-
-impl<T> At<T> for Result<T, Broken> {
-    fn at(self, node: usize) -> Result<T, Failure> {
-        self.map_err(|broken| Failure { node: Some(node), broken })
-    }
-}
-
-fn unexpected<T>(node: usize, error: impl std::fmt::Display) -> Result<T, Failure> {
-    broken("no failure without a fault", error.to_string()).at(node)
-}
-
 /// Runs a scenario. The trace says what is kept of it.
 pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     let chance = Chance::new(scenario.seed);
@@ -161,19 +137,9 @@ pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
         is_over: false,
         trace,
     };
-    // A panic is a failure like any other: to be replayed and shrunk.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
-    let failure = match ended {
-        Ok(ended) => ended.err(),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
-        }
-    };
+    let failure = Failure::of(|| world.run());
     let at = world.now_ms();
-    let violation =
-        failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation { invariant, at, node, detail });
+    let violation = failure.map(|failure| failure.at_time(at));
     let hash = world.trace.hash();
     world.trace.record(|story| {
         story.ended_at = at;

@@ -9,6 +9,7 @@ mod causal_order;
 mod convergence;
 mod durability;
 mod equation;
+mod failure;
 mod feed;
 mod history;
 mod knowledge;
@@ -27,6 +28,7 @@ pub(crate) use self::bounds::{OnTheWay, check_in_flight, check_openings, check_s
 pub(crate) use self::convergence::{Export, check_alike};
 pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent};
 pub(crate) use self::equation::check_object;
+pub(crate) use self::failure::{At, Failure, fail, unexpected};
 pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};

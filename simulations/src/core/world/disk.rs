@@ -7,9 +7,10 @@ use thence::model::{Object, Operation, Request, SpaceId};
 use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
-use super::{At, Failure, Happening, World, fail};
+use super::{Happening, World};
 use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{
     Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_object, check_renewed,
 };

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::World;
 use super::disk::check_application;
-use super::{At, Failure, World, fail};
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{
     Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_silence,
 };

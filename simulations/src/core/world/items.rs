@@ -7,9 +7,10 @@ use thence::model::{CollectionName, ObjectKey, Operation, Request, Role, SignedT
 use thence::replica::Input;
 use thence::store::{Ledger, Work};
 
-use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
+use super::{Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
+use crate::oracles::Failure;
 use crate::oracles::{Deadline, Shelf};
 use crate::world::{Line, Scenario, Side, What, membership};
 

@@ -4,8 +4,9 @@ use thence::model::SpaceId;
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId};
 use thence::store::{Renewal, Work};
 
-use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail};
+use super::{DELAY_MS_MAX, Happening, World};
 use crate::core::node::{Asked, Job};
+use crate::oracles::{At, Failure, fail};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
 use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 

@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use thence::causal::VersionVector;
 use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, SessionId, Stretch};
-use thence::store::{LedgerError, StoreError, Work};
+use thence::store::Work;
 
 pub(crate) use self::items::resaved;
 use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
-use crate::oracles::{Broken, Deadline, History, OnTheWay, Shown, Violation};
+use crate::oracles::{At, Broken, Deadline, Failure, History, OnTheWay, Shown};
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
@@ -120,27 +120,13 @@ pub fn run_with<'a>(
         trace,
         application,
     };
-    // A panic is a failure like any other: to be replayed and shrunk.
-    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
-    let failure = match ended {
-        Ok(ended) => ended.err(),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
-        }
-    };
+    let failure = Failure::of(|| world.run());
     for (number, node) in world.nodes.iter().enumerate() {
         if let Some(medium) = node.disk.medium() {
             world.trace.note(world.now, number, "medium", &medium.hash());
         }
     }
-    let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
-        invariant,
-        at: world.now,
-        node,
-        detail,
-    });
+    let violation = failure.map(|failure| failure.at_time(world.now));
     let (now, hash) = (world.now, world.trace.hash());
     world.trace.record(|story| {
         story.ended_at = now;
@@ -153,49 +139,6 @@ pub fn run_with<'a>(
         events: world.history.event_count(),
         messages: world.network.sent,
         steps: world.steps,
-    }
-}
-
-/// A broken invariant, and where.
-struct Failure {
-    node: Option<usize>,
-    broken: Broken,
-}
-
-impl From<Broken> for Failure {
-    fn from(broken: Broken) -> Self {
-        Self { node: None, broken }
-    }
-}
-
-fn fail<T>(node: usize, invariant: &'static str, detail: impl Into<String>) -> Result<T, Failure> {
-    Err(Failure { node: Some(node), broken: Broken { invariant, detail: detail.into() } })
-}
-
-/// The product reported a failure that the world did not cause.
-fn unexpected<T>(node: usize, error: impl std::fmt::Display) -> Result<T, Failure> {
-    fail(node, "no failure without a fault", error.to_string())
-}
-
-trait At<T> {
-    fn at(self, node: usize) -> Result<T, Failure>;
-}
-
-impl<T> At<T> for Result<T, Broken> {
-    fn at(self, node: usize) -> Result<T, Failure> {
-        self.map_err(|broken| Failure { node: Some(node), broken })
-    }
-}
-
-impl<T> At<T> for Result<T, StoreError> {
-    fn at(self, node: usize) -> Result<T, Failure> {
-        self.or_else(|error| unexpected(node, error))
-    }
-}
-
-impl<T> At<T> for Result<T, LedgerError> {
-    fn at(self, node: usize) -> Result<T, Failure> {
-        self.or_else(|error| unexpected(node, error))
     }
 }
 

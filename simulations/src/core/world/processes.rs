@@ -2,8 +2,9 @@
 
 use thence::replica::SessionId;
 
-use super::{At, Failure, World};
+use super::World;
 use crate::oracles::check_reopened;
+use crate::oracles::{At, Failure};
 use crate::world::{Medium, Side};
 
 impl World<'_> {

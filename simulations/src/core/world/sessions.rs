@@ -4,8 +4,9 @@ use thence::causal::Knowledge;
 use thence::model::SpaceId;
 use thence::replica::{Channel, Input, Message, Open, SessionId};
 
-use super::{At, Failure, Happening, World};
+use super::{Happening, World};
 use crate::core::node::Node;
+use crate::oracles::{At, Failure};
 use crate::oracles::{Shelf, Told, check_belief};
 use crate::world::{Arrival, Millis, Side};
 

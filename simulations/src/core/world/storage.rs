@@ -7,8 +7,9 @@
 use thence::replica::Input;
 use thence::store::{LedgerError, StoreError};
 
-use super::{Failure, Happening, World, unexpected};
+use super::{Happening, World};
 use crate::level::Level;
+use crate::oracles::{Failure, unexpected};
 use crate::world::{Medium, Millis};
 
 /// How often a store that failed is reopened, until that succeeds.
