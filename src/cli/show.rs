@@ -96,7 +96,7 @@ impl<W: Write> Show<W> {
 
     fn remark(&self, text: &str) {
         if self.remarks {
-            eprintln!("{text}");
+            eprintln!("{}", plain(text));
         }
     }
 
@@ -161,16 +161,16 @@ impl<W: Write> Show<W> {
 
     fn print_text(&mut self, answer: Answer) -> io::Result<()> {
         match answer {
-            Answer::Created(space) => writeln!(self.to, "{}", space.id),
+            Answer::Created(space) => self.line(&space.id),
             Answer::Peer(_) => Ok(()),
             Answer::Joined(space) => {
                 self.end_progress();
-                writeln!(self.to, "joined {} {}", space.name, space.id)?;
+                self.line(&format!("joined {} {}", space.name, space.id))?;
                 self.remark("`thence sync` fetches whatever is not here yet; a running node does so by itself");
                 Ok(())
             }
             Answer::Ticket(ticket) => {
-                writeln!(self.to, "{}", ticket.ticket)?;
+                self.line(&ticket.ticket)?;
                 if ticket.addresses.is_empty() {
                     // Said to scripts too: the ticket looks good and leads nowhere.
                     eprintln!(
@@ -206,8 +206,8 @@ impl<W: Write> Show<W> {
                 [collection.clone(), key.clone(), field.clone(), shown]
             })),
             Answer::Object(object) => {
-                serde_json::to_writer_pretty(&mut self.to, &object.fields)?;
-                writeln!(self.to)?;
+                let pretty = serde_json::to_string_pretty(&object.fields)?;
+                pretty.lines().try_for_each(|line| self.line(line))?;
                 for conflict in &object.conflicts {
                     let values: Vec<String> = conflict.values.iter().map(ToString::to_string).collect();
                     self.remark(&format!("conflict in {}: {}", conflict.field, values.join(" or ")));
@@ -225,8 +225,14 @@ impl<W: Write> Show<W> {
         }
     }
 
+    /// A line for people.
+    fn line(&mut self, text: &str) -> io::Result<()> {
+        writeln!(self.to, "{}", plain(text))
+    }
+
     /// Columns as wide as what stands in them.
     fn table<const N: usize>(&mut self, rows: impl Iterator<Item = [String; N]> + Clone) -> io::Result<()> {
+        let rows = rows.map(|row| row.map(|cell| plain(&cell)));
         let mut widths = [0; N];
         for row in rows.clone() {
             for (width, cell) in widths.iter_mut().zip(&row) {
@@ -238,7 +244,7 @@ impl<W: Write> Show<W> {
             for (width, cell) in widths.iter().zip(&row) {
                 line.push_str(&format!("{cell:width$}  "));
             }
-            writeln!(self.to, "{}", line.trim_end())?;
+            self.line(line.trim_end())?;
             self.nothing = "";
         }
         Ok(())
@@ -253,41 +259,39 @@ impl<W: Write> Show<W> {
     fn synced(&mut self, row: &SyncRow) -> io::Result<()> {
         self.end_progress();
         if row.synced.is_empty() && row.unfinished.is_empty() && row.unreached.is_empty() {
-            return writeln!(
-                self.to,
-                "no peers are known: `thence peer add DEVICE_ID@ADDR:PORT`, or `thence join TICKET`"
-            );
+            return self.line("no peers are known: `thence peer add DEVICE_ID@ADDR:PORT`, or `thence join TICKET`");
         }
         for device in &row.synced {
-            writeln!(self.to, "synced with {device}")?;
+            self.line(&format!("synced with {device}"))?;
         }
         for device in &row.unfinished {
             eprintln!("not finished with {device}");
         }
         for peer in &row.unreached {
-            eprintln!("not reached: {}: {}", peer.device, peer.reason);
+            eprintln!("{}", plain(&format!("not reached: {}: {}", peer.device, peer.reason)));
         }
         Ok(())
     }
 
     fn status(&mut self, report: &StatusReport) -> io::Result<()> {
-        writeln!(self.to, "{}", headline(report))?;
+        self.line(&headline(report))?;
         if let Some(failure) = &report.storage_failure {
-            writeln!(self.to, "storage: {failure}")?;
+            self.line(&format!("storage: {failure}"))?;
         }
         for damage in &report.damage {
-            writeln!(self.to, "{damage}")?;
+            self.line(damage)?;
         }
         match &report.listening {
-            Some(address) => writeln!(self.to, "device {}, listening on {address}", report.device)?,
-            None => writeln!(self.to, "device {}, no node running", report.device)?,
+            Some(address) => self.line(&format!("device {}, listening on {address}", report.device))?,
+            None => self.line(&format!("device {}, no node running", report.device))?,
         }
         for renewal in &report.renewals {
             let RenewalReport { before, now, reason, .. } = renewal;
-            writeln!(self.to, "wrote as replica {before}, writes as {now}: {reason}")?;
+            self.line(&format!("wrote as replica {before}, writes as {now}: {reason}"))?;
         }
         if !report.cluster.is_empty() {
-            writeln!(self.to, "\ncluster")?;
+            writeln!(self.to)?;
+            self.line("cluster")?;
             let cells = |peer: &ClusterReport| {
                 [format!("  {}", peer.device), peer.state.clone(), peer.reason.clone().unwrap_or_default()]
             };
@@ -296,17 +300,27 @@ impl<W: Write> Show<W> {
         #[expect(clippy::disallowed_methods, reason = "for people: how long ago something was")]
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         for space in &report.spaces {
-            writeln!(self.to, "\n{}", space_line(space))?;
+            writeln!(self.to)?;
+            self.line(&space_line(space))?;
             for CopiedReport { device, replica, copies } in &space.copied {
-                writeln!(
-                    self.to,
+                self.line(&format!(
                     "  {copies} copies of a store of {device} wrote as replica {replica}; what each wrote is here"
-                )?;
+                ))?;
             }
             self.table(space.peers.iter().map(|peer| peer_cells(peer, now)))?;
         }
         Ok(())
     }
+}
+
+/// Text on one line, without control characters: names and keys come from peers, and a terminal obeys what it is shown.
+/// They are written as JSON writes them.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() { plain.push_str(&format!("\\u{:04x}", u32::from(c))) } else { plain.push(c) }
+    }
+    plain
 }
 
 /// What a person wants to know first.
@@ -439,6 +453,14 @@ mod tests {
         assert_eq!(shown(true, &command, vec![written]), "{\"changed\":0,\"position\":7}\n");
         let created = Answer::Created(Created { id: "ab".repeat(16), name: "atlas".to_owned() });
         assert_eq!(shown(false, &list(), vec![created]), "ab".repeat(16) + "\n", "the id, alone");
+    }
+
+    #[test]
+    fn nothing_that_a_peer_named_reaches_the_terminal_as_a_command() {
+        let pieces = vec![Answer::Places(vec![place("a\u{1b}[2J\nb\u{9b}c")])];
+        assert_eq!(shown(false, &list(), pieces), "places  a\\u001b[2J\\u000ab\\u009bc\n");
+        let space = SpaceRow { id: "ab".repeat(16), name: "at\rlas".to_owned(), role: None, objects: 2 };
+        assert!(!shown(false, &Command::ListSpaces, vec![Answer::Spaces(vec![space])]).contains('\r'));
     }
 
     #[test]

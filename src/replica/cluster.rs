@@ -71,6 +71,14 @@ impl Session {
     }
 }
 
+/// Refuses what nobody can call a space.
+pub(super) fn check_name(introduction: &Introduction) -> Result<(), PeerMisbehaved> {
+    if introduction.name.len() > NAME_BYTES_MAX {
+        return Err(PeerMisbehaved::TooMany { what: "bytes in the name of a space", limit: NAME_BYTES_MAX });
+    }
+    Ok(())
+}
+
 impl Replica {
     /// What the two sides of `session` are to each other; none before the peer has said so.
     pub fn relation(&self, session: SessionId) -> Option<Relation> {
@@ -135,9 +143,7 @@ impl Replica {
         if self.relation(session) != Some(Relation::Cluster) {
             return Err(PeerMisbehaved::Unexpected("introduction to a space"));
         }
-        if introduction.name.len() > NAME_BYTES_MAX {
-            return Err(PeerMisbehaved::TooMany { what: "bytes in the name of a space", limit: NAME_BYTES_MAX });
-        }
+        check_name(&introduction)?;
         let space = introduction.genesis.space();
         let (held, limit) = (&self.spaces, self.limits.spaces_max);
         let Some(state) = self.sessions.get_mut(&session).filter(|_| !held.contains_key(&space)) else { return Ok(()) };

@@ -155,20 +155,7 @@ impl Replica {
                 self.renewals = self.renewals.min(self.renewed);
                 self.commit_failed();
             }
-            Input::Credential { session, space, segments } => {
-                let stall_at = self.now + self.limits.stall_ms;
-                let Some(link) = self.link(session, space) else { return };
-                link.showing = !segments.is_empty();
-                if segments.is_empty() {
-                    // Its grant has not come yet: to be looked for again when it has.
-                    link.shown = false;
-                } else {
-                    link.stall_at.get_or_insert(stall_at);
-                    let segments = segments.iter().map(|segment| ByteBuf::from(segment.to_vec())).collect();
-                    self.send(session, Channel::Space(space), Message::Show(segments));
-                }
-                self.keep_in_step(session, space);
-            }
+            Input::Credential { session, space, segments } => self.show(session, space, &segments),
             Input::Judged { session, space, role } => self.judged(session, space, role),
             Input::Fetched { session, space, stretches } => {
                 self.fetched(session, space, stretches);
@@ -388,6 +375,9 @@ impl Replica {
                 Ok(())
             }
             (Channel::Control, Message::Redeemed(answer)) => {
+                if let Ok(introduction) = &answer {
+                    cluster::check_name(introduction)?;
+                }
                 self.outputs.push_back(Output::Redeemed { session, answer });
                 Ok(())
             }

@@ -6,12 +6,30 @@
 //! **Invariant**: whatever is shown in vain gets the same answer as before, so that nobody can tell a space that is not
 //! here from one that they may not see; and what is known here already shows nothing.
 
+use std::sync::Arc;
+
 use serde_bytes::ByteBuf;
 
 use super::{Channel, Message, Output, PeerMisbehaved, Refusal, Replica, SessionId};
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
 impl Replica {
+    /// Shows a peer that refused why this device may see the space: the segments in which it was granted its role.
+    pub(super) fn show(&mut self, session: SessionId, space: SpaceId, segments: &[Arc<[u8]>]) {
+        let stall_at = self.now + self.limits.stall_ms;
+        let Some(link) = self.link(session, space) else { return };
+        link.showing = !segments.is_empty();
+        if segments.is_empty() {
+            // Its grant has not come yet: to be looked for again when it has.
+            link.shown = false;
+        } else {
+            link.stall_at.get_or_insert(stall_at);
+            let segments = segments.iter().map(|segment| ByteBuf::from(segment.to_vec())).collect();
+            self.send(session, Channel::Space(space), Message::Show(segments));
+        }
+        self.keep_in_step(session, space);
+    }
+
     /// A peer that was refused shows why it may see the space after all. Whoever cannot show that is refused again.
     pub(super) fn on_show(
         &mut self,

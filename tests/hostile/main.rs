@@ -21,8 +21,8 @@ use thence::model::{
     CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket,
 };
 use thence::replica::{
-    Channel, Hello, Input, Introduction, Limits, Message, Millis, Open, Output, PeerMisbehaved, Refusal, Replica,
-    SessionId, TicketRefusal,
+    Channel, Hello, Input, Introduction, Limits, Message, Millis, Open, Output, PROTOCOL_VERSION, PeerMisbehaved,
+    Refusal, Replica, SessionId, TicketRefusal,
 };
 use thence::store::{Ledger, MemoryStore, Store, Work};
 use thence::transport::Frame;
@@ -555,6 +555,35 @@ fn a_peer_that_never_acknowledges_is_turned_away_in_the_end() {
     };
     assert_eq!(closed, PeerMisbehaved::NeverAcknowledges);
     assert_eq!(sent, 1, "what was not acknowledged is not sent again unasked");
+}
+
+/// Whoever answers a ticket says what the space is called, and every device shows that to people.
+#[test]
+fn a_space_is_not_called_what_fills_a_screen() {
+    let (owner, guest) = (DeviceKey::from_secret(&[1; 32]), DeviceKey::from_secret(&[2; 32]));
+    let answer = |name: &str| {
+        let mut replica = Replica::new("test", 1, Limits::default());
+        let session = SessionId(1);
+        replica.handle(0, Input::Connected { session, peer: owner.device(), cluster: false });
+        let own = ReplicaId::from_bytes([9; 16]);
+        let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned(), replica: own, process: 7 };
+        replica.handle(0, Input::Redeem { session, ticket: vec![1] });
+        let genesis = Genesis { creator: guest.device(), nonce: [0; 16] };
+        let introduction = Introduction { genesis, revision: 1, name: name.to_owned() };
+        for message in [Message::Hello(hello), Message::Redeemed(Ok(introduction))] {
+            let (kind, body) = (message.kind(), message.body());
+            let received = Input::Received { session, channel: Channel::Control, kind, critical: true, body };
+            replica.handle(0, received);
+        }
+        std::iter::from_fn(|| replica.poll_output()).find_map(|output| match output {
+            Output::Redeemed { .. } => Some(Ok(())),
+            Output::Close { reason, .. } => Some(Err(reason)),
+            _ => None,
+        })
+    };
+    assert_eq!(answer(&"n".repeat(64)), Some(Ok(())));
+    let refused = answer(&"n".repeat(65)).expect("something comes of it").expect_err("nobody called it that");
+    assert!(matches!(refused, PeerMisbehaved::TooMany { limit: 64, .. }), "{refused}");
 }
 
 /// Whoever dials a node at two addresses keeps one of the connections, and says nothing on the other.
