@@ -142,7 +142,7 @@ fn messages_keep_their_form() {
     let introduction = Introduction { genesis: genesis(), revision: 1, name: "home".into() };
     let open = Open { revision: 1, digest: [3; 16], knowledge: Some(knowledge.clone()), answer: true };
     let messages = [
-        Message::Hello(Hello { version: 1, agent: "thence 0.1.0".into(), replica: dot.replica }),
+        Message::Hello(Hello { version: 1, agent: "thence 0.1.0".into(), replica: dot.replica, process: 5 }),
         Message::Offered(2),
         Message::Redeem(ByteBuf::from(vec![1, 2, 3])),
         Message::Redeemed(Ok(introduction.clone())),

@@ -73,7 +73,7 @@ impl World {
             Device {
                 key,
                 ledger,
-                replica: Replica::new("test", Limits { spaces_max: SPACES_MAX, ..Limits::default() }),
+                replica: Replica::new("test", 1, Limits { spaces_max: SPACES_MAX, ..Limits::default() }),
             }
         };
         let devices = (1..=4).map(device).collect();
@@ -374,7 +374,7 @@ fn whose_grant_is_gone_is_served_no_longer_and_not_accused() {
 
         let granted = (*world.devices[OWNER].ledger.access(space()).expect("held")).clone();
         let mut gone = granted.clone();
-        gone.set(world.devices[THIRD].key.device(), None);
+        gone.learn(&world.devices[THIRD].key.device().to_string(), None);
         if refuses_before {
             world.say(THIRD, OWNER, about(), Message::Refuse(Refusal::NotFound));
         }

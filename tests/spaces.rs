@@ -118,7 +118,7 @@ impl Slow {
                 ledger.commit(&[work], 0, 7).expect("memory does not fail");
             }
         }
-        let replica = Replica::new("test", limits);
+        let replica = Replica::new("test", 1, limits);
         let waiting = BTreeMap::new();
         let mut slow = Self { ledger, replica, now: 0, waiting, in_flight: 0, in_flight_max: 0, spaces: ids };
         for (space, revision, known, access) in slow.ledger.held() {

@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use thence::causal::{Dot, Knowledge, VersionVector};
+use thence::causal::{Claims, Dot, KeyRange, Knowledge, VersionVector, Witness};
+use thence::replica::{Hello, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal};
+use thence::store::{Ledger, Work};
 
-use thence::replica::{
-    Channel, Hello, Input, Introduction, Know, Limits, Message, Open, Output, PROTOCOL_VERSION, Probed, Refusal,
-    Replica, SessionId, TicketRefusal,
+use crate::bodies::world::{
+    CLUSTER, OWNER, PEER, commit_each, copied_store, empty_store, introduction, invitation, key, ledger, log,
+    node_store, old_store, operations, peer_store, second, space, ticket, write,
 };
-use thence::store::{MemoryStore, Work};
-
-use crate::bodies::world::{OWNER, PEER, begin, genesis, key, ledger, node_store, operations, space, ticket, write};
 
 /// Target, number, and bytes.
 pub fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
@@ -29,9 +28,8 @@ pub fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
     stream.truncate(2_000);
     add("frame", stream);
     add("frame", vec![1, 9, 0, 2, 0, 0, 0, 1, 2, 9, 2, 0, 0, 0, 0]);
-    let own = own_segments();
-    for segment in segments(OWNER).iter().chain(&own) {
-        add("segment", segment.clone());
+    for segment in [owners_segments(), peers_segments(), copied_segments(), clusters_segments()].concat() {
+        add("segment", segment);
     }
     for text in [
         "null",
@@ -57,109 +55,182 @@ pub fn seeds() -> Vec<(&'static str, usize, Vec<u8>)> {
     let peer = format!("{}@a:1", key(PEER).device());
     add(
         "config",
-        format!("listen = \"127.0.0.1:1\"\nlog_format = \"json\"\npeers = [\"{peer}\"]\ncache_mib = 7\n").into(),
+        format!(
+            "data = \"d\"\njson = true\nlog = \"info\"\nlisten = \"127.0.0.1:1\"\nlog_format = \"json\"\n\
+             peers = [\"{peer}\"]\ncluster_peers = [\"{peer}\"]\ncache_mib = 7\n"
+        )
+        .into(),
     );
     add("config", format!("THENCE_PEERS={peer}, {peer}").into());
     add("config", b"THENCE_JSON=yes".to_vec());
+    let mut backup = Vec::new();
+    let made = ledger(Arc::new(old_store()), OWNER).back_up(1, &mut |piece| {
+        backup.extend_from_slice(piece);
+        std::ops::ControlFlow::Continue(())
+    });
+    made.expect("memory does not fail");
+    add("backup", backup);
     add("store", vec![0, 0, 0, 0, 1, 1]);
     add("store", vec![9, 1, 3, 0, 2, 200, 7, 17, 2, 0, 0, 4, 0, 0, 0, 0, 23, 3, 0, 0, 0]);
-
-    // A conversation in which everything is said, and one of a newcomer.
-    let mut talk = Vec::new();
-    for message in &messages {
-        let channel = if message.kind() < 16 { 0 } else { 1 };
-        say(&mut talk, 0, channel, message);
-    }
-    for segment in &own {
-        talk.push(6);
-        talk.extend(u16::try_from(segment.len()).unwrap_or_default().to_le_bytes());
-        talk.extend(segment);
-    }
-    talk.extend([12, 11, 0, 12, 9, 0x10, 0x27, 15, 10, 14]);
-    add("session", talk);
-    let mut newcomer = Vec::new();
-    say(&mut newcomer, 0x80, 0, &messages[0]);
-    say(&mut newcomer, 0x80, 0, &Message::Redeem(ticket().to_bytes().into()));
-    newcomer.push(12);
-    say(&mut newcomer, 0x80, 1, &open());
-    newcomer.extend([11, 3, 12, 0x8f]);
-    add("session", newcomer);
+    conversations(&messages).into_iter().for_each(|steps| add("session", steps));
     seeds
         .into_iter()
         .flat_map(|(target, all)| all.into_iter().enumerate().map(move |(at, one)| (target, at, one)))
         .collect()
 }
 
+/// The bits of a step that say who it is about.
+const BY_PEER: u8 = 0x00;
+const BY_READER: u8 = 0x40;
+const BY_STRANGER: u8 = 0x80;
+const BY_CLUSTER: u8 = 0xc0;
+const IN_SECOND: u8 = 0x10;
+const LAND: u8 = 12;
+const READ: u8 = 13;
+
+fn conversations(messages: &[Message]) -> Vec<Vec<u8>> {
+    let hello = &messages[0];
+    // One in which everything is said.
+    let mut talk = Vec::new();
+    for message in messages {
+        say(&mut talk, BY_PEER, if message.kind() < 16 { 0 } else { 1 }, message);
+    }
+    peers_segments().iter().for_each(|segment| sign(&mut talk, BY_PEER, 0, segment));
+    talk.extend([LAND, 11, 0, LAND, 9, 0x10, 0x27, 15, 10, 14]);
+
+    // A newcomer with a ticket.
+    let mut newcomer = Vec::new();
+    say(&mut newcomer, BY_STRANGER, 0, hello);
+    say(&mut newcomer, BY_STRANGER, 0, &Message::Redeem(ticket().to_bytes().into()));
+    newcomer.push(LAND);
+    say(&mut newcomer, BY_STRANGER, 1, &open(true));
+    newcomer.extend([READ, 11, 3, LAND, BY_STRANGER | 15]);
+
+    // A peer brings what a copy of the node's store wrote, after the node itself went on.
+    let mut copied = vec![11, 1, LAND];
+    say(&mut copied, BY_PEER, 1, &open(false));
+    copied_segments().iter().for_each(|segment| sign(&mut copied, BY_PEER, 1, segment));
+    copied.push(LAND);
+    say(&mut copied, BY_PEER, 1, &Message::Diverged(ledger(Arc::new(node_store()), OWNER).replica()));
+    peers_segments().iter().for_each(|segment| sign(&mut copied, BY_PEER, 0, segment));
+    copied.extend([LAND | 0x10, 11, 4, LAND, 14 | 0x10, READ]);
+
+    // A cluster peer takes the node's space and brings its own; a reader tries to write.
+    let mut cluster = Vec::new();
+    say(&mut cluster, BY_CLUSTER, 0, hello);
+    say(&mut cluster, BY_CLUSTER, 0, &Message::Cluster);
+    say(&mut cluster, BY_CLUSTER, 0, &Message::Introduce(second()));
+    say(&mut cluster, BY_CLUSTER, 0, &Message::Offered(1));
+    cluster.push(LAND);
+    say(&mut cluster, BY_CLUSTER, 2, &open(true));
+    clusters_segments().iter().for_each(|segment| sign(&mut cluster, BY_CLUSTER | IN_SECOND, 4, segment));
+    cluster.push(LAND);
+    say(&mut cluster, BY_CLUSTER, 1, &open(true));
+    cluster.extend([READ, 11, 0x80, LAND]);
+    say(&mut cluster, BY_READER, 1, &open(true));
+    peers_segments().iter().take(1).for_each(|segment| sign(&mut cluster, BY_READER, 2, segment));
+    cluster.push(LAND);
+
+    // The node redeems a ticket of the cluster peer's, who then refuses it until it shows its grant.
+    let mut invited = vec![BY_CLUSTER | 5];
+    say(&mut invited, BY_CLUSTER, 0, &Message::Redeemed(Ok(second())));
+    invited.push(LAND);
+    clusters_segments().iter().for_each(|segment| {
+        say(&mut invited, BY_CLUSTER, 2, &open(true));
+        sign(&mut invited, BY_CLUSTER | IN_SECOND, 4, segment);
+    });
+    invited.push(LAND);
+    say(&mut invited, BY_CLUSTER, 2, &Message::Refuse(Refusal::NotFound));
+    invited.extend([READ, 11, 0x80, LAND]);
+    say(&mut invited, BY_CLUSTER, 2, &open(true));
+    invited.push(READ);
+    vec![talk, newcomer, copied, cluster, invited]
+}
+
 /// Adds a step in which somebody says something.
-fn say(steps: &mut Vec<u8>, who: u8, channel: u8, message: &Message) {
-    let body = message.body();
-    steps.extend([who, channel, message.kind(), 1]);
-    steps.extend(u16::try_from(body.len()).unwrap_or_default().to_le_bytes());
-    steps.extend(body);
+fn say(steps: &mut Vec<u8>, by: u8, channel: u8, message: &Message) {
+    steps.extend([by, channel, message.kind(), 1]);
+    count(steps, &message.body());
 }
 
-fn open() -> Message {
-    let knowledge = Some(Knowledge::full(VersionVector::new()));
-    Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: true })
+/// Adds a step in which somebody sends a segment; `author` is a place in the list that steps choose authors from.
+fn sign(steps: &mut Vec<u8>, by: u8, author: u8, segment: &[u8]) {
+    steps.extend([by | 6, author]);
+    count(steps, segment);
 }
 
-/// One of every kind.
+fn count(steps: &mut Vec<u8>, bytes: &[u8]) {
+    steps.extend(u16::try_from(bytes.len()).unwrap_or_default().to_le_bytes());
+    steps.extend(bytes);
+}
+
+/// Somebody who knows nothing opens a space.
+fn open(answer: bool) -> Message {
+    Message::Open(Open { revision: 1, digest: [0; 16], knowledge: Some(Knowledge::full(Claims::default())), answer })
+}
+
+/// Some of every kind.
 fn messages() -> Vec<Message> {
-    let dot = Dot::new(ledger(Arc::new(node_store()), OWNER).replica(), 2);
-    let vector: VersionVector = [dot].into_iter().collect();
-    let digest = [4; 16];
-    let introduction = Introduction { genesis: genesis(), revision: 1, name: "garden".to_owned() };
+    let replica = ledger(Arc::new(node_store()), OWNER).replica();
+    let (digest, hash) = ([4; 16], [5; 16]);
+    let witness = Witness { dot: Dot::new(replica, 2), hash };
+    let claims = || [witness].into_iter().collect();
+    let owned = |segments: Vec<Vec<u8>>| segments.into_iter().map(Into::into).collect();
+    let range = KeyRange::new(b"a".to_vec(), Some(b"b".to_vec())).expect("a < b");
+    let partial = Knowledge::new(vec![(range, claims())]).expect("in order");
     vec![
-        Message::Hello(Hello { version: PROTOCOL_VERSION, agent: "thence".to_owned() }),
+        Message::Hello(Hello { version: PROTOCOL_VERSION, agent: "thence".to_owned(), replica, process: 5 }),
+        Message::Cluster,
         Message::Offered(1),
+        Message::Introduce(second()),
         Message::Redeem(ticket().to_bytes().into()),
-        Message::Redeemed(Ok(introduction)),
+        Message::Redeemed(Ok(introduction())),
         Message::Redeemed(Err(TicketRefusal::Used)),
-        open(),
+        open(true),
+        Message::Open(Open { revision: 1, digest, knowledge: Some(Knowledge::full(claims())), answer: false }),
         Message::Open(Open { revision: 1, digest, knowledge: None, answer: false }),
-        Message::Open(Open { revision: 1, digest, knowledge: Some(Knowledge::full(vector.clone())), answer: false }),
-        Message::Know(Know { digest, knowledge: Knowledge::full(vector) }),
-        Message::Segments(own_segments().into_iter().map(Into::into).collect()),
-        Message::Ack(vec![dot]),
+        Message::Know(Knowledge::full(claims())),
+        Message::Know(partial),
+        Message::Segments(owned(peers_segments())),
+        Message::Ack(vec![witness]),
         Message::Probe(1),
         Message::Probed(Probed { nonce: 1, spaces: 1 }),
         Message::Refuse(Refusal::Partial),
+        Message::Diverged(replica),
+        Message::Show(owned(clusters_segments())),
     ]
 }
 
 /// What the node's log holds.
-fn segments(device: u8) -> Vec<Vec<u8>> {
-    let view = ledger(Arc::new(node_store()), device).view(space()).expect("memory does not fail").expect("it is held");
-    let log = view.log_after(&VersionVector::new(), 1 << 20).expect("memory does not fail");
-    log.into_iter().map(|stretch| stretch.bytes.to_vec()).collect()
+fn owners_segments() -> Vec<Vec<u8>> {
+    log(&ledger(Arc::new(node_store()), OWNER), space(), &VersionVector::new())
 }
 
 /// What the peer wrote after it had seen all of that.
-fn own_segments() -> Vec<Vec<u8>> {
-    let store = Arc::new(MemoryStore::new());
-    begin(&store, PEER);
-    let ledger = ledger(store, PEER);
-    let introduction = Introduction { genesis: genesis(), revision: 1, name: "garden".to_owned() };
-    ledger.commit(&[Work::Join { introduction, introducer: key(OWNER).device() }], 0).expect("memory does not fail");
-    // Through a replica, as it comes in truth.
-    let mut replica = Replica::new("seeds", Limits::default());
-    for (space, revision, known, access) in ledger.held() {
-        replica.handle(0, Input::Held { space, revision, known, access });
-    }
-    let session = SessionId(1);
-    replica.handle(0, Input::Connected { session, peer: key(OWNER).device() });
-    let message = Message::Segments(segments(OWNER).into_iter().map(Into::into).collect());
-    let (kind, body, channel) = (message.kind(), message.body(), Channel::Space(space()));
-    replica.handle(0, Input::Received { session, channel, kind, critical: true, body });
-    while let Some(output) = replica.poll_output() {
-        if let Output::Store { session, space, segments } = output {
-            ledger.commit(&[Work::Receive { session, space, segments }], 0).expect("memory does not fail");
-        }
-    }
-    let before = ledger.view(space()).expect("memory does not fail").expect("it is held").vector().expect("likewise");
-    let works: Vec<Work> = operations().into_iter().map(|operation| write("o", operation)).collect();
-    ledger.commit(&works, 0).expect("memory does not fail");
-    let view = ledger.view(space()).expect("memory does not fail").expect("it is held");
-    let log = view.log_after(&before, 1 << 20).expect("memory does not fail");
-    log.into_iter().map(|stretch| stretch.bytes.to_vec()).collect()
+fn peers_segments() -> Vec<Vec<u8>> {
+    let ledger = ledger(Arc::new(peer_store()), PEER);
+    let before = vector(&ledger);
+    commit_each(&ledger, operations().into_iter().map(|operation| write(space(), "o", operation)));
+    log(&ledger, space(), &before)
+}
+
+/// What a copy of the node's store wrote.
+fn copied_segments() -> Vec<Vec<u8>> {
+    let before = vector(&ledger(Arc::new(node_store()), OWNER));
+    log(&ledger(Arc::new(copied_store()), OWNER), space(), &before)
+}
+
+/// What the cluster peer wrote into its own space: that the node owns it too, and some objects.
+fn clusters_segments() -> Vec<Vec<u8>> {
+    let ledger = ledger(Arc::new(empty_store(CLUSTER)), CLUSTER);
+    let (genesis, space) = (second().genesis, second().genesis.space());
+    let create = Work::Create { genesis, name: second().name };
+    let admit = Work::Admit { device: key(PEER).device(), ticket: invitation().to_bytes() };
+    commit_each(&ledger, [create, Work::Share { space, device: key(OWNER).device() }, admit]);
+    commit_each(&ledger, operations().into_iter().map(|operation| write(space, "o", operation)));
+    log(&ledger, space, &VersionVector::new())
+}
+
+fn vector(ledger: &Ledger) -> VersionVector {
+    ledger.view(space()).expect("readable").expect("it is held").vector().expect("readable")
 }

@@ -1,7 +1,6 @@
 //! A bounded number of seeds, always the same: enough to notice that something broke, not to find what is rare.
 
-use simulations::core::generate;
-use simulations::level::{Shape, run};
+use simulations::level::{Level, Shape, run};
 use simulations::world::Scenario;
 
 /// Runs seeds on all cores.
@@ -15,29 +14,45 @@ fn each(seeds: std::ops::Range<u64>, check: impl Fn(u64) + Sync) {
     });
 }
 
+/// How many seeds of a level are run here: about as long for each.
+fn few(level: Level) -> u64 {
+    match level {
+        Level::Model => 2,
+        Level::Core => 300,
+        Level::Store => 40,
+        Level::Node => 30,
+    }
+}
+
 #[test]
-fn the_core_withstands_three_hundred_worlds() {
-    each(0..300, |seed| {
-        let outcome = run(&generate(seed, &Shape::default()), false);
-        assert_eq!(outcome.violation, None, "run next: cargo sim replay core:{seed} --tell");
-    });
+fn every_level_withstands_some_worlds() {
+    for level in Level::ALL {
+        each(0..few(*level), |seed| {
+            let outcome = run(&level.generate(seed, &Shape::default()), false);
+            assert_eq!(outcome.violation, None, "run next: cargo sim replay {level}:{seed} --tell");
+        });
+    }
 }
 
 #[test]
 fn a_seed_is_the_same_world_twice_and_another_seed_another() {
-    each(0..20, |seed| {
-        let outcome = |seed| run(&generate(seed, &Shape::default()), false).hash;
-        assert_eq!(outcome(seed), outcome(seed));
-        assert_ne!(outcome(seed), outcome(seed + 1));
-    });
+    for level in Level::ALL {
+        each(0..few(*level).div_ceil(15), |seed| {
+            let hash = |seed| run(&level.generate(seed, &Shape::default()), false).hash;
+            assert_eq!(hash(seed), hash(seed));
+            assert_ne!(hash(seed), hash(seed + 1));
+        });
+    }
 }
 
 #[test]
 fn a_scenario_that_is_written_down_and_read_is_the_same_world() {
-    each(0..20, |seed| {
-        let scenario = generate(seed, &Shape::default());
-        let read: Scenario = scenario.to_string().parse().expect("what was written can be read");
-        assert_eq!(read.to_string(), scenario.to_string());
-        assert_eq!(run(&read, false).hash, run(&scenario, false).hash);
-    });
+    for level in Level::ALL {
+        each(0..few(*level).div_ceil(15), |seed| {
+            let scenario = level.generate(seed, &Shape::default());
+            let read: Scenario = scenario.to_string().parse().expect("what was written can be read");
+            assert_eq!(read.to_string(), scenario.to_string());
+            assert_eq!(run(&read, false).hash, run(&scenario, false).hash);
+        });
+    }
 }

@@ -154,11 +154,27 @@ impl Known {
         }
     }
 
-    /// Nothing but where replicas are split.
-    pub fn of_branches(branches: impl IntoIterator<Item = (ReplicaId, Branch)>) -> Self {
+    /// Nothing but where replicas are split; none unless every branch goes on from its root, by way of others of the same
+    /// root or at once.
+    pub fn of_branches(branches: impl IntoIterator<Item = (ReplicaId, Branch)>) -> Option<Self> {
         let mut known = Self::new();
         branches.into_iter().for_each(|(id, branch)| known.set_branch(id, branch));
-        known
+        let mut rooted: BTreeSet<ReplicaId> = BTreeSet::new();
+        for (mut id, branch) in &known.branches {
+            let mut passed: BTreeSet<ReplicaId> = BTreeSet::new();
+            while *id != branch.root && !rooted.contains(id) {
+                let here = known.branches.get(id).filter(|here| here.root == branch.root)?;
+                if known.offset(here.parent) > here.after || !passed.insert(*id) {
+                    return None;
+                }
+                id = &here.parent;
+            }
+            if known.root(*id) != branch.root {
+                return None;
+            }
+            rooted.append(&mut passed);
+        }
+        Some(known)
     }
 
     /// What is stored: heads, each with whether it is a tip.
@@ -540,6 +556,19 @@ mod tests {
     }
 
     #[test]
+    fn branches_lead_to_their_root() {
+        let branch = |root, parent, after| Branch { root, parent, after, first: hash(1) };
+        let ids: Vec<ReplicaId> = (3..=6).map(|n| ReplicaId::from_bytes([n; 16])).collect();
+        let sound = [(ids[0], branch(A, A, 2)), (ids[1], branch(A, ids[0], 2)), (ids[2], branch(A, ids[1], 5))];
+        assert_eq!(Known::of_branches(sound).map(|known| known.lineage(ids[2]).count()), Some(4));
+        for damaged in [branch(A, ids[3], 9), branch(B, ids[0], 9), branch(A, B, 9), branch(A, ids[2], 4)] {
+            assert_eq!(Known::of_branches(sound.into_iter().chain([(ids[3], damaged)])), None, "{damaged:?}");
+        }
+        let circle = [(ids[0], branch(A, ids[1], 2)), (ids[1], branch(A, ids[0], 2))];
+        assert_eq!(Known::of_branches(circle), None);
+    }
+
+    #[test]
     fn ranges_are_ordered_and_disjoint() {
         let low = KeyRange::new(b"a".to_vec(), Some(b"m".to_vec())).expect("a < m");
         let high = KeyRange::new(b"m".to_vec(), None).expect("no end");
@@ -574,7 +603,7 @@ mod tests {
     fn a_branch_goes_on_from_where_its_replica_is_split() {
         let (one, two) = (ReplicaId::from_bytes([11; 16]), ReplicaId::from_bytes([12; 16]));
         let branch = |first| Branch { root: A, parent: A, after: 1, first: hash(first) };
-        let mut known = Known::of_branches([(one, branch(11)), (two, branch(12))]);
+        let mut known = Known::of_branches([(one, branch(11)), (two, branch(12))]).expect("both go on from it");
         let early = event(Dot::new(one, 1), 10, 11, 2, &[]);
         assert_eq!(known.admit(&early), Err(Inadmissible::Fork { dot: Dot::new(one, 0) }), "A's first is not here yet");
         known.advance(&event(Dot::new(A, 1), 0, 10, 1, &[]));

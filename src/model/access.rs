@@ -136,6 +136,14 @@ impl Grant {
         device.to_string().parse().unwrap_or_else(|_| unreachable!("64 hexadecimal digits are a key"))
     }
 
+    /// Whose grants stand under a key.
+    ///
+    /// Ids are read in capital letters too, and those keys are nobody's: with two objects for one device, the later one
+    /// to be read or written would count, and nodes would differ in what they take.
+    fn grantee(key: &str) -> Option<DeviceId> {
+        key.parse().ok().filter(|device: &DeviceId| device.to_string() == key)
+    }
+
     /// The fields of its object.
     pub fn to_fields(&self) -> Map<String, Json> {
         let mut fields = Map::from_iter([("role".to_owned(), Json::from(self.role.as_str()))]);
@@ -151,11 +159,7 @@ impl Grant {
     /// strongest counts: what the device does by one grant must be accepted wherever the other arrived before it, or
     /// nodes would differ for ever in what they take.
     pub fn from_object(key: &str, object: &Object) -> Option<Self> {
-        let device: DeviceId = key.parse().ok()?;
-        // Ids are read in capital letters too; with two objects for one device, the later one to be read would count.
-        if device.to_string() != key {
-            return None;
-        }
+        let device = Self::grantee(key)?;
         let text = |entry: &Entry| match &entry.content {
             Content::Value(Value::Text(text)) => Some(text.clone()),
             _ => None,
@@ -205,8 +209,9 @@ impl Access {
         self.introducer = introducer;
     }
 
-    /// Takes in what the grant object of `device` shows now.
-    pub fn set(&mut self, device: DeviceId, grant: Option<Grant>) {
+    /// Takes in what the object of `$grants` under `key` shows now, [`Grant::from_object`].
+    pub fn learn(&mut self, key: &str, grant: Option<Grant>) {
+        let Some(device) = Grant::grantee(key) else { return };
         match grant {
             Some(grant) => self.grants.insert(device, grant),
             None => self.grants.remove(&device),

@@ -187,7 +187,7 @@ mod tests {
     /// A's history ends after four events; C, which goes on from B, from A, after seven.
     fn known() -> Known {
         let branch = |parent, after| Branch { root: A, parent, after, first: EventHash::start(A) };
-        Known::of_branches([(B, branch(A, 4)), (C, branch(B, 7))])
+        Known::of_branches([(B, branch(A, 4)), (C, branch(B, 7))]).expect("it leads to its root")
     }
 
     #[test]

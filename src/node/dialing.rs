@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use rand::RngExt;
-
 use crate::model::DeviceId;
 use crate::replica::SessionId;
 
@@ -54,14 +52,17 @@ impl Known {
     }
 
     /// The way to it was lost, or could not be found: try again later, and later each time.
-    pub(super) fn failed(&mut self, reason: String, now: Instant) {
+    ///
+    /// `chance` decides how long the wait is within its bounds.
+    pub(super) fn failed(&mut self, reason: String, now: Instant, chance: u64) {
         self.stage = Stage::Idle;
         self.reason = Some(reason);
         let doubled = BACK_OFF_MIN.saturating_mul(1 << self.failures.min(16)).min(BACK_OFF_MAX);
         self.failures = self.failures.saturating_add(1);
         // Peers that lost the same relay at the same moment must not all come back at the same moment.
-        let jittered = doubled.mul_f64(rand::rng().random_range(0.5..1.0));
-        self.next = self.keep.then_some(now + jittered);
+        let half = doubled / 2;
+        let jittered = half + half.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64);
+        self.next = (self.keep && !planted!("lost-peer-not-sought")).then_some(now + jittered);
     }
 
     /// It said hello: the next loss begins with a short wait again.

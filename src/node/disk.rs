@@ -1,4 +1,4 @@
-//! The two threads that touch the disk: one commits, one reads the log for peers.
+//! The two tasks that touch the disk, each on a thread of its own: one commits, one reads the log for peers.
 //!
 //! **Group commit**: while one batch is being made durable, everything that arrives gathers and becomes the next one.
 //! A lone write is committed at once; sixty-four concurrent ones share a commit. Nothing is answered before the commit
@@ -9,16 +9,14 @@
 //! anything acknowledged. A thread that panics ends the node: what it knew is in doubt.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use rand::Rng;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
 use super::intake::Room;
 use super::lease::Lease;
+use super::surroundings::Surroundings;
 use crate::causal::VersionVector;
 use crate::model::{DeviceId, Segment, SpaceId};
 use crate::replica::{SessionId, TicketRefusal};
@@ -72,41 +70,48 @@ pub(super) enum What {
 /// The disk threads of one node.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
-    commits: Sender<(Work, Waiter)>,
-    reads: Sender<PeerRead>,
-}
-
-/// Milliseconds since 1970, for people.
-pub(super) fn wall_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    commits: mpsc::UnboundedSender<(Work, Waiter)>,
+    reads: mpsc::UnboundedSender<PeerRead>,
 }
 
 impl Disk {
-    /// Starts both threads. They end when the last handle is dropped and everything that was asked is done.
+    /// Starts both. They end when the last handle is dropped and everything that was asked is done; each of the
+    /// receivers tells when one of them has let the store go.
     pub(super) fn start(
+        surroundings: &Arc<dyn Surroundings>,
         ledger: &Arc<Ledger>,
         events: &mpsc::UnboundedSender<Event>,
         landed: watch::Sender<u64>,
         lease: Option<Lease>,
-    ) -> std::io::Result<(Self, Vec<JoinHandle<()>>)> {
-        let (commits, jobs) = channel();
-        let (reading, reads) = channel();
-        let committer = {
-            let (ledger, events) = (Arc::clone(ledger), events.clone());
-            std::thread::Builder::new().name("thence-commit".to_owned()).spawn(move || {
-                let _alarm = Alarm { thread: "commits", events: events.clone() };
-                Committer { ledger, events, landed, lease, failure: None, mended_at: None }.run(&jobs);
-            })?
+    ) -> std::io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
+        let (commits, jobs) = mpsc::unbounded_channel();
+        let (reading, reads) = mpsc::unbounded_channel();
+        let (committed, has_committed) = oneshot::channel();
+        let (read, has_read) = oneshot::channel();
+        let committer = Committer {
+            surroundings: Arc::clone(surroundings),
+            ledger: Arc::clone(ledger),
+            events: events.clone(),
+            landed,
+            lease,
+            failure: None,
+            mended_at: None,
         };
-        let reader = {
-            let (ledger, events) = (Arc::clone(ledger), events.clone());
-            std::thread::Builder::new().name("thence-read".to_owned()).spawn(move || {
-                let _alarm = Alarm { thread: "reads", events: events.clone() };
-                read_for_peers(&ledger, &events, &reads);
-            })?
+        let alarm = Alarm { thread: "commits", events: events.clone() };
+        let commits_task = async move {
+            let _alarm = alarm;
+            committer.run(jobs).await;
+            let _ = committed.send(());
         };
-        Ok((Self { commits, reads: reading }, vec![committer, reader]))
+        surroundings.spawn_apart("thence-commit", Box::pin(commits_task))?;
+        let (ledger, events) = (Arc::clone(ledger), events.clone());
+        let reads_task = async move {
+            let _alarm = Alarm { thread: "reads", events: events.clone() };
+            read_for_peers(ledger, events, reads).await;
+            let _ = read.send(());
+        };
+        surroundings.spawn_apart("thence-read", Box::pin(reads_task))?;
+        Ok((Self { commits, reads: reading }, vec![has_committed, has_read]))
     }
 
     pub(super) fn send(&self, job: DiskJob) {
@@ -132,8 +137,12 @@ impl Drop for Alarm {
     }
 }
 
-fn read_for_peers(ledger: &Ledger, events: &mpsc::UnboundedSender<Event>, reads: &Receiver<PeerRead>) {
-    while let Ok(PeerRead { session, space, what }) = reads.recv() {
+async fn read_for_peers(
+    ledger: Arc<Ledger>,
+    events: mpsc::UnboundedSender<Event>,
+    mut reads: mpsc::UnboundedReceiver<PeerRead>,
+) {
+    while let Some(PeerRead { session, space, what }) = reads.recv().await {
         let failed = |error: StoreError| drop(events.send(Event::Damaged(error)));
         let view = ledger.view(space);
         let event = match what {
@@ -170,6 +179,7 @@ struct Failure {
 }
 
 struct Committer {
+    surroundings: Arc<dyn Surroundings>,
     ledger: Arc<Ledger>,
     events: mpsc::UnboundedSender<Event>,
     landed: watch::Sender<u64>,
@@ -181,16 +191,15 @@ struct Committer {
 }
 
 impl Committer {
-    fn run(mut self, jobs: &Receiver<(Work, Waiter)>) {
+    async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<(Work, Waiter)>) {
         loop {
-            let wait = self
-                .failure
-                .as_ref()
-                .map_or(LOOK_EVERY, |failure| failure.mend_at.saturating_duration_since(Instant::now()));
-            let first = match jobs.recv_timeout(wait) {
-                Ok(job) => Some(job),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
+            let now = self.surroundings.now();
+            let wait =
+                self.failure.as_ref().map_or(LOOK_EVERY, |failure| failure.mend_at.saturating_duration_since(now));
+            let first = match self.surroundings.within(wait, jobs.recv()).await {
+                Some(Some(job)) => Some(job),
+                Some(None) => return,
+                None => None,
             };
             self.look_after_the_store();
             let Some(first) = first else { continue };
@@ -223,20 +232,23 @@ impl Committer {
         {
             self.fail(error);
         }
-        if self.failure.as_ref().is_none_or(|failure| failure.mend_at > Instant::now()) {
+        if self.failure.as_ref().is_none_or(|failure| failure.mend_at > self.surroundings.now()) {
             return;
         }
-        let begun = Instant::now();
+        let begun = self.surroundings.now();
         // First what lets readers go on, then whether there is room to write.
         let mended = if self.ledger.failure().is_some() { self.ledger.reopen() } else { Ok(()) };
         let mended = mended.and_then(|()| self.ledger.probe());
-        self.mended_at = Some((Instant::now(), begun.elapsed()));
+        let now = self.surroundings.now();
+        self.mended_at = Some((now, now.saturating_duration_since(begun)));
         match mended {
             Ok(()) => {
                 self.failure = None;
                 // The commit that failed may be there after all: whoever watches, and the protocol, hear of it now.
                 self.landed.send_modify(|landed| *landed += 1);
-                let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
+                if !planted!("recovered-in-silence") {
+                    let _ = self.events.send(Event::StorageRecovered { held: self.ledger.held() });
+                }
             }
             Err(error) => self.fail(error),
         }
@@ -246,14 +258,14 @@ impl Committer {
     fn fail(&mut self, error: StoreError) {
         let mend_at = match self.mended_at {
             Some((at, took)) => at + MEND_EVERY.max(2 * took),
-            None => Instant::now(),
+            None => self.surroundings.now(),
         };
         let _ = self.events.send(Event::StorageFailed { error: error.clone(), stopped: true });
         self.failure = Some(Failure { error, mend_at });
     }
 
     fn commit(&mut self, works: &[Work], waiters: Vec<Waiter>) {
-        match self.ledger.commit(works, wall_ms(), rand::rng().next_u64()) {
+        match self.ledger.commit(works, self.surroundings.wall_ms(), self.surroundings.random()) {
             Ok(report) => self.answer(report, waiters),
             Err(StoreError::Damaged(_)) if works.len() > 1 && self.ledger.failure().is_none() => {
                 // One damaged record must not stand in the way of everything that has nothing to do with it.
@@ -300,12 +312,13 @@ impl Committer {
                 (Waiter::Caller(caller), done) => callers.push((caller, done)),
                 (Waiter::Admission(session), Done::Admitted(answer)) => admitted.push((session, answer)),
                 (Waiter::Sharing(session, space), Done::Shared(answer)) => shared.push((session, space, answer)),
+                (room @ Waiter::Room(_), _) if planted!("room-never-given-back") => std::mem::forget(room),
                 _ => {}
             }
         }
         let changed = !report.changed.is_empty() || !report.held.is_empty();
         if let (Some(lease), Some(_)) = (&self.lease, &report.renewed)
-            && let Err(error) = lease.make(&self.ledger, wall_ms(), rand::rng().next_u64())
+            && let Err(error) = lease.make(&self.ledger, self.surroundings.wall_ms(), self.surroundings.random())
         {
             // Then it does not hold the next time, which costs another id.
             tracing::warn!(%error, "cannot make a new lease");
@@ -327,6 +340,7 @@ mod tests {
     use std::ops::ControlFlow;
     use std::sync::Mutex;
 
+    use super::super::surroundings::System;
     use super::*;
     use crate::model::{DeviceKey, Genesis};
     use crate::store::{Batch, MemoryStore, Read, Snapshot, Store};
@@ -398,7 +412,7 @@ mod tests {
         disk: Disk,
         events: mpsc::UnboundedReceiver<Event>,
         landed: watch::Receiver<u64>,
-        threads: Vec<JoinHandle<()>>,
+        ended: Vec<oneshot::Receiver<()>>,
     }
 
     fn house() -> House {
@@ -409,8 +423,9 @@ mod tests {
         let ledger = Arc::new(Ledger::open(store.clone(), key).expect("a fresh store"));
         let (sender, events) = mpsc::unbounded_channel();
         let (landing, landed) = watch::channel(0);
-        let (disk, threads) = Disk::start(&ledger, &sender, landing, None).expect("threads");
-        House { store, ledger, disk, events, landed, threads }
+        let system: Arc<dyn Surroundings> = Arc::new(System);
+        let (disk, ended) = Disk::start(&system, &ledger, &sender, landing, None).expect("threads");
+        House { store, ledger, disk, events, landed, ended }
     }
 
     impl House {
@@ -482,7 +497,7 @@ mod tests {
         house.event(|event| matches!(event, Event::DiskThreadDied { thread: "commits" }));
         assert!(house.create(2).blocking_recv().is_err(), "and nobody waits for ever");
         drop(house.disk);
-        let ended: Vec<bool> = house.threads.into_iter().map(|thread| thread.join().is_ok()).collect();
+        let ended: Vec<bool> = house.ended.into_iter().map(|ended| ended.blocking_recv().is_ok()).collect();
         assert_eq!(ended, [false, true]);
     }
 }

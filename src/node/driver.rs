@@ -25,6 +25,7 @@ use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, PeerRead, Waiter, What};
 use super::intake::{Intake, Room};
 use super::status::Status;
+use super::surroundings::Surroundings;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::{Known as Knows, VersionVector};
 use crate::model::{Access, DeviceId, Role, SignedTicket, SpaceId};
@@ -100,6 +101,7 @@ pub(super) enum Question {
 
 /// The state of the loop.
 pub(super) struct Driver {
+    surroundings: Arc<dyn Surroundings>,
     ledger: Arc<Ledger>,
     disk: Disk,
     endpoint: Option<Endpoint>,
@@ -129,6 +131,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) fn new(
+        surroundings: Arc<dyn Surroundings>,
         ledger: Arc<Ledger>,
         disk: Disk,
         endpoint: Option<Endpoint>,
@@ -136,14 +139,15 @@ impl Driver {
         keep_connected: bool,
         cluster: BTreeSet<DeviceId>,
     ) -> Self {
-        let agent = format!("thence {}", env!("CARGO_PKG_VERSION"));
+        let (agent, process) = (format!("thence {}", env!("CARGO_PKG_VERSION")), surroundings.random());
         Self {
+            started: surroundings.now(),
+            surroundings,
             ledger,
             disk,
             endpoint,
             intake: Intake::new(),
-            replica: Replica::new(agent, crate::replica::Limits::default()),
-            started: Instant::now(),
+            replica: Replica::new(agent, process, crate::replica::Limits::default()),
             events,
             sessions: BTreeMap::new(),
             next_session: 1,
@@ -195,7 +199,7 @@ impl Driver {
                 biased;
                 event = received.recv() => event,
                 question = questions.recv() => question.map(Event::Asked),
-                () = tokio::time::sleep_until(wake.into()) => {
+                () = self.surroundings.sleep_until(wake) => {
                     self.handle(Input::Tick);
                     self.look_around();
                     continue;
@@ -228,17 +232,19 @@ impl Driver {
     }
 
     fn now_ms(&self) -> Millis {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        let elapsed = self.surroundings.now().saturating_duration_since(self.started);
+        u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn wake_at(&self) -> Instant {
+        let now = self.surroundings.now();
         let replica = self.replica.poll_timeout().map(|ms| self.started + Duration::from_millis(ms));
         let syncs = self.syncs.iter().flat_map(|sync| [sync.reach_until.min(sync.redial_at), sync.until]);
         let joins = self.joins.iter().flat_map(|join| [join.until, join.redial_at]);
-        let waiting = syncs.chain(joins).filter(|at| *at > Instant::now()).min();
+        let waiting = syncs.chain(joins).filter(|at| *at > now).min();
         let greetings = self.sessions.values().filter(|session| !session.greeted);
         let waiting = greetings.map(|session| session.since + GREET_WITHIN).chain(waiting).min();
-        let far = Instant::now() + Duration::from_secs(3600);
+        let far = now + Duration::from_secs(3600);
         let dial = self.peers.next().filter(|_| self.endpoint.is_some());
         [replica, dial, waiting, self.remember_at].into_iter().flatten().min().unwrap_or(far)
     }
@@ -385,7 +391,7 @@ impl Driver {
                     if let Some(known) = self.peers.get_mut(device)
                         && known.stage == Stage::Dialing
                     {
-                        known.failed(reason, Instant::now());
+                        known.failed(reason, self.surroundings.now(), self.surroundings.random());
                     }
                 }
             },
@@ -401,7 +407,7 @@ impl Driver {
 
     /// What is to be done after anything happened.
     fn look_around(&mut self) {
-        let now = Instant::now();
+        let now = self.surroundings.now();
         let silent: Vec<SessionId> = (self.sessions.iter())
             .filter(|(_, session)| !session.greeted && now >= session.since + GREET_WITHIN)
             .map(|(id, _)| *id)
@@ -449,14 +455,14 @@ impl Driver {
     ) {
         let (caller, done) = oneshot::channel();
         self.disk.send(DiskJob::Commit(work, Waiter::Caller(caller)));
-        tokio::spawn(async move {
+        self.surroundings.spawn(Box::pin(async move {
             let result = match done.await {
                 Ok(Ok(_)) => Ok(value(())),
                 Ok(Err(error)) => Err(error.into()),
                 Err(_) => Err(NodeError::Stopping),
             };
             let _ = answer.send(result);
-        });
+        }));
     }
 
     /// Says goodbye, and lets the disk finish.
@@ -464,7 +470,8 @@ impl Driver {
         // With the latest moment in step, which alone is no reason to write.
         self.remembered.clear();
         self.remember(None);
-        self.sessions.values().for_each(|session| session.tell_end("this node stops"));
+        let now = self.surroundings.now();
+        self.sessions.values().for_each(|session| session.tell_end(now, "this node stops"));
         if let Some(endpoint) = self.endpoint.take() {
             endpoint.drain(GOODBYE_WITHIN).await;
         }

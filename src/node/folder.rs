@@ -289,7 +289,7 @@ impl Claim {
         let (key, is_node, opened) = (self.key.clone(), self._node_lock.is_some(), Arc::clone(&self.opened));
         let ledger = Ledger::open(Arc::new(Claimed { store, _claim: self }), key)?;
         let nonce = rand::rng().next_u64();
-        lease.take(&ledger, is_as_left, is_node, super::disk::wall_ms(), nonce).map_err(LedgerError::from)?;
+        lease.take(&ledger, is_as_left, is_node, super::surroundings::wall_ms(), nonce).map_err(LedgerError::from)?;
         // What was found out is written down by now: the next one may trust what this one leaves.
         opened.store(true, Ordering::Relaxed);
         Ok(ledger)

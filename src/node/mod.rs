@@ -17,30 +17,33 @@ mod lease;
 mod restore;
 mod space;
 mod status;
+mod surroundings;
 mod wire;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
+use self::lease::Lease;
+use self::surroundings::System;
 
 pub use self::folder::{Claim, DataFolder, FolderError};
 pub use self::restore::{BackupSummary, Repaired, RestoreError, Restored, check_backup};
 pub use self::space::{InvalidRequest, Space, Transaction};
 pub use self::status::{ClusterPeer, ClusterState, PeerState, PeerStatus, SpaceStatus, Status};
+#[doc(hidden)]
+pub use self::surroundings::{Surroundings, Task};
 use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
 use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, View, Work, WriteError, Written};
-use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress};
+use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress, TransportConfig};
 
 /// How a node is to run.
 #[derive(Debug)]
@@ -74,6 +77,24 @@ impl NodeConfig {
             keep_connected: true,
         }
     }
+}
+
+/// What a node is made of, for those who bring a world of their own.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Parts {
+    /// Time, chance and tasks.
+    pub surroundings: Arc<dyn Surroundings>,
+    /// Its store, opened.
+    pub ledger: Arc<Ledger>,
+    /// Its network, if it has one.
+    pub endpoint: Option<Endpoint>,
+    /// See [`NodeConfig::peers`].
+    pub peers: Vec<PeerAddress>,
+    /// See [`NodeConfig::cluster_peers`].
+    pub cluster_peers: Vec<PeerAddress>,
+    /// See [`NodeConfig::keep_connected`].
+    pub keep_connected: bool,
 }
 
 /// Why a node cannot start.
@@ -197,12 +218,14 @@ pub struct Peer {
 /// a node that is only dropped closes it when its threads have ended.
 #[derive(Debug)]
 struct Shared {
+    surroundings: Arc<dyn Surroundings>,
     disk: Disk,
     ledger: Arc<Ledger>,
     questions: mpsc::Sender<Question>,
     landed: watch::Receiver<u64>,
     local_address: Option<SocketAddr>,
-    threads: Mutex<Vec<std::thread::JoinHandle<()>>>,
+    /// Each tells when a disk thread has let the store go.
+    ended: Mutex<Vec<oneshot::Receiver<()>>>,
 }
 
 /// A handle to a running node. Clones are handles to the same node, which stops when the last one is dropped.
@@ -214,28 +237,47 @@ pub struct Node {
 impl Node {
     /// Starts a node. Call it inside a tokio runtime.
     pub async fn open(config: NodeConfig) -> Result<Self, OpenError> {
-        let NodeConfig { claim, listen, cache_bytes, peers, mut cluster_peers, keep_connected } = config;
+        let NodeConfig { claim, listen, cache_bytes, peers, cluster_peers, keep_connected } = config;
         let folder = claim.folder().clone();
         let ledger = Arc::new(claim.open_ledger(cache_bytes)?);
         let endpoint = match listen {
-            Some(listen) => Some(Endpoint::bind(ledger.key(), wire::transport_config(listen, folder.reset_key()?))?),
+            Some(listen) => Some(Endpoint::bind(ledger.key(), Self::transport_config(listen, folder.reset_key()?))?),
             None => None,
         };
+        let (surroundings, lease) = (Arc::new(System), Some(folder.lease()));
+        Self::start(Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected }, lease).await
+    }
+
+    /// The transport's limits as a node uses them.
+    #[doc(hidden)]
+    pub fn transport_config(listen: SocketAddr, reset_key: [u8; 64]) -> TransportConfig {
+        wire::transport_config(listen, reset_key)
+    }
+
+    /// Starts a node in a world of the caller's: for simulations.
+    #[doc(hidden)]
+    pub async fn assemble(parts: Parts) -> Result<Self, OpenError> {
+        Self::start(parts, None).await
+    }
+
+    async fn start(parts: Parts, lease: Option<Lease>) -> Result<Self, OpenError> {
+        let Parts { surroundings, ledger, endpoint, peers, mut cluster_peers, keep_connected } = parts;
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);
         let (landing, landed) = watch::channel(0);
-        let (disk, threads) = Disk::start(&ledger, &events, landing, Some(folder.lease()))
+        let (disk, ended) = Disk::start(&surroundings, &ledger, &events, landing, lease)
             .map_err(|error| OpenError::System { what: "cannot start a thread", error })?;
         if let Some(endpoint) = endpoint.clone() {
-            tokio::spawn(accept(endpoint, events.clone()));
+            surroundings.spawn(Box::pin(accept(Arc::clone(&surroundings), endpoint, events.clone())));
         }
         cluster_peers.retain(|peer| peer.device() != ledger.device());
         let cluster = cluster_peers.iter().map(PeerAddress::device).collect();
-        let driver = Driver::new(Arc::clone(&ledger), disk.clone(), endpoint, events, keep_connected, cluster);
-        tokio::spawn(driver.run(received, asked));
-        let threads = Mutex::new(threads);
-        let shared = Shared { disk, ledger, questions, landed, local_address, threads };
+        let (around, held) = (Arc::clone(&surroundings), Arc::clone(&ledger));
+        let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster);
+        surroundings.spawn(Box::pin(driver.run(received, asked)));
+        let ended = Mutex::new(ended);
+        let shared = Shared { surroundings, disk, ledger, questions, landed, local_address, ended };
         let node = Self { shared: Arc::new(shared) };
         if let Some(address) = local_address {
             tracing::info!(device = %node.device(), replica = ?node.replica(), %address, "listening");
@@ -289,9 +331,7 @@ impl Node {
         if !valid {
             return Err(NodeError::InvalidSpaceName(name.to_owned()));
         }
-        let mut nonce = [0; 16];
-        rand::rng().fill_bytes(&mut nonce);
-        let genesis = Genesis { creator: self.device(), nonce };
+        let genesis = Genesis { creator: self.device(), nonce: self.shared.surroundings.random_id() };
         self.commit(Work::Create { genesis, name: name.to_owned() }).await?;
         Ok(genesis.space())
     }
@@ -365,19 +405,17 @@ impl Node {
             return Err(NodeError::NotOwner { role });
         }
         let genesis = self.shared.ledger.genesis(space).ok_or_else(|| NodeError::UnknownSpace(space.to_string()))?;
-        let mut id = [0; 16];
-        rand::rng().fill_bytes(&mut id);
         let lasts_ms = u64::try_from(invitation.expires.as_millis()).unwrap_or(u64::MAX);
         let listened = match self.local_address() {
             Some(address) => Some(address),
             None => self.shared.ledger.setting(LISTENED)?.and_then(|address| address.parse().ok()),
         };
         let ticket = Ticket {
-            id,
+            id: self.shared.surroundings.random_id(),
             genesis,
             role: invitation.role,
             uses: invitation.uses,
-            expires_ms: disk::wall_ms().saturating_add(lasts_ms),
+            expires_ms: self.shared.surroundings.wall_ms().saturating_add(lasts_ms),
             inviter: self.device(),
             addresses: listened.map(reachable).unwrap_or_default(),
             name: summary.name,
@@ -395,7 +433,7 @@ impl Node {
         if inviter == self.device() {
             return if self.view(space).is_ok() { Ok(space) } else { Err(TicketRefusal::Unknown.into()) };
         }
-        if ticket.ticket().expires_ms <= disk::wall_ms() {
+        if ticket.ticket().expires_ms <= self.shared.surroundings.wall_ms() {
             return Err(JoinError::Expired);
         }
         let ticket = Box::new(ticket.clone());
@@ -405,7 +443,7 @@ impl Node {
     /// Hands a backup of this instant to `to`, piece by piece, until that breaks; see [`Ledger::back_up`]. It reads the
     /// whole store, and keeps nobody from writing meanwhile.
     pub fn back_up(&self, to: &mut dyn FnMut(&[u8]) -> ControlFlow<()>) -> Result<(), NodeError> {
-        Ok(self.shared.ledger.back_up(disk::wall_ms(), to)?)
+        Ok(self.shared.ledger.back_up(self.shared.surroundings.wall_ms(), to)?)
     }
 
     /// Dials every known peer now and waits until both sides know the same, durably, or `timeout` is over.
@@ -448,13 +486,12 @@ impl Node {
         // A loop that is gone already has stopped.
         let _ = self.ask(Question::Stop).await;
         if let Some(shared) = Arc::into_inner(self.shared) {
-            let Shared { disk, threads, ledger, .. } = shared;
-            drop(disk);
-            let threads = threads.into_inner().unwrap_or_default();
-            let join = || threads.into_iter().for_each(|thread| drop(thread.join()));
-            // The threads end by themselves once nobody can ask them anything; waiting for that must not block others.
-            let _ = tokio::task::spawn_blocking(join).await;
-            drop(ledger);
+            let Shared { disk, ended, ledger, .. } = shared;
+            drop((disk, ledger));
+            // They end by themselves once nobody can ask them anything.
+            for ended in ended.into_inner() {
+                let _ = ended.await;
+            }
         }
     }
 }
@@ -487,30 +524,41 @@ const NEWCOMER_WITHIN: Duration = Duration::from_secs(10);
 ///
 /// Of too many newcomers the oldest have to go: an honest one opens a stream within a round trip, so that however many
 /// open none, they keep nobody out.
-async fn accept(endpoint: Endpoint, events: mpsc::UnboundedSender<driver::Event>) {
-    let mut newcomers = VecDeque::new();
+async fn accept(surroundings: Arc<dyn Surroundings>, endpoint: Endpoint, events: mpsc::UnboundedSender<driver::Event>) {
+    let mut newcomers: VecDeque<oneshot::Sender<()>> = VecDeque::new();
     while let Some(incoming) = endpoint.accept().await {
-        if newcomers.len() >= NEWCOMERS_MAX
-            && let Some(oldest) = newcomers.pop_front()
-        {
-            AbortHandle::abort(&oldest);
+        if newcomers.len() >= NEWCOMERS_MAX {
+            newcomers.pop_front();
         }
-        newcomers.push_back(tokio::spawn(welcome(incoming, events.clone())).abort_handle());
+        let (place, lost_its_place) = oneshot::channel();
+        newcomers.push_back(place);
+        let welcomed = welcome(Arc::clone(&surroundings), incoming, events.clone());
+        surroundings.spawn(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = welcomed => {}
+                _ = lost_its_place => {}
+            }
+        }));
     }
 }
 
 /// Waits until the dialer has opened a stream. Whoever dials a node at all of its addresses keeps one of the
 /// connections, and opens streams on no other: those must not take the place of the one that is used.
-async fn welcome(incoming: Incoming, events: mpsc::UnboundedSender<driver::Event>) {
+async fn welcome(
+    surroundings: Arc<dyn Surroundings>,
+    incoming: Incoming,
+    events: mpsc::UnboundedSender<driver::Event>,
+) {
     let address = incoming.remote_address();
     let connection = match incoming.establish().await {
         Ok(connection) => connection,
         Err(error) => return tracing::debug!(%address, %error, "a connection did not come about"),
     };
-    match tokio::time::timeout(NEWCOMER_WITHIN, connection.accept()).await {
-        Ok(Ok(stream)) => drop(events.send(driver::Event::Accepted(connection, stream))),
-        Ok(Err(error)) => tracing::debug!(%address, %error, "a connection was given up"),
-        Err(_) => {
+    match surroundings.within(NEWCOMER_WITHIN, connection.accept()).await {
+        Some(Ok(stream)) => drop(events.send(driver::Event::Accepted(connection, stream))),
+        Some(Err(error)) => tracing::debug!(%address, %error, "a connection was given up"),
+        None => {
             tracing::debug!(%address, peer = %connection.peer(), "a connection without a word");
             connection.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 6, "no hello"));
         }

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use super::disk::wall_ms;
 use super::folder::{Claim, DataFolder, FolderError, system};
+use super::surroundings::wall_ms;
 use crate::causal::ReplicaId;
 use crate::model::DeviceId;
 use crate::store::{BackupError, BackupReader, Batch, Ledger, LedgerError, RedbStore, Salvaged, SpaceSummary, Store};

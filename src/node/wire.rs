@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::task::JoinSet;
 
 use super::driver::Event;
 use super::intake::Intake;
+use super::surroundings::{Surroundings, Tasks};
 use crate::model::{SEGMENT_BYTES_MAX, SpaceId};
 use crate::replica::{Channel, Message, PeerMisbehaved, SessionId};
 use crate::transport::{CloseReason, Connection, Frame, FrameReceiver, FrameSender, ReceiveError, TransportConfig};
@@ -67,19 +67,22 @@ impl Wire {
         connection: Connection,
         first: Option<FrameReceiver>,
         intake: &Intake,
+        surroundings: &Arc<dyn Surroundings>,
         events: &mpsc::UnboundedSender<Event>,
     ) -> Self {
         let queued = Arc::new(AtomicUsize::new(0));
         let (lanes, waiting): (Vec<_>, Vec<_>) = (0..LANES).map(|_| mpsc::unbounded_channel()).unzip();
-        tokio::spawn(open_lanes(connection.clone(), waiting, Arc::clone(&queued)));
+        let opening = open_lanes(Arc::clone(surroundings), connection.clone(), waiting, Arc::clone(&queued));
+        surroundings.spawn(Box::pin(opening));
         let reader = Reader {
             session,
             connection: connection.clone(),
             intake: intake.clone(),
+            surroundings: Arc::clone(surroundings),
             turn: Mutex::new(()),
             events: events.clone(),
         };
-        tokio::spawn(Arc::new(reader).read(first));
+        surroundings.spawn(Box::pin(Arc::new(reader).read(first)));
         Self { session, connection, lanes, queued, given_up: false, events: events.clone() }
     }
 
@@ -120,13 +123,14 @@ fn lane(channel: Channel) -> usize {
 
 /// Opens the lanes in order, the control channel's first: a peer that takes few streams must not take others instead.
 async fn open_lanes(
+    surroundings: Arc<dyn Surroundings>,
     connection: Connection,
     waiting: Vec<mpsc::UnboundedReceiver<(Channel, Frame)>>,
     queued: Arc<AtomicUsize>,
 ) {
     for waiting in waiting {
         let Ok(stream) = connection.open().await else { return };
-        tokio::spawn(write_lane(connection.clone(), stream, waiting, Arc::clone(&queued)));
+        surroundings.spawn(Box::pin(write_lane(connection.clone(), stream, waiting, Arc::clone(&queued))));
     }
 }
 
@@ -182,6 +186,7 @@ struct Reader {
     session: SessionId,
     connection: Connection,
     intake: Intake,
+    surroundings: Arc<dyn Surroundings>,
     /// Held from before a frame is handed to the driver until the driver has dealt with it, so that of every connection
     /// there is one at a time, and all get their turn.
     turn: Mutex<()>,
@@ -190,7 +195,7 @@ struct Reader {
 
 impl Reader {
     async fn read(self: Arc<Self>, first: Option<FrameReceiver>) {
-        let mut streams = JoinSet::new();
+        let mut streams = Tasks::new(Arc::clone(&self.surroundings));
         let mut next = match first {
             Some(first) => Ok(first),
             None => self.connection.accept().await,
@@ -198,11 +203,11 @@ impl Reader {
         while let Ok(stream) = next {
             streams.spawn(Arc::clone(&self).read_stream(stream));
             // Those that have ended are forgotten, or a peer could end and open streams until memory is full.
-            while streams.try_join_next().is_some() {}
+            while streams.try_next().is_some() {}
             next = self.connection.accept().await;
         }
         // What had arrived whole is still handed over; that nothing more comes is told after it.
-        while streams.join_next().await.is_some() {}
+        while streams.next().await.is_some() {}
         let cause = self.connection.closed().await;
         let _ = self.events.send(Event::Closed { session: self.session, cause });
     }

@@ -33,7 +33,7 @@ pub enum Relation {
 }
 
 /// A session, as far as it is about a cluster.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Cluster {
     /// Whether this node counts the peer as a cluster peer.
     ours: bool,
@@ -121,6 +121,7 @@ impl Replica {
         if let Some(introduction) = introduction
             && !state.opened.contains(&space)
             && state.cluster.introduced.insert(space)
+            && !planted!("space-not-introduced")
         {
             self.send(session, Channel::Control, Message::Introduce(introduction));
         }

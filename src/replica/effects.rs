@@ -272,7 +272,7 @@ pub enum Input {
 }
 
 /// What a replica wants done.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Output {
     /// Send a message. Messages on one channel arrive in order or the session is lost.
     Send {

@@ -19,7 +19,7 @@ pub enum LinkState {
     Refused(Refusal),
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Link {
     /// Whether this device showed why it may see the space.
     pub(super) shown: bool,
@@ -173,6 +173,12 @@ impl Link {
 
     pub(super) fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
+    }
+
+    /// Every moment that it remembers.
+    pub(super) fn moments(&mut self) -> impl Iterator<Item = &mut Millis> {
+        let Self { ack_at, forward_at, reopen_at, stall_at, scheduled, distrusted, .. } = self;
+        [ack_at, forward_at, reopen_at, stall_at, scheduled].into_iter().flatten().chain(distrusted.values_mut())
     }
 
     /// The first moment at which something is to be done.

@@ -70,6 +70,9 @@ pub struct Hello {
     pub agent: String,
     /// Under which replica id the sender writes: it tells copies of one device's store apart.
     pub replica: ReplicaId,
+    /// Drawn by the sender when it started: it tells a second connection to one process from a copy of its store that
+    /// has not written anything yet.
+    pub process: u64,
 }
 
 /// What a newcomer must know of a space before it can ask for it.

@@ -45,7 +45,7 @@ use self::space::Space;
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
 use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Session {
     peer: DeviceId,
     hello: Option<Hello>,
@@ -93,9 +93,10 @@ pub struct LinkStatus {
 }
 
 /// The protocol of one node: all its spaces, all its sessions.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     agent: String,
+    process: u64,
     /// Under which id this store writes.
     own: Option<ReplicaId>,
     /// How often it changed because a peer said that it should.
@@ -110,10 +111,12 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people.
-    pub fn new(agent: impl Into<String>, limits: Limits) -> Self {
+    /// A replica that holds no space and knows no peer. `agent` names the program to peers, for people; `process` is a
+    /// number that no other process has.
+    pub fn new(agent: impl Into<String>, process: u64, limits: Limits) -> Self {
         Self {
             agent: agent.into(),
+            process,
             own: None,
             renewals: 0,
             limits,
@@ -194,6 +197,19 @@ impl Replica {
     /// When to call [`Replica::handle`] with [`Input::Tick`], if nothing happens before.
     pub fn poll_timeout(&self) -> Option<Millis> {
         self.timers.first().map(|(due, ..)| *due)
+    }
+
+    /// Calls this moment `now`, and moves every other one along. What a replica does depends on how far moments lie
+    /// apart and on nothing else, so two that stand alike can be made equal. What lies further back than `now` counts
+    /// as its beginning; give at least the longest of the limits. For the simulator, which compares states.
+    #[doc(hidden)]
+    pub fn rebase(&mut self, now: Millis) {
+        let before = std::mem::replace(&mut self.now, now);
+        let moved = |at: Millis| (at + now).saturating_sub(before);
+        let timers = std::mem::take(&mut self.timers);
+        self.timers = timers.into_iter().map(|(at, session, space)| (moved(at), session, space)).collect();
+        let links = self.sessions.values_mut().flat_map(|session| session.links.values_mut());
+        links.flat_map(Link::moments).for_each(|at| *at = moved(*at));
     }
 
     /// How `space` stands with every connected peer that may see it.
@@ -299,7 +315,7 @@ impl Replica {
         self.sessions.insert(session, fresh);
         let hello = {
             let replica = self.own.unwrap_or(ReplicaId::from_bytes([0; 16]));
-            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica }
+            Hello { version: PROTOCOL_VERSION, agent: self.agent.clone(), replica, process: self.process }
         };
         self.send(session, Channel::Control, Message::Hello(hello));
         if cluster {

@@ -6,7 +6,7 @@ use super::Millis;
 use crate::causal::{Claims, Dot, Known, ReplicaId, VersionVector, Witness};
 use crate::model::Access;
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Space {
     pub(super) revision: u64,
     pub(super) access: Access,

@@ -81,6 +81,7 @@ impl Attacker {
                 version: PROTOCOL_VERSION,
                 agent: "mallory".to_owned(),
                 replica: ReplicaId::from_bytes([7; 16]),
+                process: 7,
             };
             control.send(&frame(&Message::Hello(hello))).await.expect("connected");
             control.send(&frame(&Message::Offered(0))).await.expect("connected");

@@ -148,12 +148,12 @@ fn what_breaks_the_rules_is_refused_with_a_reason_that_all_can_see() {
         (Channel::Control, critical(1, vec![0xff; 40]), "malformed hello".to_owned()),
         (
             Channel::Control,
-            frame(&Message::Hello(Hello { version: 9, agent: String::new(), replica })),
+            frame(&Message::Hello(Hello { version: 9, agent: String::new(), replica, process: 7 })),
             "protocol version 9".to_owned(),
         ),
         (
             Channel::Control,
-            frame(&Message::Hello(Hello { version: 1, agent: "m".repeat(300), replica })),
+            frame(&Message::Hello(Hello { version: 1, agent: "m".repeat(300), replica, process: 7 })),
             "256 bytes in its name".to_owned(),
         ),
         (Channel::Control, frame(&open_with_nothing()), "unexpected message for this channel".to_owned()),
@@ -525,7 +525,7 @@ fn a_peer_that_never_acknowledges_is_turned_away_in_the_end() {
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
     let ledger = Ledger::open(store, owner.clone()).expect("a new store");
     ledger.commit(&[Work::Create { genesis, name: SPACE.to_owned() }], 0, 7).expect("memory does not fail");
-    let mut replica = Replica::new("test", Limits::default());
+    let mut replica = Replica::new("test", 1, Limits::default());
     let mut now: Millis = 0;
     for (space, revision, known, access) in ledger.held() {
         replica.handle(now, Input::Held { space, revision, known, access });

@@ -3,6 +3,7 @@
 use thence::config::{Flags, Settings};
 use thence::model::{CollectionName, ObjectKey, Path, Segment, SignedTicket, Value, parse_json};
 use thence::replica::Message;
+use thence::store::BackupReader;
 use thence::transport::PeerAddress;
 use thence::transport::framing::{Frame, FrameDecoder};
 
@@ -58,7 +59,7 @@ pub fn message(data: &[u8]) {
 /// A segment is refused, or is what it says; also if it is signed well, whatever it holds.
 pub fn segment(data: &[u8]) {
     let _ = Segment::verify(space(), REVISION, data.into());
-    let Some(signed) = Segment::resign(space(), REVISION, &key(PEER), data) else { return };
+    let Some(signed) = Segment::resign(space(), REVISION, key(PEER), data) else { return };
     let Ok(segment) = Segment::verify(space(), REVISION, signed.clone().into()) else { return };
     assert_eq!(segment.author().device, key(PEER).device());
     assert_eq!(**segment.bytes(), *signed);
@@ -118,6 +119,17 @@ pub fn address(data: &[u8]) {
     if let Ok(address) = text.parse::<PeerAddress>() {
         assert_eq!(address.to_string().parse::<PeerAddress>().as_ref(), Ok(&address));
     }
+}
+
+/// A backup is read to its end or refused, and its rows are no more than its bytes.
+pub fn backup(data: &[u8]) {
+    let Ok(mut backup) = BackupReader::begin(data) else { return };
+    let mut bytes = 0;
+    while let Ok(Some((key, value))) = backup.next_row() {
+        bytes += key.len() + value.len();
+    }
+    assert!(bytes <= data.len());
+    assert!(backup.bytes() <= data.len() as u64);
 }
 
 /// A settings file, and the same bytes as every variable.

@@ -7,7 +7,7 @@ mod session;
 mod store;
 pub mod world;
 
-pub use decoders::{address, config, frame, message, name, segment, ticket, value};
+pub use decoders::{address, backup, config, frame, message, name, segment, ticket, value};
 pub use session::session;
 pub use store::store;
 
@@ -22,6 +22,7 @@ pub fn named(name: &str) -> Option<fn(&[u8])> {
         "ticket" => ticket,
         "address" => address,
         "config" => config,
+        "backup" => backup,
         "store" => store,
         "session" => session,
         _ => return None,

@@ -1,157 +1,176 @@
 //! A node that peers speak to, frame by frame, in any order: it keeps its limits and its promises whatever they say.
+//!
+//! What is asserted: nothing of a space is said to those who may not see it, and nothing at all to those who are gone;
+//! what is on its way stays within its window; what was due is done; whatever is known stays known; and in the end the
+//! ledger is one that every other node would agree with (`observer`).
 
-use std::collections::{BTreeMap, VecDeque};
+mod observer;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use thence::model::{Segment, SpaceId};
-use thence::replica::{Channel, Input, Limits, Message, Millis, Output, Replica, SessionId};
-use thence::store::{Done, Ledger, Renewal, Work};
+use thence::causal::VersionVector;
+use thence::model::{Access, Role, Segment, SignedTicket, SpaceId};
+use thence::replica::{
+    Channel, Input, Introduction, Limits, Message, Millis, Output, Relation, Replica, SessionId, TicketRefusal,
+};
+use thence::store::{Done, Ledger, MemoryStore, Renewal, Report, Work};
 
-use super::world::{OWNER, PEER, REVISION, STRANGER, key, ledger, node_store, operations, space, write};
+use self::observer::Origins;
+use self::steps::{Step, steps};
+use super::world::{
+    CLUSTER, OWNER, PEER, READER, STRANGER, introduction, invitation, key, ledger, node_store, operations, second,
+    space, write,
+};
 
-/// Something that happens to the node.
-#[derive(Clone, Debug)]
-enum Step<'a> {
-    /// A frame comes from one of the two peers.
-    Frame { stranger: bool, channel: u8, kind: u8, critical: bool, body: &'a [u8] },
-    /// The peer sends a segment, signed as its own whatever it holds.
-    Signed { segment: &'a [u8] },
-    /// Time passes.
-    Wait { ms: u16 },
-    /// A connection ends, and another one begins.
-    Reconnect { stranger: bool },
-    /// The node writes.
-    Write { which: u8 },
-    /// What waits for the disk becomes durable.
-    Land,
-    /// What waits for the disk does not.
-    Fail,
-    /// Somebody waits until the peers are in step.
-    Probe { stranger: bool },
+/// The outputs that one input may lead to at most.
+const OUTPUTS_MAX: usize = 1_000;
+/// How often the node may go on from what it did itself once nobody speaks to it any more.
+const ROUNDS_MAX: usize = 16;
+
+const LIMITS: Limits = Limits {
+    window_bytes_max: 2_000,
+    session_window_bytes_max: 3_000,
+    frame_bytes_max: 500,
+    eager_vector_len_max: 3,
+    vector_len_max: 64,
+    spaces_max: 8,
+    ack_ms: 20,
+    forward_ms: 60,
+    stall_ms: 10_000,
+    stalls_max: 6,
+    renewals_max: 2,
+};
+
+/// Who waits for a commit.
+#[derive(Clone, Copy)]
+enum Asker {
+    Nobody,
+    Admission(SessionId),
+    Sharing(SessionId, SpaceId),
 }
 
-/// Reads steps: each is a byte that says which, and what belongs to it.
-fn steps(mut data: &[u8]) -> Vec<Step<'_>> {
-    const STEPS_MAX: usize = 64;
-    fn take<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
-        let (taken, rest) = data.split_at(count.min(data.len()));
-        *data = rest;
-        taken
-    }
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte));
-    let mut steps = Vec::new();
-    while let Some((&which, rest)) = data.split_first()
-        && steps.len() < STEPS_MAX
-    {
-        data = rest;
-        let stranger = which & 0x80 != 0;
-        steps.push(match which & 0x0f {
-            0..=5 => {
-                let [channel, kind, critical] = [0, 1, 2].map(|_| number(take(&mut data, 1)) as u8);
-                let length = number(take(&mut data, 2));
-                let body = take(&mut data, length);
-                Step::Frame { stranger, channel, kind, critical: critical & 1 == 1, body }
-            }
-            6..=8 => {
-                let length = number(take(&mut data, 2));
-                Step::Signed { segment: take(&mut data, length) }
-            }
-            9 => Step::Wait { ms: number(take(&mut data, 2)) as u16 },
-            10 => Step::Reconnect { stranger },
-            11 => Step::Write { which: number(take(&mut data, 1)) as u8 },
-            12 | 13 => Step::Land,
-            14 => Step::Fail,
-            _ => Step::Probe { stranger },
-        });
-    }
-    steps
+/// A space as the replica was told of it.
+struct Told {
+    revision: u64,
+    access: Access,
 }
 
 struct Node {
+    store: Arc<MemoryStore>,
     ledger: Ledger,
     replica: Replica,
     now: Millis,
-    waiting: VecDeque<(Work, Option<SessionId>)>,
+    commits: VecDeque<(Work, Asker)>,
+    reads: VecDeque<Output>,
     sessions: BTreeMap<SessionId, u8>,
     next_session: u64,
     /// Drawn anew for every commit.
     nonce: u64,
-    limits: Limits,
+    told: BTreeMap<SpaceId, Told>,
+    /// Who showed to have a role in which space.
+    shown: BTreeSet<(SessionId, SpaceId)>,
+    /// The peers whose answer to a ticket is waited for.
+    redeeming: BTreeSet<SessionId>,
+    origins: Origins,
+    /// How many events are known of each space.
+    events: BTreeMap<SpaceId, u64>,
+    /// How often it was asked to write under another id because a peer said so.
+    renewals: u32,
 }
 
 /// Lets it all happen.
 pub fn session(data: &[u8]) {
-    let limits = Limits {
-        window_bytes_max: 2_000,
-        session_window_bytes_max: 3_000,
-        frame_bytes_max: 500,
-        eager_vector_len_max: 3,
-        vector_len_max: 64,
-        spaces_max: 8,
-        ..Limits::default()
-    };
+    let store = Arc::new(node_store());
     let mut node = Node {
-        ledger: ledger(Arc::new(node_store()), OWNER),
-        replica: Replica::new("fuzz", limits),
+        ledger: ledger(Arc::clone(&store), OWNER),
+        store,
+        replica: Replica::new("fuzz", 1, LIMITS),
         now: 0,
-        waiting: VecDeque::new(),
+        commits: VecDeque::new(),
+        reads: VecDeque::new(),
         sessions: BTreeMap::new(),
         next_session: 0,
-        nonce: 0,
-        limits,
+        nonce: 1_000,
+        told: BTreeMap::new(),
+        shown: BTreeSet::new(),
+        redeeming: BTreeSet::new(),
+        origins: Origins::from([(space(), (introduction(), key(OWNER).device()))]),
+        events: BTreeMap::new(),
+        renewals: 0,
     };
-    node.handle(Input::Writes { replica: node.ledger.replica() });
-    for (space, revision, known, access) in node.ledger.held() {
-        node.handle(Input::Held { space, revision, known, access });
+    node.tell_all();
+    for device in [PEER, READER, STRANGER, CLUSTER] {
+        node.connect(device);
     }
-    node.connect(PEER);
-    node.connect(STRANGER);
     for step in steps(data) {
         node.step(step);
     }
-    node.land();
+    for _ in 0..ROUNDS_MAX {
+        if node.commits.is_empty() && node.reads.is_empty() {
+            break;
+        }
+        node.land(false);
+    }
+    observer::check(&node.store, &node.ledger, &node.origins);
+}
+
+/// The space that a channel of a step is about; none for the control channel.
+fn named(channel: u8) -> Option<SpaceId> {
+    match channel % 4 {
+        0 => None,
+        1 => Some(space()),
+        2 => Some(second().genesis.space()),
+        _ => Some(SpaceId::from_bytes([channel; 16])),
+    }
 }
 
 impl Node {
     fn step(&mut self, step: Step<'_>) {
         match step {
-            Step::Frame { stranger, channel, kind, critical, body } => {
-                let channel = match channel % 4 {
-                    0 => Channel::Control,
-                    3 => Channel::Space(SpaceId::from_bytes([channel; 16])),
-                    _ => Channel::Space(space()),
-                };
-                self.receive(stranger, channel, kind, critical, body.to_vec());
+            Step::Frame { from, channel, kind, critical, body } => {
+                let channel = named(channel).map_or(Channel::Control, Channel::Space);
+                self.receive(from, channel, kind, critical, body.to_vec());
             }
-            Step::Signed { segment } => {
-                if let Some(signed) = Segment::resign(space(), REVISION, &key(PEER), segment) {
+            Step::Signed { from, author, channel, segment } => {
+                let Some(space) = named(channel) else { return };
+                let revision = self.told.get(&space).map_or(1, |told| told.revision);
+                if let Some(signed) = Segment::resign(space, revision, key(author), segment) {
                     let message = Message::Segments(vec![signed.into()]);
-                    self.receive(false, Channel::Space(space()), message.kind(), true, message.body());
+                    self.receive(from, Channel::Space(space), message.kind(), true, message.body());
                 }
             }
             Step::Wait { ms } => {
                 self.now += Millis::from(ms);
                 self.handle(Input::Tick);
             }
-            Step::Reconnect { stranger } => {
-                let device = if stranger { STRANGER } else { PEER };
-                if let Some(session) = self.session_of(device) {
-                    self.disconnect(session);
+            Step::Reconnect { who } => {
+                if let Some(session) = self.session_of(who) {
+                    self.sessions.remove(&session);
+                    self.handle(Input::Disconnected { session });
                 }
-                self.connect(device);
+                self.connect(who);
             }
             Step::Write { which } => {
                 let mut operations = operations();
                 let at = usize::from(which) % operations.len();
-                self.waiting.push_back((write("o", operations.swap_remove(at)), None));
+                let space = if which & 0x80 == 0 { space() } else { second().genesis.space() };
+                let write = write(space, "o", operations.swap_remove(at));
+                self.commits.push_back((write, Asker::Nobody));
             }
-            Step::Land => self.land(),
-            Step::Fail => {
-                self.waiting.clear();
-                self.handle(Input::CommitFailed);
+            Step::Redeem { at } => {
+                if let Some(session) = self.session_of(at)
+                    && self.redeeming.insert(session)
+                {
+                    self.handle(Input::Redeem { session, ticket: invitation().to_bytes() });
+                }
             }
-            Step::Probe { stranger } => {
-                if let Some(session) = self.session_of(if stranger { STRANGER } else { PEER }) {
+            Step::Read => self.read(),
+            Step::Land { together } => self.land(together),
+            Step::Fail { landed, reopened } => self.fail(landed, reopened),
+            Step::Probe { who } => {
+                if let Some(session) = self.session_of(who) {
                     self.handle(Input::Probe { session });
                     let _ = self.replica.is_synced(session);
                 }
@@ -167,101 +186,226 @@ impl Node {
         self.next_session += 1;
         let session = SessionId(self.next_session);
         self.sessions.insert(session, device);
-        self.handle(Input::Connected { session, peer: key(device).device(), cluster: false });
+        self.handle(Input::Connected { session, peer: key(device).device(), cluster: device == CLUSTER });
     }
 
-    fn disconnect(&mut self, session: SessionId) {
-        self.sessions.remove(&session);
-        self.handle(Input::Disconnected { session });
-    }
-
-    fn receive(&mut self, stranger: bool, channel: Channel, kind: u8, critical: bool, body: Vec<u8>) {
-        if let Some(session) = self.session_of(if stranger { STRANGER } else { PEER }) {
+    fn receive(&mut self, from: u8, channel: Channel, kind: u8, critical: bool, body: Vec<u8>) {
+        if let Some(session) = self.session_of(from) {
             self.handle(Input::Received { session, channel, kind, critical, body });
         }
     }
 
     fn handle(&mut self, input: Input) {
-        self.replica.handle(self.now, input);
-        while let Some(output) = self.replica.poll_output() {
-            match output {
-                Output::Send { session, channel, message } => self.check_sent(session, channel, &message),
-                Output::Store { session, space, segments } => {
-                    assert!(self.may_see(session), "a stranger's events are not even looked at");
-                    self.waiting.push_back((Work::Receive { session, space, segments }, None));
-                }
-                Output::Admit { session, device, ticket } => {
-                    assert_eq!(Some(&device), self.sessions.get(&session).map(|of| key(*of).device()).as_ref());
-                    self.waiting.push_back((Work::Admit { device, ticket }, Some(session)));
-                }
-                Output::Fetch { session, space, after, bytes_max } => {
-                    let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
-                    let stretches = Some(view.log_after(&after, bytes_max).expect("memory does not fail"));
-                    self.replica.handle(self.now, Input::Fetched { session, space, stretches });
-                }
-                Output::Close { session, .. } => {
-                    self.sessions.remove(&session).expect("only a session that there is can be closed");
-                    self.replica.handle(self.now, Input::Disconnected { session });
-                }
-                Output::Behind { space, counter } => {
-                    self.waiting.push_back((Work::Renew(Renewal::Behind { space, counter }), None));
-                }
-                Output::Credential { session, space } => {
-                    let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
-                    let segments = view.credentials().expect("memory does not fail");
-                    self.replica.handle(self.now, Input::Credential { session, space, segments });
-                }
-                Output::Judge { session, space, device, segments } => {
-                    let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
-                    let role = view.judge(device, &segments).expect("memory does not fail");
-                    self.replica.handle(self.now, Input::Judged { session, space, role });
-                }
-                Output::Redeemed { .. } => {}
-                // Later releases want other things too.
-                #[allow(unreachable_patterns)]
-                _ => {}
+        match &input {
+            Input::Held { space, revision, access, .. } => {
+                self.told.insert(*space, Told { revision: *revision, access: access.clone() });
             }
+            Input::Committed { space, committed } => {
+                if let (Some(told), Some(access)) = (self.told.get_mut(space), &committed.access) {
+                    told.access = access.clone();
+                }
+            }
+            _ => {}
+        }
+        self.replica.handle(self.now, input);
+        for count in 0.. {
+            let Some(output) = self.replica.poll_output() else { break };
+            assert!(count < OUTPUTS_MAX, "one input has no end of outputs");
+            self.perform(output);
         }
         for session in self.sessions.keys() {
-            let in_flight = self.replica.in_flight_bytes(*session, space());
-            assert!(in_flight < self.limits.window_bytes_max + self.limits.frame_bytes_max + 4096, "{in_flight}");
+            for space in self.told.keys() {
+                let in_flight = self.replica.in_flight_bytes(*session, *space);
+                assert!(in_flight < LIMITS.window_bytes_max + LIMITS.frame_bytes_max + 4096, "{in_flight}");
+            }
             let _ = self.replica.acknowledged(*session);
         }
         assert!(self.replica.poll_timeout().is_none_or(|at| at > self.now), "what was due is done");
-        let _ = self.replica.links(space());
+        self.told.keys().for_each(|space| drop(self.replica.links(*space)));
     }
 
-    fn may_see(&self, session: SessionId) -> bool {
-        let device = self.sessions.get(&session).map(|of| key(*of).device());
-        let access = self.ledger.access(space()).expect("it is held");
-        device.is_some_and(|device| access.role(device).is_some())
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send { session, channel, message } => self.check_sent(session, channel, &message),
+            Output::Store { session, space, segments } => {
+                assert!(self.may_see(session, space), "a stranger's events are not even looked at");
+                self.commits.push_back((Work::Receive { session, space, segments }, Asker::Nobody));
+            }
+            Output::Fetch { .. } | Output::Credential { .. } | Output::Judge { .. } => self.reads.push_back(output),
+            Output::Admit { session, device, ticket } => {
+                assert_eq!(Some(device), self.sessions.get(&session).map(|of| key(*of).device()));
+                self.commits.push_back((Work::Admit { device, ticket }, Asker::Admission(session)));
+            }
+            Output::Share { session, space, device } => {
+                assert_eq!(self.replica.relation(session), Some(Relation::Cluster), "only cluster peers share");
+                assert_eq!(device, key(CLUSTER).device());
+                self.commits.push_back((Work::Share { space, device }, Asker::Sharing(session, space)));
+            }
+            Output::Join { introduction, introducer } => {
+                assert_eq!(introducer, key(CLUSTER).device(), "only cluster peers bring spaces");
+                self.commits.push_back((Work::Join { introduction, introducer }, Asker::Nobody));
+            }
+            Output::Redeemed { session, answer } => {
+                assert!(self.sessions.contains_key(&session), "it is told while the session lasts");
+                let invitation: SignedTicket = invitation();
+                let ticket = invitation.ticket();
+                if let (true, Ok(introduction)) = (self.redeeming.remove(&session), answer)
+                    && introduction.genesis == ticket.genesis
+                {
+                    let introducer = ticket.inviter;
+                    self.commits.push_back((Work::Join { introduction, introducer }, Asker::Nobody));
+                }
+            }
+            Output::Behind { space, counter } => {
+                self.renewals += 1;
+                assert!(self.renewals <= LIMITS.renewals_max, "a liar does not get one id after another");
+                self.commits.push_back((Work::Renew(Renewal::Behind { space, counter }), Asker::Nobody));
+            }
+            Output::Close { session, .. } => {
+                self.sessions.remove(&session).expect("only a session that there is can be closed");
+                self.replica.handle(self.now, Input::Disconnected { session });
+            }
+        }
+    }
+
+    fn may_see(&self, session: SessionId, space: SpaceId) -> bool {
+        self.role(session, space).is_some() || self.shown.contains(&(session, space))
+    }
+
+    fn role(&self, session: SessionId, space: SpaceId) -> Option<Role> {
+        let device = self.sessions.get(&session).map(|of| key(*of).device())?;
+        self.told.get(&space)?.access.role(device)
     }
 
     fn check_sent(&self, session: SessionId, channel: Channel, message: &Message) {
         assert!(self.sessions.contains_key(&session), "nothing is said to those who are gone");
         let read = Message::decode(message.kind(), true, &message.body());
         assert_eq!(read.as_ref(), Ok(&Some(message.clone())));
-        if matches!(channel, Channel::Space(_)) && !matches!(message, Message::Refuse(_)) {
-            assert!(self.may_see(session), "{message:?} to a stranger");
+        if let Channel::Space(space) = channel
+            && !matches!(message, Message::Refuse(_))
+        {
+            assert!(self.may_see(session, space), "{message:?} to a stranger");
+        }
+        match message {
+            Message::Introduce(Introduction { genesis, .. }) => {
+                assert_eq!(self.role(session, genesis.space()), Some(Role::Owner), "a space is shared with its owners");
+            }
+            Message::Segments(segments) => {
+                let bytes: usize = segments.iter().map(|segment| segment.len()).sum();
+                assert!(segments.len() == 1 || bytes <= LIMITS.frame_bytes_max, "{bytes} in one frame");
+            }
+            _ => {}
         }
     }
 
-    fn land(&mut self) {
-        for (work, asked) in std::mem::take(&mut self.waiting) {
-            self.nonce += 1;
-            let mut report = self.ledger.commit(&[work], self.now, self.nonce).expect("memory does not fail");
-            if let Some(renewed) = report.renewed {
-                self.handle(Input::Writes { replica: renewed.now });
+    /// Reads what is to be read.
+    fn read(&mut self) {
+        for read in std::mem::take(&mut self.reads) {
+            let of = |space| self.ledger.view(space).expect("readable").expect("it is held");
+            let input = match read {
+                Output::Fetch { session, space, after, bytes_max } => {
+                    let stretches = Some(of(space).log_after(&after, bytes_max).expect("readable"));
+                    Input::Fetched { session, space, stretches }
+                }
+                Output::Credential { session, space } => {
+                    let segments = of(space).credentials().expect("readable");
+                    Input::Credential { session, space, segments }
+                }
+                Output::Judge { session, space, device, segments } => {
+                    let role = of(space).judge(device, &segments).expect("readable");
+                    if role.is_some() && self.sessions.contains_key(&session) {
+                        self.shown.insert((session, space));
+                    }
+                    Input::Judged { session, space, role }
+                }
+                other => unreachable!("{other:?} is no read"),
+            };
+            self.handle(input);
+        }
+    }
+
+    /// Makes what waits durable, and tells the replica.
+    fn land(&mut self, together: bool) {
+        let mut waiting: Vec<(Work, Asker)> = std::mem::take(&mut self.commits).into();
+        while !waiting.is_empty() {
+            let rest = if together { Vec::new() } else { waiting.split_off(1) };
+            let (works, askers): (Vec<Work>, Vec<Asker>) = std::mem::replace(&mut waiting, rest).into_iter().unzip();
+            let report = self.commit(&works);
+            self.tell(report, &askers);
+        }
+        self.read();
+    }
+
+    fn commit(&mut self, works: &[Work]) -> Report {
+        self.nonce += 1;
+        for work in works {
+            if let Work::Join { introduction, introducer } = work {
+                let space = introduction.genesis.space();
+                self.origins.entry(space).or_insert_with(|| (introduction.clone(), *introducer));
             }
-            for (space, revision, known, access) in report.held {
-                self.handle(Input::Held { space, revision, known, access });
+        }
+        let report = self.ledger.commit(works, self.now, self.nonce).expect("memory does not fail");
+        for space in self.origins.keys() {
+            let view = self.ledger.view(*space).expect("readable").expect("it is held");
+            let now = view.vector().expect("readable").count_missing_from(&VersionVector::new());
+            let before = self.events.insert(*space, now).unwrap_or_default();
+            assert!(now >= before, "what is known stays known");
+        }
+        report
+    }
+
+    fn tell(&mut self, report: Report, askers: &[Asker]) {
+        if let Some(renewed) = report.renewed {
+            self.handle(Input::Writes { replica: renewed.now });
+        }
+        for (space, revision, known, access) in report.held {
+            self.handle(Input::Held { space, revision, known, access });
+        }
+        for (space, committed) in report.changed {
+            self.handle(Input::Committed { space, committed });
+        }
+        for (asker, done) in askers.iter().zip(report.done) {
+            match (*asker, done) {
+                (Asker::Admission(session), Done::Admitted(answer)) => self.handle(Input::Admitted { session, answer }),
+                (Asker::Sharing(session, space), Done::Shared(introduction)) => {
+                    self.handle(Input::Shared { session, space, introduction });
+                }
+                _ => {}
             }
-            for (space, committed) in report.changed {
-                self.handle(Input::Committed { space, committed });
+        }
+    }
+
+    fn fail(&mut self, landed: bool, reopened: bool) {
+        let waiting = std::mem::take(&mut self.commits);
+        // What a cluster peer introduced is kept until it is held: it does not say it again.
+        self.commits = waiting.iter().filter(|(work, _)| matches!(work, Work::Join { .. })).cloned().collect();
+        let (works, askers): (Vec<Work>, Vec<Asker>) = waiting.into_iter().unzip();
+        if landed {
+            self.commit(&works);
+        }
+        self.handle(Input::CommitFailed);
+        for asker in askers {
+            match asker {
+                Asker::Admission(session) => {
+                    self.handle(Input::Admitted { session, answer: Err(TicketRefusal::Unavailable) });
+                }
+                Asker::Sharing(session, space) => {
+                    self.handle(Input::Shared { session, space, introduction: None });
+                }
+                Asker::Nobody => {}
             }
-            if let (Some(session), Some(Done::Admitted(answer))) = (asked, report.done.pop()) {
-                self.handle(Input::Admitted { session, answer });
-            }
+        }
+        if reopened {
+            self.ledger.reopen().expect("memory does not fail");
+            self.tell_all();
+        }
+    }
+
+    /// Tells the replica all that the ledger holds.
+    fn tell_all(&mut self) {
+        self.handle(Input::Writes { replica: self.ledger.replica() });
+        for (space, revision, known, access) in self.ledger.held() {
+            self.handle(Input::Held { space, revision, known, access });
         }
     }
 }

@@ -1,9 +1,13 @@
-//! The little world that bytes are let loose on: an owner's node that holds a space, and a peer who may write in it.
+//! The little world that bytes are let loose on: an owner's node that holds a space, and those who speak to it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock};
 
-use thence::model::{CollectionName, DeviceKey, Genesis, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
-use thence::store::{Batch, Ledger, MemoryStore, Store, Work};
+use thence::causal::VersionVector;
+use thence::model::{
+    CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket,
+};
+use thence::replica::{Introduction, SessionId};
+use thence::store::{Acknowledged, Batch, Ledger, MemoryStore, Store, Work};
 
 /// Who owns the space: the node.
 pub const OWNER: u8 = 1;
@@ -11,44 +15,69 @@ pub const OWNER: u8 = 1;
 pub const PEER: u8 = 2;
 /// Who may do nothing.
 pub const STRANGER: u8 = 3;
+/// Who may read in it.
+pub const READER: u8 = 4;
+/// Whom the node counts as a cluster peer.
+pub const CLUSTER: u8 = 5;
+/// Who is told in the end what the node knows.
+pub const OBSERVER: u8 = 6;
 /// The revision of the space.
 pub const REVISION: u64 = 1;
 
 /// A device's key.
-pub fn key(device: u8) -> DeviceKey {
-    DeviceKey::from_secret(&[device; 32])
+pub fn key(device: u8) -> &'static DeviceKey {
+    static KEYS: LazyLock<Vec<DeviceKey>> =
+        LazyLock::new(|| (0..=OBSERVER).map(|device| DeviceKey::from_secret(&[device; 32])).collect());
+    &KEYS[usize::from(device)]
 }
 
-/// How the space began.
-pub fn genesis() -> Genesis {
-    Genesis { creator: key(OWNER).device(), nonce: [7; 16] }
+/// What must be known of the space before one can ask for it.
+pub fn introduction() -> Introduction {
+    let genesis = Genesis { creator: key(OWNER).device(), nonce: [7; 16] };
+    Introduction { genesis, revision: REVISION, name: "garden".to_owned() }
+}
+
+/// The same of a space of the cluster peer's, which the node does not hold yet.
+pub fn second() -> Introduction {
+    let genesis = Genesis { creator: key(CLUSTER).device(), nonce: [8; 16] };
+    Introduction { genesis, revision: REVISION, name: "orchard".to_owned() }
 }
 
 /// The space.
 pub fn space() -> SpaceId {
-    genesis().space()
+    introduction().genesis.space()
+}
+
+fn invite(owner: u8, to: Introduction, id: u8, role: Role) -> SignedTicket {
+    let ticket = Ticket {
+        id: [id; 16],
+        genesis: to.genesis,
+        role,
+        uses: 1,
+        expires_ms: u64::MAX,
+        inviter: key(owner).device(),
+        addresses: vec!["192.0.2.1:7117".to_owned()],
+        name: to.name,
+    };
+    SignedTicket::sign(ticket, key(owner))
 }
 
 /// A ticket to the space, for one more device.
 pub fn ticket() -> SignedTicket {
-    let ticket = Ticket {
-        id: [9; 16],
-        genesis: genesis(),
-        role: Role::Writer,
-        uses: 1,
-        expires_ms: u64::MAX,
-        inviter: key(OWNER).device(),
-        addresses: vec!["192.0.2.1:7117".to_owned()],
-        name: "garden".to_owned(),
-    };
-    SignedTicket::sign(ticket, &key(OWNER))
+    invite(OWNER, introduction(), 9, Role::Writer)
+}
+
+/// A ticket to the cluster peer's space.
+pub fn invitation() -> SignedTicket {
+    static INVITATION: LazyLock<SignedTicket> = LazyLock::new(|| invite(CLUSTER, second(), 10, Role::Writer));
+    INVITATION.clone()
 }
 
 /// A write by whoever holds the ledger.
-pub fn write(object: &str, operation: Operation) -> Work {
+pub fn write(space: SpaceId, object: &str, operation: Operation) -> Work {
     let collection = CollectionName::user("notes").expect("a name");
     let key = object.parse().expect("a key");
-    Work::Write { space: space(), requests: vec![Request { collection, key, operation }] }
+    Work::Write { space, requests: vec![Request { collection, key, operation }] }
 }
 
 /// The operations that the space began with: every kind of field, a conflict of none, a deletion.
@@ -70,34 +99,95 @@ pub fn operations() -> Vec<Operation> {
 
 /// The node's store.
 pub fn node_store() -> MemoryStore {
-    static STORE: OnceLock<MemoryStore> = OnceLock::new();
-    STORE
-        .get_or_init(|| {
-            let store = Arc::new(MemoryStore::new());
-            begin(&store, OWNER);
-            let ledger = ledger(Arc::clone(&store), OWNER);
-            let mut works = vec![Work::Create { genesis: genesis(), name: "garden".to_owned() }];
-            let invited = Ticket { id: [8; 16], ..ticket().ticket().clone() };
-            let ticket = SignedTicket::sign(invited, &key(OWNER)).to_bytes();
-            works.push(Work::Admit { device: key(PEER).device(), ticket });
-            works.extend(operations().into_iter().map(|operation| write("o", operation)));
-            works.push(write("p", operations().swap_remove(0)));
-            works.push(Work::RememberPeer { device: key(PEER).device(), addresses: vec!["192.0.2.2:7117".to_owned()] });
-            for work in works {
-                ledger.commit(&[work], 0, 7).expect("memory does not fail");
-            }
-            store.fork()
-        })
-        .fork()
+    static STORE: LazyLock<MemoryStore> = LazyLock::new(|| {
+        let store = Arc::new(empty_store(OWNER));
+        let Introduction { genesis, name, .. } = introduction();
+        let admit = |device, id, role| {
+            let ticket = invite(OWNER, introduction(), id, role).to_bytes();
+            Work::Admit { device: key(device).device(), ticket }
+        };
+        let mut works = vec![Work::Create { genesis, name }];
+        works.push(admit(PEER, 8, Role::Writer));
+        works.push(admit(READER, 6, Role::Reader));
+        works.extend(operations().into_iter().map(|operation| write(space(), "o", operation)));
+        works.push(write(space(), "p", operations().swap_remove(0)));
+        works.push(Work::RememberPeer { device: key(PEER).device(), addresses: vec!["192.0.2.2:7117".to_owned()] });
+        commit_each(&ledger(Arc::clone(&store), OWNER), works);
+        store.fork()
+    });
+    STORE.fork()
 }
 
-/// Writes what every new store begins with.
-pub fn begin(store: &MemoryStore, device: u8) {
+/// The same after a long life: it was copied, and both copies were written on, which the peer told it; edits were lost to
+/// a deletion.
+pub fn old_store() -> MemoryStore {
+    static STORE: LazyLock<MemoryStore> = LazyLock::new(|| {
+        let (store, peers) = (Arc::new(node_store()), ledger(Arc::new(peer_store()), PEER));
+        let owners = ledger(Arc::clone(&store), OWNER);
+        hand_over(&ledger(Arc::new(copied_store()), OWNER), &peers, space());
+        commit_each(&peers, [write(space(), "p", operations().swap_remove(3))]);
+        commit_each(
+            &owners,
+            [write(space(), "p", Operation::Delete), write(space(), "q", operations().swap_remove(2))],
+        );
+        hand_over(&peers, &owners, space());
+        let view = owners.view(space()).expect("readable").expect("it is held");
+        assert!(!view.copied().is_empty() && !view.lost().expect("readable").is_empty());
+        let (device, vector) = (key(PEER).device(), view.vector().expect("readable"));
+        let row = Acknowledged { space: space(), device, vector, synced_ms: Some(1) };
+        let setting = Work::Setting { name: "listened".to_owned(), value: "192.0.2.1:7117".to_owned() };
+        commit_each(&owners, [Work::Acknowledged(row), setting]);
+        store.fork()
+    });
+    STORE.fork()
+}
+
+/// The peer's store: it knows all of the space.
+pub fn peer_store() -> MemoryStore {
+    let store = Arc::new(empty_store(PEER));
+    let ledger = ledger(Arc::clone(&store), PEER);
+    commit_each(&ledger, [Work::Join { introduction: introduction(), introducer: key(OWNER).device() }]);
+    hand_over(&self::ledger(Arc::new(node_store()), OWNER), &ledger, space());
+    store.fork()
+}
+
+/// A copy of the node's store that was written on.
+pub fn copied_store() -> MemoryStore {
+    let store = Arc::new(node_store());
+    commit_each(&ledger(Arc::clone(&store), OWNER), [write(space(), "copy", operations().swap_remove(0))]);
+    store.fork()
+}
+
+/// Commits one after the other.
+pub fn commit_each(ledger: &Ledger, works: impl IntoIterator<Item = Work>) {
+    for work in works {
+        ledger.commit(&[work], 0, 7).expect("memory does not fail");
+    }
+}
+
+/// Sends all that one has. By its name alone the other could not tell what it lacks: a copy uses names twice.
+pub fn hand_over(from: &Ledger, to: &Ledger, space: SpaceId) {
+    let verified = |bytes: Vec<u8>| Segment::verify(space, REVISION, bytes.into()).expect("it is genuine");
+    let segments = log(from, space, &VersionVector::new()).into_iter().map(verified).collect();
+    commit_each(to, [Work::Receive { session: SessionId(0), space, segments }]);
+}
+
+/// What lies in the log and `after` does not cover.
+pub fn log(ledger: &Ledger, space: SpaceId, after: &VersionVector) -> Vec<Vec<u8>> {
+    let view = ledger.view(space).expect("readable").expect("it is held");
+    let log = view.log_after(after, usize::MAX).expect("readable");
+    log.into_iter().map(|stretch| stretch.bytes.to_vec()).collect()
+}
+
+/// A store in which there is nothing yet.
+pub fn empty_store(device: u8) -> MemoryStore {
+    let store = MemoryStore::new();
     let batch: Batch = Ledger::first_batch(key(device).device(), u64::from(device));
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
+    store
 }
 
 /// The ledger of a store that is as it should be.
 pub fn ledger(store: Arc<MemoryStore>, device: u8) -> Ledger {
-    Ledger::open(store, key(device)).expect("the store is as it should be")
+    Ledger::open(store, key(device).clone()).expect("the store is as it should be")
 }

@@ -8,7 +8,7 @@ use thence::model::{CollectionName, ObjectKey, Operation, Path, Request, Role};
 use thence::replica::Limits;
 
 use crate::level::{Level, Shape};
-use crate::world::{Chance, DiskFault, Draws, Item, Millis, Scenario, Weather, What};
+use crate::world::{Chance, DiskFault, Draws, Item, MediumFault, Millis, Scenario, Weather, What};
 
 /// The kinds of faults that a seed draws from.
 pub const FAULTS: &[&str] = &[
@@ -28,8 +28,22 @@ pub const FAULTS: &[&str] = &[
     "hostile",
 ];
 
-/// The scenario that `seed` stands for.
-pub fn generate(seed: u64, shape: &Shape) -> Scenario {
+/// Those that need real files too: only a medium has them.
+pub const FAULTS_OF_A_MEDIUM: &[&str] = &["crash-at", "io-error", "full", "rot", "misdirect", "lying-sync"];
+
+/// All that a seed draws from where nodes have real files.
+pub const FAULTS_OF_STORES: &[&str] = &{
+    let mut all = [""; FAULTS.len() + FAULTS_OF_A_MEDIUM.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < FAULTS.len() { FAULTS[at] } else { FAULTS_OF_A_MEDIUM[at - FAULTS.len()] };
+        at += 1;
+    }
+    all
+};
+
+/// The scenario that `seed` stands for at a level.
+pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     let chance = Chance::new(seed);
     let mut draws = chance.draws("shape", 0);
     let drawn = *draws.pick(&[2, 2, 3, 3, 3, 4, 4, 5]);
@@ -47,14 +61,22 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     write(chance, spaces, &writers, quiet_at, &mut items);
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
+    let residents = nodes;
     let mut nodes = nodes;
     let mut edges = edges;
-    for fault in FAULTS {
+    let is_cluster = chance.draws("cluster", 0).yes(120);
+    if is_cluster {
+        // They share by themselves, and nobody is invited.
+        items.retain(|item| !matches!(item.what, What::Redeem { .. }));
+    }
+    for fault in if level == Level::Core { FAULTS } else { FAULTS_OF_STORES } {
         let allowed = shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|allowed| allowed == fault));
         if !swarm.yes(share) || !allowed {
             continue;
         }
         match *fault {
+            // Nobody who is there by a ticket, or under another's name, is part of a cluster.
+            "copy" | "outsider" | "hostile" if is_cluster => {}
             "copy" => {
                 copy(chance, nodes, &mut edges, &writers, quiet_at, &mut items);
                 nodes += 1;
@@ -67,11 +89,25 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
                 hostile(chance, nodes, spaces, &mut edges, quiet_at, &mut items);
                 nodes += 1;
             }
+            fault if FAULTS_OF_A_MEDIUM.contains(&fault) => harm_medium(chance, fault, residents, quiet_at, &mut items),
             fault => harm(chance, fault, nodes, &edges, quiet_at, &mut items),
         }
     }
     items.sort_by_key(|item| item.at);
-    Scenario { level: Level::Core, seed, nodes, limits, edges, spaces, weather, disk_ms, idle_ms, quiet_at, items }
+    Scenario {
+        level,
+        cluster: is_cluster,
+        seed,
+        nodes,
+        limits,
+        edges,
+        spaces,
+        weather,
+        disk_ms,
+        idle_ms,
+        quiet_at,
+        items,
+    }
 }
 
 fn limits(draws: &mut Draws) -> Limits {
@@ -181,7 +217,7 @@ fn resave(chance: Chance, writers: &Writers, keys: u64, quiet_at: Millis, items:
     }
 }
 
-fn request(draws: &mut Draws, keys: u64) -> Request {
+pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {
     let (collection, key) = name(draws, keys);
     Request { collection, key, operation: operation(draws) }
 }
@@ -410,6 +446,45 @@ fn harm(
                 add(to_ms, What::DiskSpeed { node, ms: (1, 10) });
             }
             other => unreachable!("{other} is no fault"),
+        }
+    }
+}
+
+/// Adds one kind of fault of a medium to a scenario.
+fn harm_medium(chance: Chance, fault: &'static str, nodes: usize, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws(fault, 0);
+    for _ in 0..draws.within((1, 4)) {
+        let node = usize::try_from(draws.below(nodes as u64)).unwrap_or(0);
+        let from_ms = draws.below(quiet_at);
+        let to_ms = (from_ms + draws.within((10, quiet_at / 2))).min(quiet_at - 1);
+        let mut add = |at: Millis, fault: MediumFault| items.push(Item { at, what: What::Medium { node, fault } });
+        match fault {
+            "crash-at" => {
+                // In a commit, and then perhaps in the recovery from it.
+                let first = draws.within((1, 40));
+                let again = (0..*draws.pick(&[0, 1, 1, 3])).map(|_| draws.within((1, 8)));
+                add(from_ms, MediumFault::CrashAt([first].into_iter().chain(again.collect::<Vec<_>>()).collect()));
+            }
+            "io-error" => {
+                add(from_ms, MediumFault::Fails { after: draws.below(60), times: *draws.pick(&[1, 1, 3, 30]) });
+            }
+            "full" => {
+                add(from_ms, MediumFault::Full(true));
+                add(to_ms, MediumFault::Full(false));
+            }
+            "rot" => add(from_ms, MediumFault::Rot(draws.below(1 << 32))),
+            "misdirect" => {
+                add(from_ms, MediumFault::Misdirects { after: draws.below(20), to: draws.below(1 << 32) });
+            }
+            "lying-sync" => {
+                add(from_ms, MediumFault::Lies(true));
+                add(to_ms, MediumFault::Lies(false));
+                let crash_ms = draws.within((from_ms, to_ms));
+                items.push(Item { at: crash_ms, what: What::Crash { node } });
+                let at = (crash_ms + draws.below(300)).min(quiet_at - 1);
+                items.push(Item { at, what: What::Restart { node } });
+            }
+            other => unreachable!("{other} is no fault of a medium"),
         }
     }
 }

@@ -116,6 +116,11 @@ impl Liar {
         Self { chance, entity, key, geneses, tricks, rate, words: 0, lies: 0, remembered, segments, witnesses }
     }
 
+    /// How many things it said that its process did not.
+    pub(super) fn lies(&self) -> u64 {
+        self.lies
+    }
+
     /// Takes in what came to its node.
     pub(super) fn hear(&mut self, channel: Channel, message: Message) {
         self.remember(channel, message);

@@ -11,5 +11,6 @@ mod liar;
 mod node;
 mod world;
 
-pub use self::generate::{FAULTS, generate};
-pub use self::world::run;
+pub(crate) use self::generate::request;
+pub use self::generate::{FAULTS, FAULTS_OF_A_MEDIUM, FAULTS_OF_STORES, generate};
+pub use self::world::{run, run_with};

@@ -1,16 +1,16 @@
 //! One node: a replica and a ledger, and what the world and the oracles keep of them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use thence::causal::{EventHash, ReplicaId};
-use thence::model::{DeviceId, DeviceKey, SpaceId};
-use thence::replica::{Input, Limits, Output, Replica, SessionId};
-use thence::store::{Ledger, LedgerError, MemoryStore, Report, Store, StoreError, Work};
+use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
+use thence::replica::{Input, Introduction, Limits, Output, Replica, SessionId};
+use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
 
 use super::liar::Liar;
+use crate::level::Level;
 use crate::oracles::{Follower, Shelf, Told};
-use crate::world::{Chance, Disk, Millis};
+use crate::world::{Chance, Disk, Image, Medium, Millis};
 
 /// Who waits for a work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum Asked {
     User,
     /// A peer that showed a ticket.
     Session(SessionId),
+    /// A cluster peer that a space is shared with.
+    Sharing(SessionId, SpaceId),
 }
 
 /// Something that waits to be committed.
@@ -44,9 +46,15 @@ pub(super) struct Process {
     pub(super) ledger: Ledger,
     pub(super) replica: Replica,
     pub(super) waiting: Vec<Job>,
+    /// How many of the first that wait are to be committed one by one: one of them met a damaged record.
+    pub(super) singly: usize,
     pub(super) commit: Option<Commit>,
+    /// How many reads of the log are on their way.
+    pub(super) reads: u32,
     /// What it was told of its own names since the last commit began.
     pub(super) told: Option<Told>,
+    /// Whether the store failed, and will be reopened.
+    pub(super) is_mending: bool,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -55,7 +63,10 @@ pub(super) struct Process {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) key: DeviceKey,
-    pub(super) disk: Arc<Disk>,
+    pub(super) disk: Disk,
+    /// Randomness for the ids of its stores, and how many of them there were before this one.
+    chance: (Chance, u64),
+    stores: u64,
     pub(super) disk_ms: (Millis, Millis),
     /// Which process of this node it is, counted from 1: what was meant for an earlier one is dropped.
     pub(super) life: u64,
@@ -68,22 +79,25 @@ pub(super) struct Node {
     /// The ids under which its store has ceased to write.
     pub(super) given_up: BTreeSet<ReplicaId>,
     /// The last image of its disk, and what the oracles knew of it.
-    pub(super) image: Option<(MemoryStore, BTreeMap<SpaceId, Shelf>)>,
+    pub(super) image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
+    /// Whether somebody has noticed that its store is damaged, and will repair it.
+    pub(super) is_noticed: bool,
+    /// The spaces that it held before its store was repaired, and what they are called: whoever repaired it sees to it
+    /// that it holds them again.
+    pub(super) lost: BTreeMap<SpaceId, (Genesis, String)>,
     pub(super) followers: BTreeMap<SpaceId, Follower>,
     /// Who speaks in place of its process, once it is hostile.
     pub(super) liar: Option<Liar>,
 }
 
 impl Node {
-    /// A node with an empty store, not started yet.
-    pub(super) fn new(chance: Chance, number: usize, disk_ms: (Millis, Millis)) -> Result<Self, StoreError> {
-        let key = DeviceKey::from_secret(&chance.bytes("device key", number as u64));
-        let disk = Disk::new();
-        let batch = Ledger::first_batch(key.device(), chance.draw("incarnation", number as u64, 0));
-        disk.commit(&mut |_| Ok(batch.clone()))?;
-        Ok(Self {
-            key,
-            disk,
+    /// A node without a store, not started yet.
+    pub(super) fn new(level: Level, chance: Chance, number: usize, disk_ms: (Millis, Millis)) -> Self {
+        Self {
+            key: DeviceKey::from_secret(&chance.bytes("device key", number as u64)),
+            disk: Disk::new(level, chance, number),
+            chance: (chance, number as u64),
+            stores: 0,
             disk_ms,
             life: 0,
             process: None,
@@ -92,32 +106,87 @@ impl Node {
             acknowledged: BTreeSet::new(),
             given_up: BTreeSet::new(),
             image: None,
+            is_noticed: false,
+            lost: BTreeMap::new(),
             followers: BTreeMap::new(),
             liar: None,
-        })
+        }
     }
 
     pub(super) fn device(&self) -> DeviceId {
         self.key.device()
     }
 
+    /// What a new store of it begins with.
+    fn first_batch(&self) -> Batch {
+        let (chance, number) = self.chance;
+        Ledger::first_batch(self.device(), chance.draw("incarnation", number, self.stores))
+    }
+
     /// Starts its process on what the disk holds.
     pub(super) fn start(&mut self, now: Millis, limits: Limits) -> Result<(), LedgerError> {
         self.life += 1;
-        let store: Arc<dyn Store> = Arc::clone(&self.disk) as Arc<dyn Store>;
-        let ledger = Ledger::open(store, self.key.clone())?;
-        let mut replica = Replica::new("simulation", limits);
+        let ledger = Ledger::open(self.disk.store(&self.first_batch())?, self.key.clone())?;
+        self.join_again(&ledger, now)?;
+        let mut replica = Replica::new("simulation", self.life, limits);
         replica.handle(now, Input::Writes { replica: ledger.replica() });
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
-        self.process = Some(Process { ledger, replica, waiting: Vec::new(), commit: None, told: None, wake_at: None });
+        self.process = Some(Process {
+            ledger,
+            replica,
+            waiting: Vec::new(),
+            singly: 0,
+            commit: None,
+            reads: 0,
+            told: None,
+            is_mending: false,
+            wake_at: None,
+        });
         Ok(())
     }
 
     /// Whether an event lies on its disk, as far as the oracles have read it.
     pub(super) fn has(&self, space: SpaceId, event: EventHash) -> bool {
         self.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event))
+    }
+
+    /// Joins the spaces that were lost with a store.
+    fn join_again(&self, ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
+        let missing = self.lost.iter().filter(|(space, _)| ledger.access(**space).is_none());
+        let join = |(_, (genesis, name)): (&SpaceId, &(Genesis, String))| {
+            let introduction = Introduction { genesis: *genesis, revision: 1, name: name.clone() };
+            Work::Join { introduction, introducer: genesis.creator }
+        };
+        let missing: Vec<Work> = missing.map(join).collect();
+        if missing.is_empty() { Ok(()) } else { ledger.commit(&missing, now, 0).map(drop) }
+    }
+
+    /// Ends its process at once, or what there is of one that could not be started.
+    pub(super) fn stop(&mut self) {
+        self.disk.cut();
+        self.process = None;
+        self.disk.crash();
+    }
+
+    /// Makes its store anew from what can be read of it, as the product's `repair` does. If nothing can, the disk is
+    /// emptied: then it begins with a new store.
+    pub(super) fn repair(&mut self, now: Millis) {
+        let Some(medium) = self.disk.medium() else { return };
+        self.stores += 1;
+        let (chance, number) = self.chance;
+        let salvage = || -> Result<Image, LedgerError> {
+            let damaged = medium.fork().store(&Batch::new())?;
+            let new = Disk::Medium(Medium::new(chance, 0));
+            let ledger = Ledger::open(new.store(&self.first_batch())?, self.key.clone())?;
+            ledger.salvage(&*damaged, now, chance.draw("salvage", number, self.stores))?;
+            Ok(new.image())
+        };
+        match salvage() {
+            Ok(image) => self.disk.put_back(&image),
+            Err(_) => medium.erase(),
+        }
     }
 
     /// Whether its process has that space.
@@ -127,6 +196,15 @@ impl Node {
 }
 
 impl Process {
+    /// What the next commit holds.
+    pub(super) fn next_jobs(&mut self) -> Vec<Job> {
+        if self.singly == 0 {
+            return std::mem::take(&mut self.waiting);
+        }
+        self.singly -= 1;
+        self.waiting.drain(..self.waiting.len().min(1)).collect()
+    }
+
     /// Hands in what happened, and returns what the replica wants done.
     pub(super) fn handle(&mut self, now: Millis, input: Input) -> Vec<Output> {
         self.replica.handle(now, input);

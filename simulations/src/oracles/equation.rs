@@ -31,11 +31,24 @@ pub(crate) fn check_object(
     if held == expected {
         return Ok(());
     }
-    let extra: Vec<_> = held.keys().filter(|entry| !expected.contains_key(entry)).collect();
-    let missing: Vec<_> = expected.keys().filter(|entry| !held.contains_key(entry)).collect();
-    let altered: Vec<_> = (held.iter()).filter(|(at, entry)| expected.get(at).is_some_and(|e| e != *entry)).collect();
+    let extra = in_words(held.keys().filter(|entry| !expected.contains_key(entry)));
+    let missing = in_words(expected.keys().filter(|entry| !held.contains_key(entry)));
+    let altered = held.iter().filter(|(at, entry)| expected.get(at).is_some_and(|expected| expected != *entry));
+    let altered = in_words(altered.map(|(at, _)| at));
     let (collection, key) = name;
-    broken("the equation", format!("{collection}/{key}: too much {extra:?}, missing {missing:?}, altered {altered:?}"))
+    broken("the equation", format!("{collection}/{key}: too much [{extra}], missing [{missing}], altered [{altered}]"))
+}
+
+fn in_words<'a>(entries: impl Iterator<Item = &'a (Slot, Dot)>) -> String {
+    let each = entries.map(|(slot, dot)| match slot {
+        Slot::Life => format!("life by {dot:?}"),
+        Slot::Register(path) => format!("{path} by {dot:?}"),
+        Slot::Counter { path, .. } => format!("counter {path} by {dot:?}"),
+        Slot::Base { path, .. } => format!("base of counter {path} by {dot:?}"),
+        Slot::Set(path) => format!("set {path} by {dot:?}"),
+        Slot::Element { path, value } => format!("{value:?} in {path} by {dot:?}"),
+    });
+    each.collect::<Vec<_>>().join(", ")
 }
 
 fn expected(history: &History, space: SpaceId, name: &ObjectName, shelf: &Shelf) -> Entries {

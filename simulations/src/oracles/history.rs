@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use thence::causal::{Dot, EventHash, VersionVector, Witness};
 use thence::model::{CollectionName, DeviceId, Event, Incarnation, ObjectKey, Segment, SpaceId};
-use thence::store::View;
+use thence::replica::Stretch;
+use thence::store::{StoreError, View};
 
 use super::trespass::{Creators, Invited};
 use super::{Broken, broken, causal_order, names, one_event};
@@ -36,8 +37,14 @@ pub(crate) struct History {
     pub(crate) copied: BTreeSet<DeviceId>,
     /// The devices whose peers may see what no disk of theirs ever held, and which say of its past what they like.
     pub(crate) hostile: BTreeSet<DeviceId>,
+    /// The devices whose stores were repaired: what is saved there may be something that no oracle saw before it was
+    /// damaged, and then its author's past is what it says.
+    pub(crate) salvaged: BTreeSet<DeviceId>,
     pub(crate) creators: Creators,
     pub(crate) invited: Invited,
+    /// Whether this is of many worlds at once, as when all that can become of one is explored: then a name stands for
+    /// other events in other worlds, and disks of one world are compared by [`super::check_disks`].
+    pub(crate) of_many_worlds: bool,
     pub(crate) segment_bytes_max: usize,
 }
 
@@ -117,16 +124,31 @@ impl History {
     }
 
     /// Reads what `view`, on the disk of `owner`, has beyond what `shelf` holds, and checks it on the way.
-    pub(crate) fn read_on(&mut self, owner: DeviceId, shelf: &mut Shelf, view: &View) -> Result<Read, Broken> {
-        let space = view.id();
-        let readable = |error: &dyn std::fmt::Display| Broken { invariant: "readable log", detail: error.to_string() };
-        let vector = view.vector().map_err(|error| readable(&error))?;
+    pub(crate) fn read_on(
+        &mut self,
+        owner: DeviceId,
+        shelf: &mut Shelf,
+        view: &View,
+    ) -> Result<Result<Read, Broken>, StoreError> {
+        let vector = view.vector()?;
         // Where names have changed, what was read before is not found by them.
         let known = if vector.descends(&shelf.vector) { shelf.vector.clone() } else { VersionVector::new() };
-        let stretches = view.log_after(&known, usize::MAX).map_err(|error| readable(&error))?;
+        let stretches = view.log_after(&known, usize::MAX)?;
+        Ok(self.take_in(owner, shelf, view.id(), &vector, stretches))
+    }
+
+    fn take_in(
+        &mut self,
+        owner: DeviceId,
+        shelf: &mut Shelf,
+        space: SpaceId,
+        vector: &VersionVector,
+        stretches: Vec<Stretch>,
+    ) -> Result<Read, Broken> {
         let mut read = Read::default();
         for stretch in stretches {
-            if self.find(space, &stretch.bytes).is_none() {
+            let is_new = self.find(space, &stretch.bytes).is_none();
+            if is_new {
                 self.learn(space, owner, shelf, &stretch.bytes)?;
             }
             for hash in self.find(space, &stretch.bytes).unwrap_or_default().to_vec() {
@@ -135,6 +157,10 @@ impl History {
                     continue;
                 }
                 causal_order::check_next(shelf, &told.event)?;
+                if self.of_many_worlds && !is_new && told.author.device == owner && !self.copied.contains(&owner) {
+                    // In another world its author may have known something else.
+                    causal_order::check_past(self, space, shelf, &shelf.events, &told.event)?;
+                }
                 read.own += usize::from(told.author.device == owner);
                 let touched = told.event.mutations.iter().map(|m| (m.collection.clone(), m.key.clone()));
                 read.touched.extend(touched);
@@ -150,7 +176,7 @@ impl History {
             shelf.vector = names.values().copied().collect();
             shelf.names = names;
         }
-        if vector != shelf.vector {
+        if *vector != shelf.vector {
             let detail = format!("the vector is {vector:?}, the log holds {:?}", shelf.vector);
             return broken("vector and log in one batch", detail);
         }
@@ -169,12 +195,14 @@ impl History {
         if author.device != owner && !hostile {
             return broken("commit before send", format!("{:?} is new, and not on its author's disk", segment.first()));
         }
+        // What its author knew is what its disk held; where that cannot be said, it is what the event says.
+        let is_told = hostile || self.salvaged.contains(&author.device);
         let mut past = shelf.events.clone();
-        past.retain(|_| !hostile);
+        past.retain(|_| !is_told);
         for event in segment.events() {
             one_event::check(self, space, author.device, event)?;
             if !self.events.contains_key(&(space, event.hash)) {
-                if hostile {
+                if is_told {
                     self.follow(space, shelf, event, &mut past);
                 } else {
                     causal_order::check_past(self, space, shelf, &past, event)?;

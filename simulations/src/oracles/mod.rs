@@ -18,6 +18,7 @@ mod one_event;
 mod readable;
 mod renewal;
 mod trespass;
+mod watched;
 
 use std::fmt;
 
@@ -30,9 +31,11 @@ pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
 pub(crate) use self::knowledge::{check_belief, check_claims};
 pub(crate) use self::liveness::Deadline;
+pub(crate) use self::one_event::check_disks;
 pub(crate) use self::readable::Listed;
 pub(crate) use self::renewal::{Told, check_given_up, check_heeded, check_renewed};
 pub(crate) use self::trespass::{Shown, check_disk};
+pub(crate) use self::watched::Watched;
 use crate::world::Millis;
 
 /// An invariant that does not hold.

@@ -33,7 +33,7 @@ use super::{History, Shelf, Verdict, broken};
 const INVARIANT: &str = "no trespass";
 
 /// What peers showed to whom, by session, receiving node and space.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shown(BTreeSet<(SessionId, usize, SpaceId)>);
 
 impl Shown {

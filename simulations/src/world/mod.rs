@@ -2,15 +2,21 @@
 
 mod chance;
 mod disk;
+mod editor;
+pub(crate) mod membership;
 mod network;
 mod scenario;
+mod story;
+mod telling;
 mod trace;
 
 pub use self::chance::{Chance, Draws};
-pub(crate) use self::disk::Disk;
-pub use self::disk::DiskFault;
-pub(crate) use self::network::{Arrival, Line, Network, Side};
+pub(crate) use self::disk::{Change, Disk, Image, Medium, MemoryDisk, Step, Tear};
+pub use self::disk::{DiskFault, MediumFault};
+pub(crate) use self::editor::resave;
+pub(crate) use self::network::{Arrival, Line, Network, Sent, Side};
 pub use self::scenario::{InvalidScenario, Item, Scenario, Weather, What};
+pub use self::story::{Fate, Mark, MarkKind, MessageKind, Place, Span, SpanKind, Story, Told};
 pub use self::trace::Trace;
 
 /// Virtual milliseconds since the world began.

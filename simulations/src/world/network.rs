@@ -37,6 +37,17 @@ pub(crate) struct Arrival {
     pub(crate) channel: Channel,
     pub(crate) kind: u8,
     pub(crate) body: Vec<u8>,
+    /// Its number in the story, if one is recorded.
+    pub(crate) told_as: Option<usize>,
+}
+
+/// What the network makes of a message.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    /// When it arrives: not at all, once, or twice.
+    pub(crate) arrivals: Vec<(Millis, Arrival)>,
+    /// The faults that struck it.
+    pub(crate) struck: Vec<&'static str>,
 }
 
 /// One session.
@@ -112,7 +123,7 @@ impl Network {
     }
 
     /// Lets through what waited. Returns it with the times of arrival.
-    pub(crate) fn heal(&mut self, now: Millis, from: usize, to: usize) -> Vec<(Millis, Arrival)> {
+    pub(crate) fn heal(&mut self, now: Millis, from: usize, to: usize) -> Vec<Sent> {
         self.cuts.remove(&(from, to));
         let mut waited = Vec::new();
         for line in self.lines.values_mut().filter(|line| line.ends == [from, to] || line.ends == [to, from]) {
@@ -120,7 +131,7 @@ impl Network {
             line.held = held;
             waited.extend::<Vec<Arrival>>(through);
         }
-        waited.into_iter().flat_map(|arrival| self.send(now, arrival)).collect()
+        waited.into_iter().map(|arrival| self.send(now, arrival)).collect()
     }
 
     /// All directions that are cut.
@@ -141,21 +152,20 @@ impl Network {
         session
     }
 
-    /// Nothing more gets through on this session.
-    pub(crate) fn forget_held(&mut self, session: SessionId) {
-        if let Some(line) = self.lines.get_mut(&session) {
-            line.held.clear();
-        }
+    /// Nothing more gets through on this session. Returns what waited for that.
+    pub(crate) fn forget_held(&mut self, session: SessionId) -> Vec<Arrival> {
+        self.lines.get_mut(&session).map(|line| std::mem::take(&mut line.held)).unwrap_or_default()
     }
 
-    /// Sends a message. Returns when it arrives: not at all, once, or twice.
-    pub(crate) fn send(&mut self, now: Millis, arrival: Arrival) -> Vec<(Millis, Arrival)> {
+    /// Sends a message.
+    pub(crate) fn send(&mut self, now: Millis, arrival: Arrival) -> Sent {
+        let mut sent = Sent::default();
         let to = arrival.to;
-        let Some(line) = self.lines.get_mut(&arrival.session) else { return Vec::new() };
+        let Some(line) = self.lines.get_mut(&arrival.session) else { return sent };
         let from = line.peer_of(to);
         if self.cuts.contains_key(&(from, to)) {
             line.held.push(arrival);
-            return Vec::new();
+            return sent;
         }
         let weather = self.weather.get(&(from, to)).copied().unwrap_or(self.calm);
         let (count, last) = line.channels.entry((to, arrival.channel)).or_default();
@@ -170,19 +180,27 @@ impl Network {
         let harsh = arrival.channel != Channel::Control;
         self.sent += 1;
         if harsh && draws.yes(weather.loss) {
-            return Vec::new();
+            sent.struck.push("loss");
+            return sent;
         }
-        let mut at = now + draws.within(weather.delay_ms);
+        let delay = draws.within(weather.delay_ms);
+        if delay > self.calm.delay_ms.1 {
+            sent.struck.push("delay");
+        }
+        let mut at = now + delay;
         let in_place = !harsh || arrival.kind == OPEN || arrival.kind == REFUSE;
         if in_place || !draws.yes(weather.reorder) {
             at = at.max(*last);
             *last = at;
+        } else if at < *last {
+            sent.struck.push("reorder");
         }
-        let mut arrivals = vec![(at, arrival)];
-        if harsh && arrivals[0].1.kind != REFUSE && draws.yes(weather.duplicate) {
-            let again = at + draws.within(weather.delay_ms);
-            arrivals.push((again, arrivals[0].1.clone()));
+        let again = (harsh && arrival.kind != REFUSE && draws.yes(weather.duplicate)).then(|| arrival.clone());
+        sent.arrivals.push((at, arrival));
+        if let Some(again) = again {
+            sent.struck.push("duplicate");
+            sent.arrivals.push((at + draws.within(weather.delay_ms), again));
         }
-        arrivals
+        sent
     }
 }

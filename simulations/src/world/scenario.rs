@@ -10,7 +10,7 @@ use std::str::FromStr;
 use thence::model::{CollectionName, ObjectKey, Request, Role};
 use thence::replica::Limits;
 
-use super::{DiskFault, Millis};
+use super::{DiskFault, MediumFault, Millis};
 use crate::level::Level;
 
 /// What the network does to messages in one direction between two nodes.
@@ -93,6 +93,43 @@ pub enum What {
         /// What it is from now on.
         weather: Weather,
     },
+    /// Of a thousand datagrams so many come with a flipped bit, in one direction.
+    Damage {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// How many.
+        per_mille: u64,
+    },
+    /// Longer datagrams do not get through any more, in one direction.
+    Narrow {
+        /// From whom.
+        from: usize,
+        /// To whom.
+        to: usize,
+        /// The longest that does.
+        bytes: usize,
+    },
+    /// A node is seen at another address by those that it dials, and no more at the one before.
+    Move {
+        /// Which.
+        node: usize,
+    },
+    /// Nothing of a node runs for a while.
+    Pause {
+        /// Which.
+        node: usize,
+        /// For how long.
+        ms: Millis,
+    },
+    /// A node's clock is wrong by so much from now on.
+    Clock {
+        /// Whose.
+        node: usize,
+        /// By how much.
+        ms: i64,
+    },
     /// The connection between two nodes ends.
     Drop {
         /// One.
@@ -136,6 +173,13 @@ pub enum What {
         /// From and to.
         ms: (Millis, Millis),
     },
+    /// Something goes wrong with the medium under a real store: at the level `store`.
+    Medium {
+        /// Whose.
+        node: usize,
+        /// What.
+        fault: MediumFault,
+    },
 }
 
 /// Something at a time.
@@ -158,6 +202,8 @@ pub struct Scenario {
     pub nodes: usize,
     /// What the nodes are configured with.
     pub limits: Limits,
+    /// Whether all nodes that connect count each other as cluster peers.
+    pub cluster: bool,
     /// Who connects to whom; the first of each pair dials.
     pub edges: Vec<(usize, usize)>,
     /// How many spaces there are; node 0 creates them.
@@ -210,6 +256,11 @@ impl fmt::Display for What {
             Self::Cut { from, to } => write!(f, "cut {from} {to}"),
             Self::Heal { from, to } => write!(f, "heal {from} {to}"),
             Self::Weather { from, to, weather } => write!(f, "weather {from} {to} {weather}"),
+            Self::Damage { from, to, per_mille } => write!(f, "damage {from} {to} {per_mille}"),
+            Self::Narrow { from, to, bytes } => write!(f, "narrow {from} {to} {bytes}"),
+            Self::Move { node } => write!(f, "move {node}"),
+            Self::Pause { node, ms } => write!(f, "pause {node} {ms}"),
+            Self::Clock { node, ms } => write!(f, "clock {node} {ms}"),
             Self::Drop { a, b } => write!(f, "drop {a} {b}"),
             Self::Save { node } => write!(f, "save {node}"),
             Self::PutBack { node } => write!(f, "put-back {node}"),
@@ -218,6 +269,7 @@ impl fmt::Display for What {
             Self::DiskFails { node, fault: DiskFault::Lost } => write!(f, "disk-fails {node} lost"),
             Self::DiskFails { node, fault: DiskFault::Landed } => write!(f, "disk-fails {node} landed"),
             Self::DiskSpeed { node, ms: (low, high) } => write!(f, "disk-speed {node} {low} {high}"),
+            Self::Medium { node, fault } => write!(f, "medium {node} {fault}"),
         }
     }
 }
@@ -235,6 +287,9 @@ impl fmt::Display for Scenario {
         }
         writeln!(text, "calm {}", self.weather)?;
         writeln!(text, "disk {} {}\nidle {}", self.disk_ms.0, self.disk_ms.1, self.idle_ms)?;
+        if self.cluster {
+            writeln!(text, "cluster")?;
+        }
         for (dialer, listener) in &self.edges {
             writeln!(text, "edge {dialer} {listener}")?;
         }
@@ -306,6 +361,11 @@ impl<'a> Words<'a> {
             "cut" => What::Cut { from: self.value()?, to: self.value()? },
             "heal" => What::Heal { from: self.value()?, to: self.value()? },
             "weather" => What::Weather { from: self.value()?, to: self.value()?, weather: self.weather()? },
+            "damage" => What::Damage { from: self.value()?, to: self.value()?, per_mille: self.value()? },
+            "narrow" => What::Narrow { from: self.value()?, to: self.value()?, bytes: self.value()? },
+            "move" => What::Move { node: self.value()? },
+            "pause" => What::Pause { node: self.value()?, ms: self.value()? },
+            "clock" => What::Clock { node: self.value()?, ms: self.value()? },
             "drop" => What::Drop { a: self.value()?, b: self.value()? },
             "save" => What::Save { node: self.value()? },
             "put-back" => What::PutBack { node: self.value()? },
@@ -320,6 +380,7 @@ impl<'a> Words<'a> {
                 },
             },
             "disk-speed" => What::DiskSpeed { node: self.value()?, ms: self.pair()? },
+            "medium" => What::Medium { node: self.value()?, fault: std::mem::take(&mut self.rest).parse()? },
             other => return Err(format!("{other:?} is nothing that can happen")),
         })
     }
@@ -335,6 +396,7 @@ impl FromStr for Scenario {
             seed: 0,
             nodes: 0,
             limits: Limits::default(),
+            cluster: false,
             edges: Vec::new(),
             spaces: 1,
             weather,
@@ -361,7 +423,79 @@ impl FromStr for Scenario {
     }
 }
 
+impl What {
+    fn nodes_mut(&mut self) -> Vec<&mut usize> {
+        match self {
+            Self::Write { node, .. }
+            | Self::Resave { node, .. }
+            | Self::Crash { node }
+            | Self::Restart { node }
+            | Self::Save { node }
+            | Self::PutBack { node }
+            | Self::Hostile { node }
+            | Self::DiskFails { node, .. }
+            | Self::DiskSpeed { node, .. }
+            | Self::Move { node }
+            | Self::Pause { node, .. }
+            | Self::Clock { node, .. }
+            | Self::Medium { node, .. } => vec![node],
+            Self::Redeem { node, from, .. } => vec![node, from],
+            Self::Copy { node, onto } => vec![node, onto],
+            Self::Cut { from, to }
+            | Self::Heal { from, to }
+            | Self::Weather { from, to, .. }
+            | Self::Damage { from, to, .. }
+            | Self::Narrow { from, to, .. } => vec![from, to],
+            Self::Drop { a, b } => vec![a, b],
+        }
+    }
+
+    /// The nodes that it names.
+    pub fn nodes(&self) -> Vec<usize> {
+        self.clone().nodes_mut().into_iter().map(|node| *node).collect()
+    }
+
+    /// The space that it names, if any.
+    pub fn space_mut(&mut self) -> Option<&mut usize> {
+        match self {
+            Self::Write { space, .. } | Self::Resave { space, .. } | Self::Redeem { space, .. } => Some(space),
+            _ => None,
+        }
+    }
+
+    /// How many requests a user makes in it.
+    pub fn requests(&self) -> usize {
+        if let Self::Write { requests, .. } = self { requests.len() } else { 0 }
+    }
+}
+
 impl Scenario {
+    /// Gives nodes other numbers; as many are left as there are different ones.
+    pub fn rename_nodes(&mut self, rename: impl Fn(usize) -> usize) {
+        self.items.iter_mut().flat_map(|item| item.what.nodes_mut()).for_each(|node| *node = rename(*node));
+        self.edges.iter_mut().for_each(|(a, b)| (*a, *b) = (rename(*a), rename(*b)));
+        self.nodes = (0..self.nodes).map(rename).max().map_or(0, |last| last + 1);
+    }
+
+    /// Drops what means nothing once two nodes, or two spaces, have become one.
+    pub fn drop_nonsense(&mut self) {
+        let mut edges: Vec<(usize, usize)> = Vec::new();
+        for (a, b) in std::mem::take(&mut self.edges) {
+            if a != b && !edges.contains(&(a, b)) && !edges.contains(&(b, a)) {
+                edges.push((a, b));
+            }
+        }
+        self.edges = edges;
+        let mut items: Vec<Item> = Vec::new();
+        for item in std::mem::take(&mut self.items) {
+            let nodes = item.what.nodes();
+            if !matches!(nodes[..], [a, b] if a == b) && !items.contains(&item) {
+                items.push(item);
+            }
+        }
+        self.items = items;
+    }
+
     fn statement(&mut self, words: &mut Words<'_>) -> Result<(), String> {
         let word = words.word()?;
         if let Ok(at) = word.parse() {
@@ -372,6 +506,7 @@ impl Scenario {
         match word {
             "level" => self.level = words.word()?.parse()?,
             "seed" => self.seed = words.value()?,
+            "cluster" => self.cluster = true,
             "nodes" => self.nodes = words.value()?,
             "spaces" => self.spaces = words.value()?,
             "bytes" => {
@@ -407,32 +542,22 @@ impl Scenario {
         self.items.iter().any(|item| item.what == What::Hostile { node })
     }
 
-    /// Whether every node and space that is named exists.
+    /// Whether every node, space and medium that is named exists.
     fn check(&self) -> Result<(), String> {
-        let nodes = |what: &What| match *what {
-            What::Write { node, .. }
-            | What::Resave { node, .. }
-            | What::Crash { node }
-            | What::Restart { node }
-            | What::Save { node }
-            | What::PutBack { node }
-            | What::Hostile { node }
-            | What::DiskFails { node, .. }
-            | What::DiskSpeed { node, .. } => vec![node],
-            What::Redeem { node, from, .. } => vec![node, from],
-            What::Copy { node, onto } => vec![node, onto],
-            What::Cut { from, to } | What::Heal { from, to } | What::Weather { from, to, .. } => vec![from, to],
-            What::Drop { a, b } => vec![a, b],
-        };
-        let spaces = |what: &What| match *what {
-            What::Write { space, .. } | What::Resave { space, .. } | What::Redeem { space, .. } => space,
-            _ => 0,
-        };
-        let named = self.items.iter().flat_map(|item| nodes(&item.what));
+        let named = self.items.iter().flat_map(|item| item.what.nodes());
         if let Some(node) = named.chain(self.edges.iter().flat_map(|(a, b)| [*a, *b])).find(|n| *n >= self.nodes) {
             return Err(format!("there is no node {node}"));
         }
-        match self.items.iter().map(|item| spaces(&item.what)).find(|space| *space >= self.spaces) {
+        let of_a_medium = |item: &Item| matches!(item.what, What::Medium { .. });
+        if !matches!(self.level, Level::Store | Level::Node) && self.items.iter().any(of_a_medium) {
+            return Err(format!("nodes of the level {} have no medium: say `level store`", self.level));
+        }
+        match self
+            .items
+            .iter()
+            .filter_map(|item| item.what.clone().space_mut().copied())
+            .find(|space| *space >= self.spaces)
+        {
             Some(space) => Err(format!("there is no space {space}")),
             None => Ok(()),
         }

@@ -231,6 +231,10 @@ fn a_grant_has_one_key() {
     let capitals = key.as_str().to_uppercase();
     assert_ne!(capitals, key.as_str());
     assert_eq!(Grant::from_object(&capitals, &object), None, "a second object for the same device");
+    let mut access = Access::new(&Genesis { creator: DeviceKey::from_secret(&[2; 32]).device(), nonce: [0; 16] });
+    access.learn(key.as_str(), Some(grant));
+    access.learn(&capitals, None);
+    assert_eq!(access.role(device), Some(Role::Writer), "nor does such an object take anything away");
 }
 
 #[test]

@@ -48,7 +48,8 @@ impl Driver {
                 known.addresses.insert(0, address.clone());
             }
         }
-        let (until, redial_at) = (Instant::now() + REACH_WITHIN, Instant::now());
+        let now = self.surroundings.now();
+        let (until, redial_at) = (now + REACH_WITHIN, now);
         self.joins.push(Joining { answer, ticket, until, redial_at, stage: JoinStage::Reaching });
     }
 
@@ -120,7 +121,7 @@ impl Driver {
             Ok(introduction) if introduction.genesis == expected => {
                 let ticket = self.joins[at].ticket.ticket().clone();
                 self.joins[at].stage = JoinStage::Granted;
-                self.joins[at].until = Instant::now() + JOIN_WITHIN;
+                self.joins[at].until = self.surroundings.now() + JOIN_WITHIN;
                 let introducer = ticket.inviter;
                 self.disk.send(DiskJob::Commit(Work::Join { introduction, introducer }, Waiter::None));
                 self.remember_peer(introducer, ticket.addresses);

@@ -25,6 +25,7 @@ pub(super) fn ms(time: Duration) -> u64 {
 impl Driver {
     /// Looks whether a peer and this node are in step now, and tells it if they were not before.
     pub(super) fn follow(&mut self, id: SessionId, space: SpaceId) {
+        let now = self.surroundings.now();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         // Looked at first, because it is nearly always so and costs nothing.
         if matches!(session.meetings.get(&space), Some(Meeting::InStep)) {
@@ -34,13 +35,13 @@ impl Driver {
         let (received_events, sent_events) = (link.behind_events, link.ahead_events);
         match link.state {
             LinkState::Syncing => {
-                let apart = Meeting::Apart { since: Instant::now(), received_events, sent_events };
+                let apart = Meeting::Apart { since: now, received_events, sent_events };
                 session.meetings.entry(space).or_insert(apart);
             }
             LinkState::Synced => {
                 let (peer, before) = (session.device, session.meetings.insert(space, Meeting::InStep));
                 if let Some(Meeting::Apart { since, received_events, sent_events }) = before {
-                    let took_ms = ms(since.elapsed());
+                    let took_ms = ms(now.saturating_duration_since(since));
                     tracing::info!(%peer, %space, received_events, sent_events, took_ms, "caught up");
                 } else {
                     tracing::debug!(%peer, %space, "in step from the beginning");

@@ -1,15 +1,16 @@
 //! The peers that a node knows: how they are remembered, dialled and asked for.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
 use super::sessions::Session;
 use super::{Driver, Event};
 use crate::model::DeviceId;
 use crate::node::dialing::{Known, Stage};
 use crate::node::disk::{DiskJob, Waiter};
+use crate::node::surroundings::{Surroundings, Tasks};
 use crate::node::{NodeError, Peer};
 use crate::store::Work;
 use crate::transport::{CloseReason, Connection, Endpoint, PeerAddress};
@@ -23,7 +24,7 @@ const ADDRESSES_MAX: usize = 4;
 impl Driver {
     /// Knows a remembered peer.
     pub(super) fn know(&mut self, device: DeviceId, addresses: Vec<String>) {
-        let keep = self.keep_connected;
+        let (keep, now) = (self.keep_connected, self.surroundings.now());
         let known = self.peers.entry(device);
         // The latest to be given is the likeliest, and stands first.
         for address in addresses.into_iter().rev() {
@@ -33,31 +34,33 @@ impl Driver {
         known.addresses.truncate(ADDRESSES_MAX);
         known.keep = keep;
         if keep && known.stage == Stage::Idle {
-            known.next = Some(Instant::now());
+            known.next = Some(now);
         }
     }
 
     /// Dials whoever is due.
     pub(super) fn dial(&mut self) {
         let Some(endpoint) = &self.endpoint else { return };
-        for (device, addresses) in self.peers.due(Instant::now()) {
+        for (device, addresses) in self.peers.due(self.surroundings.now()) {
             self.spawn_dial(endpoint, device, addresses);
         }
     }
 
     pub(super) fn spawn_dial(&self, endpoint: &Endpoint, device: DeviceId, addresses: Vec<String>) {
         let (endpoint, events) = (endpoint.clone(), self.events.clone());
-        tokio::spawn(async move {
-            let result = dial(&endpoint, device, &addresses).await;
+        let surroundings = Arc::clone(&self.surroundings);
+        self.surroundings.spawn(Box::pin(async move {
+            let result = dial(&surroundings, &endpoint, device, &addresses).await;
             let _ = events.send(Event::Dialed { device, result });
-        });
+        }));
     }
 
     /// Sees to it that a peer is dialled at once, whatever its back-off says.
     pub(super) fn dial_now(&mut self, device: DeviceId) {
+        let now = self.surroundings.now();
         let known = self.peers.entry(device);
         if known.stage == Stage::Idle {
-            known.next = Some(Instant::now());
+            known.next = Some(now);
         }
     }
 
@@ -116,30 +119,36 @@ impl Driver {
 }
 
 /// Dials a peer at all of its addresses at once; the first to answer is taken.
-async fn dial(endpoint: &Endpoint, device: DeviceId, addresses: &[String]) -> Result<Connection, String> {
-    let mut attempts = JoinSet::new();
+async fn dial(
+    surroundings: &Arc<dyn Surroundings>,
+    endpoint: &Endpoint,
+    device: DeviceId,
+    addresses: &[String],
+) -> Result<Connection, String> {
+    let mut attempts = Tasks::new(Arc::clone(surroundings));
     for address in addresses {
+        let surroundings = Arc::clone(surroundings);
         let (endpoint, peer) = (endpoint.clone(), format!("{device}@{address}").parse::<PeerAddress>());
         attempts.spawn(async move {
             let peer = peer.map_err(|error| error.to_string())?;
             let mut reason = format!("{}:{} did not answer", peer.host(), peer.port());
             let resolved = peer.resolve().await.map_err(|error| error.to_string())?;
             for address in resolved {
-                match tokio::time::timeout(DIAL_WITHIN, endpoint.connect(device, address)).await {
-                    Ok(Ok(connection)) => return Ok(connection),
-                    Ok(Err(error)) => reason = format!("{address}: {error}"),
-                    Err(_) => reason = format!("{address} did not answer"),
+                match surroundings.within(DIAL_WITHIN, endpoint.connect(device, address)).await {
+                    Some(Ok(connection)) => return Ok(connection),
+                    Some(Err(error)) => reason = format!("{address}: {error}"),
+                    None => reason = format!("{address} did not answer"),
                 }
             }
             Err(reason)
         });
     }
     let mut reason = "no address is known".to_owned();
-    while let Some(attempt) = attempts.join_next().await {
+    while let Some(attempt) = attempts.next().await {
         match attempt {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => reason = error,
-            Err(error) => reason = error.to_string(),
+            Some(Ok(connection)) => return Ok(connection),
+            Some(Err(error)) => reason = error,
+            None => "the dial broke off".clone_into(&mut reason),
         }
     }
     Err(reason)

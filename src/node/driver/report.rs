@@ -75,7 +75,8 @@ impl Driver {
             let last_synced_ms = self.synced_ms.get(&(space, device)).copied().or(row.synced_ms);
             let known = self.peers.get(device);
             let misbehaved = known.and_then(|known| known.misbehaved.clone());
-            let link = links.iter().find(|link| link.peer == device);
+            // Of several connections to one device the newest counts.
+            let link = links.iter().rfind(|link| link.peer == device);
             let (state, reason) = match link.map(|link| link.state) {
                 Some(LinkState::Synced) => (PeerState::Synced, None),
                 Some(LinkState::Syncing) => (PeerState::Syncing, Some("events are on their way".to_owned())),

@@ -10,7 +10,7 @@ use super::joins::JoinStage;
 use super::meetings::{Meeting, ms};
 use crate::model::{DeviceId, SpaceId};
 use crate::node::dialing::Stage;
-use crate::node::disk::{DiskJob, Waiter, wall_ms};
+use crate::node::disk::{DiskJob, Waiter};
 use crate::node::wire::Wire;
 use crate::replica::{Input, LinkState, PeerMisbehaved, Relation, SessionId};
 use crate::store::{Acknowledged, Work};
@@ -48,8 +48,8 @@ pub(super) struct Session {
 
 impl Session {
     /// Tells people that it is over. A connection that came to no hello is nobody's news.
-    pub(super) fn tell_end(&self, cause: &str) {
-        let (peer, lasted_ms) = (self.device, ms(self.since.elapsed()));
+    pub(super) fn tell_end(&self, now: Instant, cause: &str) {
+        let (peer, lasted_ms) = (self.device, ms(now.saturating_duration_since(self.since)));
         if self.greeted {
             tracing::info!(%peer, %cause, lasted_ms, "peer disconnected");
         } else {
@@ -59,8 +59,11 @@ impl Session {
 }
 
 impl Driver {
+    /// The newest session with a device, of those that it greeted in if there is one.
     pub(super) fn session_of(&self, device: DeviceId) -> Option<(SessionId, &Session)> {
-        self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| (*id, session))
+        let mut newest = self.sessions.iter().rev().filter(|(_, session)| session.device == device).peekable();
+        let first = newest.peek().copied();
+        newest.find(|(_, session)| session.greeted).or(first).map(|(id, session)| (*id, session))
     }
 
     /// Takes a connection: one that was dialled here, or one whose dialer has opened the first stream.
@@ -72,17 +75,20 @@ impl Driver {
             if let Some(known) = self.peers.get_mut(device)
                 && known.stage == Stage::Dialing
             {
-                known.failed("the connection was closed at once".to_owned(), Instant::now());
+                let (now, chance) = (self.surroundings.now(), self.surroundings.random());
+                known.failed("the connection was closed at once".to_owned(), now, chance);
             }
             return;
         }
         if device == self.ledger.device() {
             connection.close(CloseReason::new(CloseReason::FIRST_OF_SESSIONS + 3, "this is the same device"));
-            self.peers.entry(device).failed("this address is this device itself".to_owned(), Instant::now());
+            let (now, chance) = (self.surroundings.now(), self.surroundings.random());
+            self.peers.entry(device).failed("this address is this device itself".to_owned(), now, chance);
             return;
         }
+        let since = self.surroundings.now();
         let old = self.sessions.iter().find(|(_, session)| session.device == device).map(|(id, session)| {
-            let at_once = session.since.elapsed() < DIALLED_AT_ONCE;
+            let at_once = since.saturating_duration_since(session.since) < DIALLED_AT_ONCE;
             // Both sides must choose the same one. Of two in the same direction the dialer keeps the first, and then
             // opens no stream on the other; of two in opposite ones both keep the one that the smaller device dialled.
             let keep_old =
@@ -101,9 +107,9 @@ impl Driver {
             }
             let of_device = self.sessions.values().filter(|session| session.device == device).count();
             if of_device >= COPIES_MAX
-                && let Some((oldest, _)) = self.session_of(device)
+                && let Some((oldest, _)) = self.sessions.iter().find(|(_, session)| session.device == device)
             {
-                self.replace(oldest);
+                self.replace(*oldest);
             }
             // A dialer that is connected already has lost that connection, or is another copy of the same store, which
             // has the same key: its hello tells.
@@ -114,8 +120,7 @@ impl Driver {
         let session = SessionId(self.next_session);
         self.next_session += 1;
         tracing::debug!(peer = %device, address = %connection.remote_address(), dialled, "connected");
-        let wire = Wire::start(session, connection, first, &self.intake, &self.events);
-        let since = Instant::now();
+        let wire = Wire::start(session, connection, first, &self.intake, &self.surroundings, &self.events);
         let (greeted, relation, redeeming, meetings) = (false, None, false, BTreeMap::new());
         let state = Session { device, wire, dialled, since, greeted, relation, redeeming, meetings };
         self.sessions.insert(session, state);
@@ -150,15 +155,20 @@ impl Driver {
     /// Takes note of a hello.
     pub(super) fn greet(&mut self, id: SessionId) {
         let Some(hello) = self.replica.hello(id) else { return };
-        let (agent, replica) = (hello.agent.clone(), hello.replica);
+        let (agent, replica, process) = (hello.agent.clone(), hello.replica, hello.process);
         let Some(session) = self.sessions.get_mut(&id).filter(|session| !session.greeted) else { return };
         session.greeted = true;
         let (device, dialled, address) = (session.device, session.dialled, session.wire.connection().remote_address());
         tracing::info!(peer = %device, %address, dialled, ?agent, "peer connected");
-        // Two connections to one device may stand only if these are two copies of its store, each under its own id.
+        // Two connections to one device may stand if these are two copies of its store: each has an id of its own, or
+        // neither has written anything yet, and only that they are two processes tells them from one. An earlier process
+        // that is gone looks the same until its connection is found dead; mostly it was at the same address.
         let is_older = |(other, session): (&SessionId, &Session)| {
-            let same = self.replica.hello(*other).is_none_or(|hello| hello.replica == replica);
-            (*other != id && session.device == device && same).then_some(*other)
+            let is_same = self.replica.hello(*other).is_none_or(|hello| {
+                let was_there = session.wire.connection().remote_address() == address;
+                hello.process == process || (hello.replica == replica && was_there)
+            });
+            (*other != id && session.device == device && is_same).then_some(*other)
         };
         let older: Vec<SessionId> = self.sessions.iter().filter_map(is_older).collect();
         older.into_iter().for_each(|older| self.replace(older));
@@ -189,14 +199,14 @@ impl Driver {
         }
         self.remember(Some(session));
         let Some(gone) = self.sessions.remove(&session) else { return };
-        gone.tell_end(cause);
+        gone.tell_end(self.surroundings.now(), cause);
         self.handle(Input::Disconnected { session });
         let other = self.session_of(gone.device).map(|(id, _)| id);
         let known = self.peers.entry(gone.device);
         if let Some(other) = other {
             known.stage = Stage::Connected(other);
         } else if known.stage == Stage::Connected(session) {
-            known.failed(cause.to_owned(), Instant::now());
+            known.failed(cause.to_owned(), self.surroundings.now(), self.surroundings.random());
             // Whoever came by itself, and cannot be dialled, is forgotten, so that strangers leave nothing behind;
             // unless it is a member that misbehaved, which people should see.
             if known.addresses.is_empty() && (known.misbehaved.is_none() || !self.is_member(gone.device)) {
@@ -240,7 +250,7 @@ impl Driver {
 
     /// Notes the moment for every link that is in step.
     pub(super) fn note_synced(&mut self) {
-        let now = wall_ms();
+        let now = self.surroundings.wall_ms();
         for space in self.ledger.spaces() {
             for link in self.replica.links(space) {
                 if link.state == LinkState::Synced {

@@ -28,7 +28,7 @@ impl Driver {
         // A stranger that happens to be connected has nothing to be in step with.
         let matters = |(device, known): &(DeviceId, &Known)| !known.addresses.is_empty() || self.is_member(*device);
         let peers: Vec<DeviceId> = self.peers.iter().filter(matters).map(|(device, _)| device).collect();
-        let now = Instant::now();
+        let now = self.surroundings.now();
         let (until, reach_until) = (now + timeout, now + REACH_WITHIN.min(timeout));
         let probed = BTreeSet::new();
         self.syncs.push(Syncing { answer, peers, probed, reach_until, until, redial_at: now });

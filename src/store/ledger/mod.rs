@@ -333,7 +333,12 @@ impl Ledger {
         let body = record::unwrap(&key, value.ok_or(LedgerError::NotOurs)?)?;
         // The version stands first and is read alone: what follows it may look different in another release.
         match body.first() {
-            Some(&version) if u32::from(version) == FORMAT => Ok(record::read(&key, value.unwrap_or_default())?),
+            Some(&version) if u32::from(version) == FORMAT => {
+                let meta: Meta = record::read(&key, value.unwrap_or_default())?;
+                // Numbers of spaces end where those of 32 bits do, and nobody holds half as many.
+                record::check_counts(&[meta.renewals, u64::from(meta.next_number) << 25])?;
+                Ok(meta)
+            }
             Some(&version) => Err(LedgerError::UnknownFormat { found: u32::from(version) }),
             None => Err(LedgerError::NotOurs),
         }
@@ -366,6 +371,16 @@ impl Ledger {
             shelves.insert(shelf.id, shelf);
         }
         Ok((meta, shelves, names))
+    }
+
+    /// The same ledger over another store with the same content. For the simulator, which goes several ways from here.
+    #[doc(hidden)]
+    pub fn fork(&self, store: Arc<dyn Store>) -> Self {
+        let Writer { meta, shelves, names, stale } = &*self.lock();
+        let writer = Writer { meta: meta.clone(), shelves: shelves.clone(), names: names.clone(), stale: *stale };
+        let published = self.published.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (key, device, replica) = (self.key.clone(), self.device, Mutex::new(self.replica()));
+        Self { store, key, device, replica, writer: Mutex::new(writer), published: RwLock::new(published) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {

@@ -145,6 +145,16 @@ pub(super) struct FeedRow {
     pub(super) modified_ms: u64,
 }
 
+/// Refuses counts that no store ever comes to. What is counted on from one that was read then never overflows, though
+/// it was damaged in a way that its check does not show.
+pub(super) fn check_counts(counts: &[u64]) -> Result<(), StoreError> {
+    const COUNT_MAX: u64 = 1 << 56;
+    match counts.iter().find(|count| **count > COUNT_MAX) {
+        Some(count) => Err(StoreError::Damaged(format!("{count} of something"))),
+        None => Ok(()),
+    }
+}
+
 /// What a peer said is durable there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct PeerRow {

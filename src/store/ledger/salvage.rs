@@ -6,6 +6,8 @@
 //!
 //! **Invariant**: reads only what it salvages from; the new ledger is under a replica id of its own.
 
+use std::ops::ControlFlow;
+
 use super::record::SpaceRow;
 use super::{Ledger, Work, key, record, shelf};
 use crate::model::{DeviceId, Segment, SpaceId};
@@ -61,13 +63,26 @@ impl Ledger {
         self.commit(&[Work::Join { introduction, introducer: introducer.unwrap_or(genesis.creator) }], now_ms, nonce)?;
         let totals = key::totals(number);
         let length = (from.snapshot()?.get(&totals)).and_then(|value| {
-            value.map_or(Ok(0), |value| Ok(record::read::<record::Totals>(&totals, &value)?.arrival))
+            let Some(value) = value else { return Ok(0) };
+            let record::Totals { arrival, .. } = record::read(&totals, &value)?;
+            record::check_counts(&[arrival]).map(|()| arrival)
         });
         let mut salvaged = Salvaged { space, kept: 0, lost: 0 };
         let (mut group, mut bytes) = (Vec::new(), 0);
         // How many arrivals were not found, and how many of them cannot be read, since the last that could.
         let (mut gap, mut unread) = (0, 0);
-        for arrival in 1.. {
+        let mut arrival = 0;
+        loop {
+            arrival += 1;
+            if gap > GAP_MAX
+                && let Ok(length) = &length
+                && let Ok(next) = next_arrival(from, number, arrival)
+            {
+                // However long the log is said to be: what is not there is not looked for one by one.
+                let next = next.filter(|next| next <= length).unwrap_or(length + 1).max(arrival);
+                unread += next - arrival;
+                (arrival, gap) = (next, 0);
+            }
             let ended = length.as_ref().map_or(gap > GAP_MAX, |length| arrival > *length);
             if ended || bytes > GROUP_BYTES {
                 self.receive_salvaged(&mut salvaged, std::mem::take(&mut group), now_ms, nonce)?;
@@ -114,6 +129,17 @@ impl Ledger {
         of.lost += count - kept;
         Ok(())
     }
+}
+
+/// The first arrival from `arrival` on that is in the log.
+fn next_arrival(from: &dyn Store, number: u32, arrival: u64) -> Result<Option<u64>, StoreError> {
+    let (start, end) = (key::segment(number, arrival), key::after_prefix(&key::log(number)));
+    let mut next = None;
+    from.snapshot()?.scan(&start, &end, &mut |key, _| {
+        next = key::counter_at(key, 5);
+        ControlFlow::Break(())
+    })?;
+    Ok(next)
 }
 
 #[cfg(test)]
@@ -171,6 +197,27 @@ mod tests {
         assert_eq!(view(&new).vector().expect("readable"), view(&peer).vector().expect("readable"));
         assert!(!view(&new).vector().expect("readable").is_empty() && VersionVector::new().is_empty());
         assert_ne!(new.replica(), peer.replica());
+    }
+
+    #[test]
+    fn a_log_that_is_said_to_have_no_end_has_one() {
+        let (store, old) = ledger(1);
+        let genesis = Genesis { creator: old.device(), nonce: [1; 16] };
+        let space = genesis.space();
+        old.commit(&[Work::Create { genesis, name: "home".to_owned() }], 1, 7).expect("memory does not fail");
+        let number = old.lock().shelves[&space].row.number;
+        let totals = key::totals(number);
+        let endless = record::Totals { arrival: 1 << 50, ..record::Totals::default() };
+        let far = store.snapshot().and_then(|read| read.get(&key::segment(number, 1))).expect("memory does not fail");
+        let body = record::unwrap(&key::segment(number, 1), &far.expect("the first segment")).expect("whole").to_vec();
+        // And another one far behind the end of what is there.
+        let far = key::segment(number, 1 << 40);
+        let rows = [(totals.clone(), record::write(&totals, &endless)), (far.clone(), record::wrap(&far, &body))];
+        let rows: Batch = rows.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        store.commit(&mut |_| Ok(rows.clone())).expect("memory does not fail");
+        let (_, new) = ledger(2);
+        let salvaged = new.salvage(&*store, 2, 7).expect("memory does not fail");
+        assert_eq!(salvaged, [Salvaged { space, kept: 1, lost: (1 << 50) - 1 }]);
     }
 
     /// Another ledger with what `store` holds now.

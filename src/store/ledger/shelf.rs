@@ -114,6 +114,8 @@ impl Shelf {
         let totals = key::totals(number);
         if let Some(value) = read.get(&totals)? {
             shelf.totals = record::read(&totals, &value)?;
+            let Totals { objects, bytes, conflicts, lost, position, arrival } = shelf.totals;
+            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival])?;
         }
         rows(read, &key::replicas(number), |_, author: Author| {
             names.add_replica(author);
@@ -126,6 +128,7 @@ impl Shelf {
             let (Some(Author { incarnation, branch: Some((after, first)) }), Some(parent)) = (author, parent) else {
                 return Err(damaged("a branch of nothing"));
             };
+            record::check_counts(&[after])?;
             let root = incarnation.replica();
             branches.push((incarnation.branch(first), Branch { root, parent, after, first }));
             Ok(())
@@ -136,22 +139,21 @@ impl Shelf {
         })?;
         let mut heads = Vec::new();
         rows(read, &key::heads(number), |key, row: HeadRow| {
+            record::check_counts(&[row.head.counter, row.head.depth])?;
             let replica: Option<ReplicaId> = key::number_at(key, 7).and_then(|number| names.replicas.replica(number));
             heads.push((replica.ok_or_else(|| damaged("head of an unknown replica"))?, row.head, row.tip));
             Ok(())
         })?;
         branches.retain(|_| !planted!("restart-forgets-copies"));
-        shelf.known = Known::of_branches(branches);
+        shelf.known = Known::of_branches(branches).ok_or_else(|| damaged("a branch of nothing"))?;
         heads.into_iter().for_each(|(replica, head, tip)| shelf.known.set(replica, head, tip));
         if let Some(grants) = names.collection(&CollectionName::grants()) {
             let prefix = key::objects(number, grants);
             rows(read, &prefix, |key, row: record::ObjectRow| {
                 let object = row.object.unpack(&names.replicas).map_err(|error| damaged(&error.to_string()))?;
                 let name = std::str::from_utf8(&key[prefix.len()..]).map_err(|_| damaged("object key"))?;
-                if let Ok(device) = name.parse()
-                    && !planted!("restart-forgets-grants")
-                {
-                    shelf.access.set(device, Grant::from_object(name, &object));
+                if !planted!("restart-forgets-grants") {
+                    shelf.access.learn(name, Grant::from_object(name, &object));
                 }
                 Ok(())
             })?;

@@ -317,7 +317,7 @@ impl<'a> Writing<'a> {
         let owns = |shelf: &&Shelf| shelf.access.role(self.me.device) == Some(Role::Owner);
         let Some(shelf) = self.shelves.get(&space).filter(owns) else { return Ok(None) };
         let introduction = introduce(shelf);
-        if shelf.access.role(device) == Some(Role::Owner) {
+        if shelf.access.role(device) == Some(Role::Owner) || planted!("cluster-peer-not-granted") {
             return Ok(Some(introduction));
         }
         let grant = Grant { device, role: Role::Owner, ticket: None };
@@ -404,8 +404,8 @@ impl<'a> Writing<'a> {
             let name = (space, mutation.collection.clone(), mutation.key.clone());
             if mutation.collection == CollectionName::grants() {
                 let grant = Grant::from_object(mutation.key.as_str(), &held.object);
-                if let (Some(shelf), Ok(device)) = (self.shelves.get_mut(&space), mutation.key.as_str().parse()) {
-                    shelf.access.set(device, grant);
+                if let Some(shelf) = self.shelves.get_mut(&space) {
+                    shelf.access.learn(mutation.key.as_str(), grant);
                     self.access_changed.insert(space);
                 }
             }
@@ -602,11 +602,13 @@ impl<'a> Writing<'a> {
         }
         if counts {
             let totals = &mut shelf.totals;
-            let step = |total: &mut u64, was: bool, is: bool| *total = *total + u64::from(is) - u64::from(was);
-            step(&mut totals.objects, before.visible && !planted!("total-counts-changes"), after.visible);
-            step(&mut totals.conflicts, before.conflicted, after.conflicted);
-            step(&mut totals.lost, before.lost, after.lost);
-            totals.bytes = totals.bytes + after.bytes - before.bytes;
+            // Saturating, since they are for people and may have been damaged.
+            let step = |total: &mut u64, was: u64, is: u64| *total = (*total + is).saturating_sub(was);
+            let count = |total: &mut u64, was: bool, is: bool| step(total, u64::from(was), u64::from(is));
+            count(&mut totals.objects, before.visible && !planted!("total-counts-changes"), after.visible);
+            count(&mut totals.conflicts, before.conflicted, after.conflicted);
+            count(&mut totals.lost, before.lost, after.lost);
+            step(&mut totals.bytes, before.bytes, after.bytes);
             for (index, was, is) in
                 [(Index::Conflicts, before.conflicted, after.conflicted), (Index::Lost, before.lost, after.lost)]
             {

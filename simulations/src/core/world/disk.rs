@@ -7,10 +7,11 @@ use thence::model::{Object, Operation, Request, SpaceId};
 use thence::replica::Input;
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
-use super::{At, Failure, Happening, World, fail, unexpected};
+use super::{At, Failure, Happening, World, fail};
+use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
 use crate::oracles::{
-    ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_object, check_renewed,
+    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_object, check_renewed,
 };
 use crate::world::Millis;
 
@@ -38,7 +39,7 @@ impl World<'_> {
         if process.commit.is_some() || process.waiting.is_empty() {
             return;
         }
-        let (jobs, told) = (std::mem::take(&mut process.waiting), process.told.take());
+        let (told, jobs) = (process.told.take(), process.next_jobs());
         process.commit = Some(Commit { jobs, told, outcome: None });
         let delay = self.disk_delay(node);
         self.schedule(self.now + delay, Happening::Land { node, life });
@@ -49,42 +50,44 @@ impl World<'_> {
         let now = self.now;
         let nonce = self.disk_draw(node, "nonce");
         let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return Ok(()) };
-        let waiting = &mut process.waiting;
-        let next = || Commit { jobs: std::mem::take(waiting), told: None, outcome: None };
-        let commit = process.commit.get_or_insert_with(next);
+        let mut commit = match process.commit.take() {
+            Some(commit) => commit,
+            None => Commit { jobs: process.next_jobs(), told: None, outcome: None },
+        };
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let (before, told) = (process.ledger.replica(), commit.told.take());
         let drafts = drafts(&process.ledger, &work);
         let outcome = process.ledger.commit(&work, now, nonce);
         let came_back = came_back(shelves, before, &work);
-        let landed = outcome.is_ok();
+        let failed = outcome.as_ref().err().cloned();
         let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
         let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
-        match &outcome {
-            Err(StoreError::Io(_)) => {}
-            Err(error) => return unexpected(node, error),
-            Ok(report) => {
-                for (space, committed) in &report.changed {
-                    self.trace.note(now, node, "committed in", space.as_bytes());
-                    for stretch in &committed.written {
-                        self.trace.note(now, node, "segment", &stretch.bytes);
-                    }
+        if let Ok(report) = &outcome {
+            for (space, committed) in &report.changed {
+                self.trace.note(now, node, "committed in", space.as_bytes());
+                for stretch in &committed.written {
+                    self.trace.note(now, node, "segment", &stretch.bytes);
                 }
-                self.trace.tell(now, || describe_report(node, report));
             }
+            self.trace.tell(now, || describe_report(node, report));
         }
         commit.outcome = Some(outcome);
-        if landed {
-            let written = self.read_on(node, false)?;
-            if written < effective {
-                return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
-            }
-            let Some(process) = &self.nodes[node].process else { return Ok(()) };
-            check_drafts(&process.ledger, &work, &drafts, refused).at(node)?;
-            self.check_names(node, before, &came_back, told)?;
+        process.commit = Some(commit);
+        if let Some(error) = failed {
+            self.strike("disk", node, None);
+            return self.excused::<()>(node, Err(error)).map(drop);
         }
-        Ok(())
+        let read = self.read_on(node, false);
+        self.tell_landed(node);
+        // The disk may have kept anybody from reading.
+        let Some(written) = read? else { return Ok(()) };
+        if written < effective {
+            return fail(node, "durability", format!("{effective} writes, {written} events on the disk"));
+        }
+        let Some(process) = &self.nodes[node].process else { return Ok(()) };
+        check_drafts(&process.ledger, &work, &drafts, refused).at(node)?;
+        self.check_names(node, before, &came_back, told)
     }
 
     /// Whether a node that wrote as `before` still may, after a commit that was to take in `came_back`.
@@ -115,25 +118,42 @@ impl World<'_> {
         let Some(Commit { jobs, outcome: Some(outcome), .. }) = process.commit.take() else { return Ok(()) };
         match outcome {
             Ok(report) => self.reported(node, &jobs, report),
-            Err(_) => {
-                self.trace.tell(self.now, || format!("{node} commit failed"));
+            Err(error) => {
+                self.trace.tell(self.now, || format!("{node} commit failed: {error}"));
                 self.trace.note(self.now, node, "commit failed", &[]);
-                process.ledger.reopen().at(node)?;
-                let held = process.ledger.held();
-                self.read_on(node, false)?;
-                self.handle(node, Input::CommitFailed)?;
-                for (space, revision, known, access) in held {
-                    self.handle(node, Input::Held { space, revision, known, access })?;
+                if matches!(error, StoreError::Io(_)) {
+                    self.tell_reported(node, true);
+                    self.mend(node)?;
+                    for job in jobs {
+                        match (job.asked, &job.work) {
+                            (Asked::Sharing(session, space), _) => {
+                                self.handle(node, Input::Shared { session, space, introduction: None })?;
+                            }
+                            // A cluster peer does not say it again.
+                            (Asked::Nobody, Work::Join { .. }) if self.scenario.cluster => self.ask(node, job),
+                            _ => {}
+                        }
+                    }
+                    return Ok(());
                 }
-                Ok(())
+                if jobs.len() > 1 && process.ledger.failure().is_none() {
+                    // One damaged record must not stand in the way of what has nothing to do with it.
+                    process.singly = jobs.len();
+                    process.waiting.splice(0..0, jobs);
+                    self.after_input(node);
+                    return Ok(());
+                }
+                self.handle(node, Input::CommitFailed)
             }
         }
     }
 
     pub(super) fn reported(&mut self, node: usize, jobs: &[Job], report: Report) -> Result<(), Failure> {
+        self.tell_reported(node, false);
         let Report { done, held, changed, renewed } = report;
         if let Some(renewed) = renewed {
             self.trace.tell(self.now, || format!("{node} {renewed:?}"));
+            self.tell_name(node);
             self.handle(node, Input::Writes { replica: renewed.now })?;
         }
         for (job, done) in jobs.iter().zip(&done) {
@@ -146,6 +166,10 @@ impl World<'_> {
                 let log = self.nodes[node].shelves.get(space).map(|shelf| shelf.log.clone()).unwrap_or_default();
                 let own = log.into_iter().filter(|event| self.history.is_by(*space, *event, device));
                 let own: Vec<_> = own.map(|event| (*space, event)).collect();
+                if self.trace.is_recording() {
+                    let names = own.iter().filter_map(|(space, event)| self.history.dot(*space, *event));
+                    self.tell_acknowledged(node, &names.collect::<Vec<_>>());
+                }
                 self.nodes[node].acknowledged.extend(own);
             }
         }
@@ -156,8 +180,14 @@ impl World<'_> {
             self.handle(node, Input::Committed { space, committed })?;
         }
         for (job, done) in jobs.iter().zip(done) {
-            if let (Asked::Session(session), Done::Admitted(answer)) = (job.asked, done) {
-                self.handle(node, Input::Admitted { session, answer })?;
+            match (job.asked, done) {
+                (Asked::Session(session), Done::Admitted(answer)) => {
+                    self.handle(node, Input::Admitted { session, answer })?;
+                }
+                (Asked::Sharing(session, space), Done::Shared(introduction)) => {
+                    self.handle(node, Input::Shared { session, space, introduction })?;
+                }
+                _ => {}
             }
         }
         self.after_input(node);
@@ -167,28 +197,45 @@ impl World<'_> {
     /// Reads what a disk has beyond what the oracles have seen of it, and checks it: new events, the objects that they
     /// touch (or all), the feed.
     ///
-    /// Returns how many of the new events the node's own device wrote.
-    pub(super) fn read_on(&mut self, node: usize, all: bool) -> Result<usize, Failure> {
-        let Some(process) = &self.nodes[node].process else { return Ok(0) };
-        let (owner, views) = (process.ledger.device(), views(&process.ledger).at(node)?);
+    /// Returns how many of the new events the node's own device wrote; nothing if the log is damaged, and then the node
+    /// is down.
+    pub(super) fn read_on(&mut self, node: usize, all: bool) -> Result<Option<usize>, Failure> {
+        self.nodes[node].disk.look_at(true);
+        let read = self.read_spaces(node, all);
+        self.nodes[node].disk.look_at(false);
+        read
+    }
+
+    fn read_spaces(&mut self, node: usize, all: bool) -> Result<Option<usize>, Failure> {
+        let Some(process) = &self.nodes[node].process else { return Ok(None) };
+        let owner = process.ledger.device();
+        let Some(views) = self.excused(node, views(&process.ledger))? else { return self.blinded(node) };
         let mut own = 0;
         for view in views {
             let space = view.id();
-            let Node { shelves, followers, .. } = &mut self.nodes[node];
-            let shelf = shelves.entry(space).or_default();
-            let mut read = self.history.read_on(owner, shelf, &view).at(node)?;
+            let shelf = self.nodes[node].shelves.entry(space).or_default();
+            let read = self.history.read_on(owner, shelf, &view);
+            let Some(read) = self.excused(node, read)? else { return self.blinded(node) };
+            let mut read = read.at(node)?;
             own += read.own;
             if all || read.renamed {
                 read.touched = self.history.objects(space).cloned().collect();
             }
             for name in &read.touched {
-                let object = view.state(&name.0, &name.1).at(node)?;
+                let Some(object) = self.excused(node, view.state(&name.0, &name.1))? else { continue };
+                let shelf = &self.nodes[node].shelves[&space];
                 check_object(&self.history, space, name, shelf, object.as_ref()).at(node)?;
             }
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
-            followers.entry(space).or_default().follow(&view, limit).at(node)?.at(node)?;
+            let followed = self.nodes[node].followers.entry(space).or_default().follow(&view, limit);
+            self.excused(node, followed)?.transpose().at(node)?;
+            if let Some(application) = &mut self.application
+                && (all || !read.touched.is_empty())
+            {
+                check_application(application.after_commit(node, &view)).at(node)?;
+            }
         }
-        Ok(own)
+        Ok(Some(own))
     }
 }
 
@@ -239,6 +286,11 @@ fn describe_report(node: usize, report: &Report) -> String {
         format!("{space:?} {written:?} rejected {:?}{split}", committed.rejected)
     });
     format!("{node} commits {:?} {:?}", changed.collect::<Vec<_>>(), report.done)
+}
+
+/// What an application says of its own invariant.
+pub(super) fn check_application(said: Result<(), String>) -> Result<(), Broken> {
+    said.map_err(|detail| Broken { invariant: APPLICATION, detail })
 }
 
 fn views(ledger: &Ledger) -> Result<Vec<View>, StoreError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::disk::check_application;
 use super::{At, Failure, World, fail};
 use crate::oracles::{
     Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_silence,
@@ -11,6 +12,7 @@ impl World<'_> {
     pub(super) fn end(&mut self) -> Result<(), Failure> {
         for (space, members) in self.members() {
             let mut exports: Vec<(usize, Export)> = Vec::new();
+            let mut views = Vec::new();
             let objects: Vec<ObjectName> = self.history.objects(space).cloned().collect();
             let acknowledged = members.iter().flat_map(|node| &self.nodes[*node].acknowledged);
             let acknowledged: BTreeSet<_> =
@@ -34,6 +36,10 @@ impl World<'_> {
                 let follower = self.nodes[node].followers.entry(space).or_default();
                 while follower.follow(&view, 3).at(node)?.at(node)? {}
                 follower.check(&view).at(node)?.at(node)?;
+                views.push((node, view));
+            }
+            if let Some(application) = &mut self.application {
+                check_application(application.in_the_end(&views))?;
             }
             for pair in exports.windows(2) {
                 check_alike((pair[0].0, &pair[0].1), (pair[1].0, &pair[1].1))?;

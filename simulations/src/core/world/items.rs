@@ -1,22 +1,25 @@
 //! What is done to the world: by users, and by faults.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::VersionVector;
-use thence::model::{CollectionName, ObjectKey, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
 use thence::store::Work;
 
 use super::{Failure, Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
-use crate::oracles::Deadline;
-use crate::world::{Line, Scenario, Side, What};
+use crate::oracles::{Deadline, Shelf};
+use crate::world::{Line, Scenario, Side, What, membership, resave};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
-        let what = &self.scenario.items[at].what;
+        let scenario = self.scenario;
+        let what = &scenario.items[at].what;
         self.trace.tell(self.now, || what.to_string());
+        self.tell_item(what);
+        self.strike_by(what);
         match what {
             What::Write { node, space, requests } => {
                 let work = Work::Write { space: self.spaces[*space].0, requests: requests.clone() };
@@ -44,36 +47,41 @@ impl World<'_> {
             What::Hostile { node } => self.turn_hostile(*node),
             What::DiskFails { node, fault } => self.nodes[*node].disk.fail_next(*fault),
             What::DiskSpeed { node, ms } => self.nodes[*node].disk_ms = *ms,
+            What::Medium { node, fault } => {
+                if let Some(medium) = self.nodes[*node].disk.medium() {
+                    medium.suffer(fault);
+                }
+            }
+            // There are no datagrams, addresses, tasks or clocks here.
+            What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
+            }
         }
         Ok(())
     }
 
-    /// Writes an object as it is shown, but for its title.
+    /// A user saves an object as it is shown, but for its title.
     fn resave(&mut self, node: usize, space: usize, (collection, key): (&CollectionName, &ObjectKey), title: usize) {
         let space = self.spaces[space].0;
-        let Some(process) = &self.nodes[node].process else { return };
-        let view = process.ledger.view(space);
-        // The disk may have failed; then there is nothing to open.
-        let Ok(Some(found)) = view.and_then(|view| view.map_or(Ok(None), |view| view.get(collection, key))) else {
-            return;
-        };
-        let mut fields = found.fields;
-        fields.insert("title".to_owned(), title.into());
-        let (collection, key, operation) = (collection.clone(), key.clone(), Operation::Put(fields));
-        let requests = vec![Request { collection, key, operation }];
+        let view = self.nodes[node].process.as_ref().and_then(|process| process.ledger.view(space).ok()?);
+        let Some(requests) = view.and_then(|view| resave(&view, collection, key, title)) else { return };
         self.ask(node, Job { work: Work::Write { space, requests }, asked: Asked::User });
         self.start_commit(node);
     }
 
-    /// A backup is put back. What no other disk holds of what came after it is gone, and nobody can be blamed.
+    /// A backup is put back.
     pub(super) fn put_back(&mut self, number: usize) {
         let Some((image, shelves)) = &self.nodes[number].image else { return };
         let (image, shelves) = (image.fork(), shelves.clone());
         self.crash(number);
         let before = std::mem::replace(&mut self.nodes[number].shelves, shelves);
+        self.nodes[number].disk.put_back(&image);
+        self.set_back(number, before);
+    }
+
+    /// A disk holds less than `before`. What no other disk holds of the rest is gone, and nobody can be blamed.
+    pub(super) fn set_back(&mut self, number: usize, before: BTreeMap<SpaceId, Shelf>) {
         let node = &mut self.nodes[number];
         node.given_up.clear();
-        node.disk.put_back(&image);
         node.followers.clear();
         self.history.copied.insert(node.key.device());
         // Grants are among what was forgotten: whoever joined there, or was admitted there, asks again.
@@ -107,8 +115,9 @@ impl World<'_> {
     pub(super) fn copy(&mut self, from: usize, onto: usize) {
         self.crash(onto);
         let (key, image) = (self.nodes[from].key.clone(), self.nodes[from].disk.image());
-        let shelves = self.nodes[from].shelves.clone();
+        let (shelves, lost) = (self.nodes[from].shelves.clone(), self.nodes[from].lost.clone());
         let node = &mut self.nodes[onto];
+        node.lost = lost;
         node.disk.put_back(&image);
         node.given_up.clear();
         node.followers.clear();
@@ -143,14 +152,15 @@ impl World<'_> {
     }
 
     pub(super) fn heal(&mut self, from: usize, to: usize) {
-        for (at, arrival) in self.network.heal(self.now, from, to) {
-            self.schedule(at, Happening::Arrival(arrival));
+        for sent in self.network.heal(self.now, from, to) {
+            self.carry(sent, from, to, None);
         }
     }
 
     /// All faults end.
     pub(super) fn quiet(&mut self) -> Result<(), Failure> {
         self.trace.tell(self.now, || "quiet".to_owned());
+        self.tell_quiet();
         self.network.calm();
         for (from, to) in self.network.cut_directions() {
             self.heal(from, to);
@@ -159,7 +169,10 @@ impl World<'_> {
             self.nodes[node].disk_ms = self.scenario.disk_ms;
             if self.is_cut_off(node) {
                 self.crash(node);
-            } else if self.nodes[node].process.is_none() {
+                continue;
+            }
+            self.scrub(node);
+            if self.nodes[node].process.is_none() {
                 self.restart(node)?;
             }
             if self.nodes[node].process.as_ref().is_some_and(|process| process.commit.is_none()) {
@@ -182,55 +195,9 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Who will hold each space, and who will own it: node 0, and whoever redeems a ticket of an owner that it is
-    /// connected to.
-    pub(super) fn members_and_owners(&self) -> Vec<(BTreeSet<usize>, BTreeSet<usize>)> {
-        let edges = &self.scenario.edges;
-        let connected = |a, b| edges.contains(&(a, b)) || edges.contains(&(b, a));
-        let members = |number: usize| {
-            let (mut members, mut owners) = (BTreeSet::from([0]), BTreeSet::from([0]));
-            loop {
-                let before = (members.len(), owners.len());
-                for item in &self.scenario.items {
-                    if let What::Redeem { node, space, from, role } = item.what
-                        && space == number
-                        && owners.contains(&from)
-                        && !self.scenario.is_hostile(from)
-                        && connected(node, from)
-                    {
-                        members.insert(node);
-                        if role == Role::Owner {
-                            owners.insert(node);
-                        }
-                    }
-                }
-                if before == (members.len(), owners.len()) {
-                    return (members, owners);
-                }
-            }
-        };
-        (0..self.scenario.spaces).map(members).collect()
-    }
-
-    /// Who must have everything of each space in the end. A copy that nobody of them is connected to need not,
-    /// nor need a hostile node.
+    /// Who must have everything of each space in the end.
     pub(super) fn members(&self) -> Vec<(SpaceId, BTreeSet<usize>)> {
-        let is_copy = |node: &usize| {
-            self.scenario.items.iter().any(|item| matches!(item.what, What::Copy { onto, .. } if onto == *node))
-        };
-        let members = self.members.iter().map(|(members, _)| {
-            let meets = |node: usize| {
-                self.scenario.edges.iter().any(|(a, b)| {
-                    let other = if *a == node { b } else { a };
-                    (*a == node || *b == node)
-                        && members.contains(other)
-                        && !is_copy(other)
-                        && !self.scenario.is_hostile(*other)
-                })
-            };
-            let members = members.iter().copied().filter(|node| !is_copy(node) || meets(*node));
-            members.filter(|node| !self.scenario.is_hostile(*node)).collect()
-        });
+        let members = self.members.iter().map(|members| membership::expected(self.scenario, members));
         self.spaces.iter().map(|(id, _)| *id).zip(members).collect()
     }
 
@@ -263,6 +230,7 @@ impl World<'_> {
         if let Some(session) = session
             && self.nodes[node].process.is_some()
         {
+            self.tell_ticket(node, space, from, &role.to_string());
             let mut ticket_id = [0; 16];
             ticket_id.copy_from_slice(&self.chance.bytes("ticket", item as u64)[..16]);
             let ticket = Ticket {

@@ -2,12 +2,12 @@
 
 use thence::model::SpaceId;
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId};
-use thence::store::{Renewal, StoreError, Work};
+use thence::store::{Renewal, Work};
 
-use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail, unexpected};
+use super::{At, DELAY_MS_MAX, Failure, Happening, World, fail};
 use crate::core::node::{Asked, Job};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
-use crate::world::{Arrival, Line, Scenario, Side, What};
+use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
 impl World<'_> {
     pub(super) fn handle(&mut self, node: usize, input: Input) -> Result<(), Failure> {
@@ -40,27 +40,22 @@ impl World<'_> {
             }
             Output::Fetch { session, space, after, bytes_max } => {
                 let (delay, life) = (self.disk_delay(node), self.nodes[node].life);
+                self.nodes[node].process.iter_mut().for_each(|process| process.reads += 1);
                 self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
                 Ok(())
             }
             Output::Credential { session, space } => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                let segments = match view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials())) {
-                    Ok(segments) => segments,
-                    Err(StoreError::Io(_)) => Vec::new(),
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials()));
+                let segments = self.excused(node, read)?.unwrap_or_default();
                 self.handle(node, Input::Credential { session, space, segments })
             }
             Output::Judge { session, space, device, segments } => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                let role = match view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments))) {
-                    Ok(role) => role,
-                    Err(StoreError::Io(_)) => None,
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
+                let role = self.excused(node, read)?.flatten();
                 self.handle(node, Input::Judged { session, space, role })
             }
             Output::Admit { session, device, ticket } => {
@@ -72,8 +67,14 @@ impl World<'_> {
                 self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }
-            // No scenario has cluster peers yet.
-            Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
+            Output::Share { session, space, device } => {
+                self.ask(node, Job { work: Work::Share { space, device }, asked: Asked::Sharing(session, space) });
+                Ok(())
+            }
+            Output::Join { introduction, introducer } => {
+                self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
+                Ok(())
+            }
             Output::Redeemed { session, answer } => {
                 let Ok(introduction) = answer else { return Ok(()) };
                 let mut asked = false;
@@ -124,14 +125,23 @@ impl World<'_> {
             let open = |line: &Line| line.ends.contains(&node) && line.side_of(node) == Side::Up;
             let sessions: Vec<SessionId> =
                 self.network.lines.iter().filter(|(_, line)| open(line)).map(|(session, _)| *session).collect();
+            let lies = liar.lies();
             let said = liar.say(&sessions, session, channel, message);
+            let lied = liar.lies() > lies;
+            if lied && let Some(peer) = self.peer_in(session, node) {
+                self.strike("hostile", peer, Some(node));
+            }
             said.into_iter().for_each(|said| self.deliver(node, said.session, said.channel, said.kind, said.body));
             return Ok(());
         }
         if let Channel::Space(space) = channel
             && !self.scenario.is_hostile(node)
         {
-            self.check_said(node, session, space, message)?;
+            let said = self.check_said(node, session, space, message);
+            if said.is_err() {
+                self.tell_forbidden(node, session, channel, message);
+            }
+            said?;
             if matches!(message, Message::Open(_)) {
                 let openings = self.openings.entry((session, space, node)).or_default();
                 *openings += 1;
@@ -146,7 +156,23 @@ impl World<'_> {
 
     pub(super) fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
         let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
-        for (at, arrival) in self.network.send(self.now, Arrival { session, to, channel, kind, body }) {
+        let mut arrival = Arrival { session, to, channel, kind, body, told_as: None };
+        arrival.told_as = self.tell_sent(&arrival, node);
+        let told_as = arrival.told_as;
+        let sent = self.network.send(self.now, arrival);
+        self.carry(sent, node, to, told_as);
+    }
+
+    /// What the network made of a message takes its course.
+    pub(super) fn carry(&mut self, sent: Sent, from: usize, to: usize, told_as: Option<usize>) {
+        let Sent { arrivals, struck } = sent;
+        for fault in struck {
+            self.strike(fault, to, Some(from));
+            if fault == "loss" {
+                self.tell_lost(told_as, "lost on the way");
+            }
+        }
+        for (at, arrival) in arrivals {
             self.schedule(at, Happening::Arrival(arrival));
         }
     }

@@ -4,8 +4,11 @@ mod disk;
 mod end;
 mod items;
 mod looping;
+mod phases;
 mod processes;
 mod sessions;
+mod storage;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +17,11 @@ use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, SessionId, Stretch};
 use thence::store::{LedgerError, StoreError, Work};
 
+use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{Broken, Deadline, History, OnTheWay, Shown, Violation};
-use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, What};
+use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
@@ -43,6 +47,9 @@ enum Happening {
     Report { node: usize, life: u64 },
     Read { node: usize, life: u64, session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
     HaveRead { node: usize, life: u64, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+    Restart { node: usize },
+    Mend { node: usize, life: u64 },
+    Repair { node: usize },
 }
 
 struct World<'a> {
@@ -61,7 +68,7 @@ struct World<'a> {
     /// Space ids and how they began.
     spaces: Vec<(SpaceId, Genesis)>,
     /// By space: who will hold it, and who will own it.
-    members: Vec<(BTreeSet<usize>, BTreeSet<usize>)>,
+    members: Vec<membership::Membership>,
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
     /// How often each node opened each space in each session.
@@ -72,11 +79,22 @@ struct World<'a> {
     deadline: Option<Deadline>,
     /// At the end of all faults: how many messages had been sent, and how many events somebody lacked.
     quiet: (u64, u64),
-    trace: Trace,
+    trace: &'a mut Trace,
+    /// What somebody else wants to hold, too.
+    application: Option<&'a mut (dyn Application + 'a)>,
 }
 
-/// Runs a scenario. If `told`, what happens is told on stderr.
-pub fn run(scenario: &Scenario, told: bool) -> Outcome {
+/// Runs a scenario. The trace says what is kept of it.
+pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
+    run_with(scenario, trace, None)
+}
+
+/// Runs a scenario under an invariant of an application.
+pub fn run_with<'a>(
+    scenario: &'a Scenario,
+    trace: &'a mut Trace,
+    application: Option<&'a mut (dyn Application + 'a)>,
+) -> Outcome {
     let chance = Chance::new(scenario.seed);
     let mut world = World {
         scenario,
@@ -98,7 +116,8 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
         on_the_way: OnTheWay::default(),
         deadline: None,
         quiet: (0, 0),
-        trace: Trace::new(told),
+        trace,
+        application,
     };
     // A panic is a failure like any other: to be replayed and shrunk.
     let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
@@ -110,14 +129,24 @@ pub fn run(scenario: &Scenario, told: bool) -> Outcome {
             Some(Broken { invariant: "no panic", detail: text.unwrap_or_default() }.into())
         }
     };
+    for (number, node) in world.nodes.iter().enumerate() {
+        if let Some(medium) = node.disk.medium() {
+            world.trace.note(world.now, number, "medium", &medium.hash());
+        }
+    }
     let violation = failure.map(|Failure { node, broken: Broken { invariant, detail } }| Violation {
         invariant,
         at: world.now,
         node,
         detail,
     });
+    let (now, hash) = (world.now, world.trace.hash());
+    world.trace.record(|story| {
+        story.ended_at = now;
+        story.violation.clone_from(&violation);
+    });
     Outcome {
-        hash: world.trace.hash(),
+        hash,
         violation,
         ended_at: world.now,
         events: world.history.event_count(),
@@ -185,6 +214,7 @@ impl World<'_> {
                 return Err(Broken { invariant: "liveness", detail }.into());
             }
             self.happen(happening)?;
+            self.look_after_disks()?;
         }
         self.end()
     }
@@ -197,7 +227,7 @@ impl World<'_> {
     fn begin(&mut self) -> Result<(), Failure> {
         let scenario = self.scenario;
         for number in 0..scenario.nodes {
-            let mut node = Node::new(self.chance, number, scenario.disk_ms).at(number)?;
+            let mut node = Node::new(scenario.level, self.chance, number, scenario.disk_ms);
             node.start(0, scenario.limits).at(number)?;
             if scenario.is_hostile(number) {
                 self.history.hostile.insert(node.device());
@@ -214,12 +244,11 @@ impl World<'_> {
             let job = Job { work: Work::Create { genesis, name: format!("space {number}") }, asked: Asked::Nobody };
             self.ask(0, job);
         }
-        for item in &scenario.items {
-            if let What::Redeem { node, space, role, .. } = item.what {
-                self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
-            }
+        for (space, node, role) in membership::invitations(scenario) {
+            self.history.invited.insert((self.spaces[space].0, self.nodes[node].device(), role));
         }
-        self.members = self.members_and_owners();
+        self.members = membership::drawn_up(self.scenario);
+        self.tell_beginning();
         // The first spaces are there before anything can go wrong.
         self.land(0)?;
         self.report(0)?;
@@ -270,19 +299,19 @@ impl World<'_> {
             Happening::Read { node, life, session, space, after, bytes_max } if self.is_alive(node, life) => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
                 let view = process.ledger.view(space);
-                // The disk may have failed; that it is damaged is never right.
-                let stretches = match view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose()) {
-                    Ok(stretches) => stretches,
-                    Err(StoreError::Io(_)) => None,
-                    Err(error) => return unexpected(node, error),
-                };
+                let read = view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose());
+                let stretches = self.excused(node, read)?.flatten();
                 let delay = self.disk_delay(node);
                 self.schedule(self.now + delay, Happening::HaveRead { node, life, session, space, stretches });
                 Ok(())
             }
             Happening::HaveRead { node, life, session, space, stretches } if self.is_alive(node, life) => {
+                self.nodes[node].process.iter_mut().for_each(|process| process.reads -= 1);
                 self.handle(node, Input::Fetched { session, space, stretches })
             }
+            Happening::Restart { node } => self.restart(node),
+            Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),
+            Happening::Repair { node } => self.repair(node),
             // Meant for a process that is gone.
             _ => Ok(()),
         }

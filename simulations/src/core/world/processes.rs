@@ -4,14 +4,14 @@ use thence::replica::SessionId;
 
 use super::{At, Failure, World};
 use crate::oracles::check_reopened;
-use crate::world::Side;
+use crate::world::{Medium, Side};
 
 impl World<'_> {
     pub(super) fn crash(&mut self, node: usize) {
-        if self.nodes[node].process.take().is_none() {
+        if self.nodes[node].process.is_none() {
             return;
         }
-        self.nodes[node].disk.recover();
+        self.nodes[node].stop();
         let sessions: Vec<SessionId> = (self.network.lines.iter())
             .filter(|(_, line)| line.ends.contains(&node) && line.side_of(node) != Side::Down)
             .map(|(session, _)| *session)
@@ -26,8 +26,12 @@ impl World<'_> {
             return Ok(());
         }
         let limits = self.scenario.limits;
-        self.nodes[node].start(self.now, limits).at(node)?;
-        self.read_again(node)?;
+        if let Err(error) = self.nodes[node].start(self.now, limits) {
+            return self.cannot_start(node, error);
+        }
+        let read = self.read_again(node);
+        self.tell_start(node);
+        read?;
         for edge in 0..self.scenario.edges.len() {
             if self.scenario.edges[edge].0 == node {
                 self.dialled[edge] = None;
@@ -40,11 +44,29 @@ impl World<'_> {
 
     /// Reads a disk from its beginning, and compares it with what it held before.
     pub(super) fn read_again(&mut self, node: usize) -> Result<(), Failure> {
+        // What a disk that lied, or that wrote in the wrong place, comes back with may be older than what it synced.
+        let may_be_older = self.nodes[node].disk.medium().is_some_and(Medium::take_older);
+        if may_be_older {
+            self.nodes[node].followers.clear();
+        }
         let before = std::mem::take(&mut self.nodes[node].shelves);
-        self.read_on(node, true)?;
+        if self.read_on(node, true)?.is_none() {
+            self.nodes[node].shelves = before;
+            return Ok(());
+        }
+        let mut is_older = false;
         for (space, old) in &before {
             let now = self.nodes[node].shelves.get(space).cloned().unwrap_or_default();
-            check_reopened(old, &now).at(node)?;
+            let is_gone = !self.nodes[node].shelves.contains_key(space);
+            if may_be_older && old.log.starts_with(&now.log) {
+                is_older |= is_gone || old.log.len() > now.log.len();
+            } else {
+                check_reopened(old, &now).at(node)?;
+            }
+        }
+        if is_older {
+            self.trace.tell(self.now, || format!("{node} comes back older than it was"));
+            self.set_back(node, before);
         }
         Ok(())
     }

@@ -52,9 +52,13 @@ impl World<'_> {
             self.leave(session, node);
             return Ok(());
         }
+        if self.members.iter().all(|(members, _)| !members.contains(&node)) {
+            self.strike("outsider", peer, Some(node));
+        }
+        self.tell_session(node, peer, true);
         let peer = self.nodes[peer].device();
         self.trace.note(self.now, node, "connected", &session.0.to_le_bytes());
-        self.handle(node, Input::Connected { session, peer, cluster: false })
+        self.handle(node, Input::Connected { session, peer, cluster: self.scenario.cluster })
     }
 
     /// One node is done with a session; the other will find out.
@@ -79,8 +83,13 @@ impl World<'_> {
             return Ok(());
         }
         line.sides[end] = Side::Down;
-        let (edge, dialer) = (line.edge, line.ends[0]);
-        self.network.forget_held(session);
+        let (edge, dialer, peer) = (line.edge, line.ends[0], line.peer_of(node));
+        for held in self.network.forget_held(session) {
+            self.tell_lost(held.told_as, "the connection ended while it waited");
+        }
+        if was == Side::Up {
+            self.tell_session(node, peer, false);
+        }
         self.trace.note(self.now, node, "disconnected", &session.0.to_le_bytes());
         if was == Side::Up && self.nodes[node].process.is_some() {
             self.handle(node, Input::Disconnected { session })?;
@@ -106,12 +115,14 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) -> Result<(), Failure> {
-        let Arrival { session, to, channel, kind, body } = arrival;
+        let Arrival { session, to, channel, kind, body, told_as } = arrival;
         let Some(line) = self.network.lines.get(&session) else { return Ok(()) };
         if line.side_of(to) != Side::Up || self.nodes[to].process.is_none() {
+            self.tell_lost(told_as, "the connection had ended");
             return Ok(());
         }
         let peer = line.peer_of(to);
+        self.tell_arrived(told_as, self.now);
         self.trace.note(self.now, to, "received", &[kind]);
         self.trace.note(self.now, to, "body", &body);
         self.trace.tell(self.now, || match Message::decode(kind, true, &body) {
