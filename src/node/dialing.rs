@@ -62,7 +62,7 @@ impl Known {
         // Peers that lost the same relay at the same moment must not all come back at the same moment.
         let half = doubled / 2;
         let jittered = half + half.mul_f64((chance >> 11) as f64 / (1_u64 << 53) as f64);
-        self.next = self.keep.then_some(now + jittered);
+        self.next = (self.keep && !planted!("lost-peer-not-sought")).then_some(now + jittered);
     }
 
     /// It said hello: the next loss begins with a short wait again.

@@ -129,6 +129,7 @@ impl Replica {
         if let Some(introduction) = introduction
             && !state.opened.contains(&space)
             && state.cluster.introduced.insert(space)
+            && !planted!("space-not-introduced")
         {
             self.send(session, Channel::Control, Message::Introduce(introduction));
         }

@@ -13,5 +13,4 @@ mod world;
 
 pub(crate) use self::generate::request;
 pub use self::generate::{FAULTS, FAULTS_OF_A_MEDIUM, FAULTS_OF_STORES, generate};
-pub(crate) use self::world::resaved;
 pub use self::world::{run, run_with};

@@ -31,6 +31,12 @@ pub(super) fn meaning(invariant: &str) -> &'static str {
         "no failure without a fault" => "Something failed although nothing went wrong.",
         "no panic" => "The code panicked.",
         "no storms" | "bounded" => "More is sent, or kept, than there is a limit for.",
+        "a write does what was asked" => "What a user sees after a write is not what the write asked for.",
+        "no lost update" => "Something that somebody wrote, and nobody wrote over, is nowhere to be seen.",
+        "no name is used again" => "A store writes under names that its lost events may bear.",
+        "bounded window" => "More is on its way to one peer than it was to have at once.",
+        "no stalls without a fault" => "Nodes wait for one another although nothing went wrong.",
+        "totals and indexes" => "What is counted or listed is not what is there.",
         "readable log" => "What lies on the disk cannot be read any more.",
         crate::application::APPLICATION => "What the application counts on does not hold.",
         _ => "",
@@ -70,9 +76,9 @@ pub(super) fn in_words(item: &Item) -> String {
         What::Write { node, space, requests } => {
             format!("A user at node {node} writes into space {space}: {}", requests_in_words(requests))
         }
-        What::Resave { node, space, collection, key } => {
-            format!("A user at node {node} opens {collection}/{key} of space {space}, and saves it whole.")
-        }
+        What::Resave { node, space, collection, key } => format!(
+            "A user at node {node} opens {collection}/{key} in space {space} and saves it whole, with another title."
+        ),
         What::Redeem { node, space, from, role } => {
             format!("Node {node} is invited by node {from} to space {space}, as {role}.")
         }

@@ -14,6 +14,10 @@ const CRASHES: &[&str] = &["crash", "disk", "slow-disk", "drop"];
 /// Stores that are copied or put back, and what makes them meet late.
 const COPIES: &[&str] = &["copy", "put-back", "crash", "slow-disk", "delay", "cut", "drop"];
 const HOSTILE: &[&str] = &["hostile", "outsider"];
+const POWER: &[&str] = &["crash", "crash-at"];
+const ROT: &[&str] = &["rot", "crash", "crash-at"];
+const LINKS: &[&str] = &["drop", "cut", "crash"];
+const TROUBLE: &[&str] = &["disk", "io-error", "full"];
 
 /// Somebody never gets what others have: which oracle notices first depends on what is missing.
 const STUCK: &[&str] =
@@ -24,6 +28,14 @@ type Oracles = &'static [&'static str];
 
 const fn core(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
     Mutant { name, suffered, oracles, level: Level::Core, faults, seeds }
+}
+
+const fn store(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
+    Mutant { name, suffered, oracles, level: Level::Store, faults, seeds }
+}
+
+const fn node(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
+    Mutant { name, suffered, oracles, level: Level::Node, faults, seeds }
 }
 
 /// All of them, by what they break.
@@ -566,6 +578,13 @@ pub const AREAS: &[Area] = &[
         ],
     },
     Area {
+        name: "cluster",
+        mutants: &[
+            core("space-not-introduced", NONE, 500, STUCK, "a new node of a cluster stays empty"),
+            core("cluster-peer-not-granted", NONE, 500, STUCK, "a new node of a cluster is refused everything"),
+        ],
+    },
+    Area {
         name: "grants",
         mutants: &[
             core(
@@ -639,6 +658,46 @@ pub const AREAS: &[Area] = &[
                 4000,
                 &["commit before send", "one dot, one event"],
                 "a note is moved into another space by whoever forwards it",
+            ),
+        ],
+    },
+    Area {
+        name: "the disk (level `store`)",
+        mutants: &[
+            store("nothing-synced", POWER, 1000, &["durability"], "the power fails, and with it goes what was saved"),
+            store(
+                "commit-in-one-phase",
+                ROT,
+                3000,
+                &["durability"],
+                "one flipped bit after a power failure takes the last note with it in silence",
+            ),
+            store(
+                "damage-unseen",
+                ROT,
+                3000,
+                &["no failure without a fault"],
+                "a flipped bit is served as if it were what somebody wrote",
+            ),
+        ],
+    },
+    Area {
+        name: "the node's loop (level `node`)",
+        mutants: &[
+            node("lost-peer-not-sought", LINKS, 300, STUCK, "a connection that breaks is never made again"),
+            node(
+                "recovered-in-silence",
+                TROUBLE,
+                300,
+                STUCK,
+                "after a disk was full for a moment, a device takes part in nothing until it is restarted",
+            ),
+            node(
+                "room-never-given-back",
+                NONE,
+                300,
+                STUCK,
+                "a device takes less and less from others, and then nothing",
             ),
         ],
     },

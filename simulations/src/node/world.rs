@@ -16,13 +16,13 @@ use super::air::{self, Air, Datagram, Skies};
 use super::around::Around;
 use super::cryptography;
 use super::executor::{Executor, Nanos, Owner};
-use crate::core;
 use crate::level::{Level, Outcome};
 use crate::oracles::{
     At, Broken, Export, Failure, History, Shelf, Watched, broken, check_alike, check_disk, unexpected,
 };
 use crate::world::{
     Chance, Disk, Fate, Image, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
+    resave,
 };
 
 const NANOS_PER_MS: Nanos = 1_000_000;
@@ -564,13 +564,11 @@ impl World<'_> {
                 }
             }
             What::Resave { node, space, collection, key } => {
-                let (space, machine) = (self.spaces[*space].0, &self.machines[*node]);
-                let requests = machine.ledger.as_ref().and_then(|l| core::resaved(l, space, (collection, key), at));
-                if let (Some(handle), Some(requests)) = (machine.node.clone(), requests) {
-                    self.ask((*node, machine.life), async move {
-                        Answer::Written { space, result: handle.write(space, requests).await }
-                    });
-                }
+                let (owner, space) = ((*node, self.machines[*node].life), self.spaces[*space].0);
+                let Some(node) = self.machines[*node].node.clone() else { return Ok(()) };
+                let requests = node.view(space).ok().and_then(|view| resave(&view, collection, key, at));
+                let Some(requests) = requests else { return Ok(()) };
+                self.ask(owner, async move { Answer::Written { space, result: node.write(space, requests).await } });
             }
             What::Redeem { node, space, from, role } => self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),

@@ -16,7 +16,13 @@ impl Story {
                 self.mark(now, *node, MarkKind::Write, label, full);
             }
             What::Resave { node, collection, key, .. } => {
-                self.mark(now, *node, MarkKind::Write, format!("user: opens {collection}/{key}, saves it whole"), "");
+                self.mark(
+                    now,
+                    *node,
+                    MarkKind::Write,
+                    format!("user: opens {collection}/{key} and saves it whole"),
+                    "",
+                );
             }
             // Told where it is shown.
             What::Redeem { .. } => {}

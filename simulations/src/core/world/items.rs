@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::VersionVector;
-use thence::model::{CollectionName, ObjectKey, Operation, Request, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
-use thence::store::{Ledger, Work};
+use thence::store::Work;
 
 use super::{Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
 use crate::oracles::Failure;
 use crate::oracles::{Deadline, Shelf};
-use crate::world::{Line, Scenario, Side, What, membership};
+use crate::world::{Line, Scenario, Side, What, membership, resave};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
@@ -60,11 +60,11 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A user opens an object and saves it whole.
-    fn resave(&mut self, node: usize, space: usize, name: (&CollectionName, &ObjectKey), title: usize) {
+    /// A user saves an object as it is shown, but for its title.
+    fn resave(&mut self, node: usize, space: usize, (collection, key): (&CollectionName, &ObjectKey), title: usize) {
         let space = self.spaces[space].0;
-        let Some(process) = &self.nodes[node].process else { return };
-        let Some(requests) = resaved(&process.ledger, space, name, title) else { return };
+        let view = self.nodes[node].process.as_ref().and_then(|process| process.ledger.view(space).ok()?);
+        let Some(requests) = view.and_then(|view| resave(&view, collection, key, title)) else { return };
         self.ask(node, Job { work: Work::Write { space, requests }, asked: Asked::User });
         self.start_commit(node);
     }
@@ -249,18 +249,4 @@ impl World<'_> {
         }
         Ok(())
     }
-}
-
-/// What a user writes who opens an object and saves it whole, as it is shown but for its title. Nothing if there is no
-/// such object, or if the disk failed.
-pub(crate) fn resaved(
-    ledger: &Ledger,
-    space: SpaceId,
-    (collection, key): (&CollectionName, &ObjectKey),
-    title: usize,
-) -> Option<Vec<Request>> {
-    let view = ledger.view(space).ok()??;
-    let mut fields = view.get(collection, key).ok()??.fields;
-    fields.insert("title".to_owned(), title.into());
-    Some(vec![Request { collection: collection.clone(), key: key.clone(), operation: Operation::Put(fields) }])
 }

@@ -17,7 +17,6 @@ use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, SessionId, Stretch};
 use thence::store::Work;
 
-pub(crate) use self::items::resaved;
 use crate::application::Application;
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
