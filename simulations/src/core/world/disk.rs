@@ -122,6 +122,8 @@ impl World<'_> {
             Err(error) => {
                 self.trace.tell(self.now, || format!("{node} commit failed: {error}"));
                 self.trace.note(self.now, node, "commit failed", &[]);
+                // What it was told meanwhile may have gone with the commit: it is told again when it asks anew.
+                process.told = None;
                 if matches!(error, StoreError::Io(_)) {
                     self.tell_reported(node, true);
                     self.mend(node)?;
