@@ -158,20 +158,9 @@ impl World {
             Output::Store { session, space, segments } => {
                 self.commit(device, Work::Receive { session, space, segments });
             }
-            Output::Fetch { session, space, after, bytes_max } => {
-                let view = self.devices[device].ledger.view(space).expect("readable").expect("held");
-                let stretches = Some(view.log_after(&after, bytes_max).expect("readable"));
-                self.handle(device, Input::Fetched { session, space, stretches });
-            }
-            Output::Credential { session, space } => {
-                let view = self.devices[device].ledger.view(space).expect("readable").expect("held");
-                let segments = view.credentials().expect("readable");
-                self.handle(device, Input::Credential { session, space, segments });
-            }
-            Output::Judge { session, space, device: peer, segments } => {
-                let view = self.devices[device].ledger.view(space).expect("readable").expect("held");
-                let role = view.judge(peer, &segments).expect("readable");
-                self.handle(device, Input::Judged { session, space, role });
+            Output::LookUp(lookup) => {
+                let found = self.devices[device].ledger.look_up(&lookup).expect("readable");
+                self.handle(device, found);
             }
             Output::Share { session, space, device: peer } => {
                 let Done::Shared(introduction) = self.commit(device, Work::Share { space, device: peer }) else {

@@ -139,11 +139,11 @@ impl Slow {
 
     fn handle(&mut self, input: Input) {
         self.replica.handle(self.now, input);
-        let mut fetches = Vec::new();
+        let mut lookups = Vec::new();
         loop {
             while let Some(output) = self.replica.poll_output() {
                 match output {
-                    Output::Fetch { space, after, bytes_max, .. } => fetches.push((space, after, bytes_max)),
+                    Output::LookUp(lookup) => lookups.push(lookup),
                     Output::Send { channel: Channel::Space(space), message: Message::Segments(segments), .. } => {
                         for bytes in segments {
                             self.in_flight += bytes.len();
@@ -157,10 +157,8 @@ impl Slow {
                 }
             }
             // As a disk does: what was asked first is answered when more was asked already.
-            let Some((space, after, bytes_max)) = fetches.pop() else { break };
-            let view = self.ledger.view(space).expect("memory does not fail").expect("it is held");
-            let stretches = Some(view.log_after(&after, bytes_max).expect("memory does not fail"));
-            self.replica.handle(self.now, Input::Fetched { session: SESSION, space, stretches });
+            let Some(lookup) = lookups.pop() else { break };
+            self.replica.handle(self.now, self.ledger.look_up(&lookup).expect("memory does not fail"));
         }
     }
 

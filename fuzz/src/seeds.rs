@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use thence::causal::{Claims, Dot, KeyRange, Knowledge, VersionVector, Witness};
+use thence::model::Role;
 use thence::replica::{Hello, Message, Open, PROTOCOL_VERSION, Probed, Refusal, TicketRefusal};
 use thence::store::{Ledger, Work};
 
 use crate::bodies::world::{
-    CLUSTER, OWNER, PEER, commit_each, copied_store, empty_store, introduction, invitation, key, ledger, log,
-    node_store, old_store, operations, peer_store, second, space, ticket, write,
+    CLUSTER, OWNER, PEER, commit_each, copied_store, empty_store, hand_over, introduction, invitation, invite, key,
+    ledger, log, node_store, old_store, operations, peer_store, second, space, ticket, write,
 };
 
 /// Target, number, and bytes.
@@ -144,7 +145,21 @@ fn conversations(messages: &[Message]) -> Vec<Vec<u8>> {
     invited.extend([READ, 11, 0x80, LAND]);
     say(&mut invited, BY_CLUSTER, 2, &open(true));
     invited.push(READ);
-    vec![talk, newcomer, copied, cluster, invited]
+
+    // The cluster peer, an owner by now, takes the writer's grant away while that one speaks.
+    let mut revoked = Vec::new();
+    say(&mut revoked, BY_CLUSTER, 0, &Message::Cluster);
+    revoked.push(LAND);
+    say(&mut revoked, BY_CLUSTER, 1, &open(true));
+    say(&mut revoked, BY_PEER, 1, &open(true));
+    revoked.extend([READ, BY_PEER | 15]);
+    peers_segments().iter().for_each(|segment| sign(&mut revoked, BY_PEER, 0, segment));
+    sign(&mut revoked, BY_CLUSTER, 4, &revocation());
+    revoked.extend([LAND | 0x10, 11, 0, LAND, 9, 0x64, 0]);
+    say(&mut revoked, BY_PEER, 1, &open(true));
+    say(&mut revoked, BY_PEER, 1, &Message::Show(vec![owners_segments().swap_remove(1).into()]));
+    revoked.extend([READ, 11, 1, LAND, 9 | 0x10, 0x10, 0x27, 9, 0x10, 0x27]);
+    vec![talk, newcomer, copied, cluster, invited, revoked]
 }
 
 /// Adds a step in which somebody says something.
@@ -229,6 +244,22 @@ fn clusters_segments() -> Vec<Vec<u8>> {
     commit_each(&ledger, [create, Work::Share { space, device: key(OWNER).device() }, admit]);
     commit_each(&ledger, operations().into_iter().map(|operation| write(space, "o", operation)));
     log(&ledger, space, &VersionVector::new())
+}
+
+/// What a cluster peer that the node made an owner wrote to make another one of the writer, but for the role's name,
+/// which is no role's, so that nothing is left of the grant.
+fn revocation() -> Vec<u8> {
+    let (owners, clusters) = (ledger(Arc::new(node_store()), OWNER), ledger(Arc::new(empty_store(CLUSTER)), CLUSTER));
+    commit_each(&owners, [Work::Share { space: space(), device: key(CLUSTER).device() }]);
+    commit_each(&clusters, [Work::Join { introduction: introduction(), introducer: key(OWNER).device() }]);
+    hand_over(&owners, &clusters, space());
+    let before = vector(&clusters);
+    let ticket = invite(OWNER, introduction(), 11, Role::Owner).to_bytes();
+    commit_each(&clusters, [Work::Admit { device: key(PEER).device(), ticket }]);
+    let mut segment = log(&clusters, space(), &before).swap_remove(0);
+    let role = segment.windows(5).position(|text| text == b"owner").expect("it says which role");
+    segment[role] = b'0';
+    segment
 }
 
 fn vector(ledger: &Ledger) -> VersionVector {

@@ -67,6 +67,10 @@ struct Hunt<'a> {
 impl Hunt<'_> {
     /// Takes `candidate` if it fails in the same way. Returns whether it does.
     fn take(&mut self, mut candidate: Scenario) -> bool {
+        // Nodes that cannot meet are never in step: that fails, and says nothing.
+        if candidate.parts() > self.best.parts() {
+            return false;
+        }
         let original = candidate.seed;
         for seed in std::iter::once(original).chain(1..=self.other_seeds) {
             if Instant::now() >= self.until {

@@ -17,9 +17,8 @@ use super::driver::Event;
 use super::intake::Room;
 use super::lease::Lease;
 use super::surroundings::Surroundings;
-use crate::causal::VersionVector;
-use crate::model::{DeviceId, Segment, SpaceId};
-use crate::replica::{SessionId, TicketRefusal};
+use crate::model::SpaceId;
+use crate::replica::{Lookup, SessionId, TicketRefusal};
 use crate::store::{Done, Ledger, Report, StoreError, Work};
 
 /// The most that is put into one commit, so that the first to wait does not wait for long.
@@ -48,30 +47,14 @@ pub(super) enum Waiter {
 
 pub(super) enum DiskJob {
     Commit(Work, Waiter),
-    Read(PeerRead),
-}
-
-/// What is read of a space for a peer.
-pub(super) struct PeerRead {
-    pub(super) session: SessionId,
-    pub(super) space: SpaceId,
-    pub(super) what: What,
-}
-
-pub(super) enum What {
-    /// The log after this vector: about so many bytes.
-    Log(VersionVector, usize),
-    /// The segments in which this device was granted its role.
-    Credential,
-    /// Whether these segments show that device to have a role.
-    Judge(DeviceId, Vec<Segment>),
+    Read(Lookup),
 }
 
 /// The disk threads of one node.
 #[derive(Clone, Debug)]
 pub(super) struct Disk {
     commits: mpsc::UnboundedSender<(Work, Waiter)>,
-    reads: mpsc::UnboundedSender<PeerRead>,
+    reads: mpsc::UnboundedSender<Lookup>,
 }
 
 impl Disk {
@@ -140,26 +123,14 @@ impl Drop for Alarm {
 async fn read_for_peers(
     ledger: Arc<Ledger>,
     events: mpsc::UnboundedSender<Event>,
-    mut reads: mpsc::UnboundedReceiver<PeerRead>,
+    mut reads: mpsc::UnboundedReceiver<Lookup>,
 ) {
-    while let Some(PeerRead { session, space, what }) = reads.recv().await {
-        let failed = |error: StoreError| drop(events.send(Event::Damaged(error)));
-        let view = ledger.view(space);
-        let event = match what {
-            What::Log(after, bytes_max) => {
-                let read = view.and_then(|view| view.map(|view| view.log_after(&after, bytes_max)).transpose());
-                Event::Fetched { session, space, stretches: read.map_err(failed).unwrap_or_default() }
-            }
-            What::Credential => {
-                let read = view.and_then(|view| view.map_or_else(|| Ok(Vec::new()), |view| view.credentials()));
-                Event::Credential { session, space, segments: read.map_err(failed).unwrap_or_default() }
-            }
-            What::Judge(device, segments) => {
-                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
-                Event::Judged { session, space, role: read.map_err(failed).unwrap_or_default() }
-            }
-        };
-        if events.send(event).is_err() {
+    while let Some(lookup) = reads.recv().await {
+        let found = ledger.look_up(&lookup).unwrap_or_else(|error| {
+            let _ = events.send(Event::Damaged(error));
+            lookup.failed()
+        });
+        if events.send(Event::LookedUp(found)).is_err() {
             return;
         }
     }

@@ -22,16 +22,14 @@ use self::joins::Joining;
 use self::sessions::{GREET_WITHIN, Session};
 use self::syncs::Syncing;
 use super::dialing::{Peers, Stage};
-use super::disk::{Disk, DiskJob, PeerRead, Waiter, What};
+use super::disk::{Disk, DiskJob, Waiter};
 use super::intake::{Intake, Room};
 use super::status::Status;
 use super::surroundings::Surroundings;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::{Known as Knows, VersionVector};
-use crate::model::{Access, DeviceId, Role, SignedTicket, SpaceId};
-use crate::replica::{
-    Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, TicketRefusal,
-};
+use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
+use crate::replica::{Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, TicketRefusal};
 use crate::store::{Ledger, Renewal, Renewed, Report, StoreError, Work};
 use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, FrameReceiver, PeerAddress};
 
@@ -66,12 +64,8 @@ pub(super) enum Event {
     Damaged(StoreError),
     /// A disk thread panicked. What the node knows of its store is in doubt, so it ends.
     DiskThreadDied { thread: &'static str },
-    /// The log was read for a peer.
-    Fetched { session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
-    /// The segments in which this device was granted its role.
-    Credential { session: SessionId, space: SpaceId, segments: Vec<Arc<[u8]>> },
-    /// The role that a peer showed to have.
-    Judged { session: SessionId, space: SpaceId, role: Option<Role> },
+    /// What was looked up for a peer was found, or not.
+    LookedUp(Input),
     /// A frame came. The next one of this connection comes when `taken` is answered or dropped; `room` goes back when
     /// what it asks for is committed.
     Frame { session: SessionId, channel: Channel, frame: Frame, room: Room, taken: oneshot::Sender<()> },
@@ -268,20 +262,10 @@ impl Driver {
                     let waiter = room.take().map_or(Waiter::None, Waiter::Room);
                     self.disk.send(DiskJob::Commit(Work::Receive { session, space, segments }, waiter));
                 }
-                Output::Fetch { session, space, after, bytes_max } => {
-                    let what = What::Log(after, bytes_max);
-                    self.disk.send(DiskJob::Read(PeerRead { session, space, what }));
-                }
-                Output::Credential { session, space } => {
-                    self.disk.send(DiskJob::Read(PeerRead { session, space, what: What::Credential }));
-                }
-                Output::Judge { session, space, device, segments } => {
-                    let what = What::Judge(device, segments);
-                    self.disk.send(DiskJob::Read(PeerRead { session, space, what }));
-                }
-                Output::Behind { space, counter } => {
-                    let renewal = Work::Renew(Renewal::Behind { space, counter });
-                    self.disk.send(DiskJob::Commit(renewal, Waiter::None));
+                Output::LookUp(lookup) => self.disk.send(DiskJob::Read(lookup)),
+                Output::Behind { before, space, counter } => {
+                    let reason = Renewal::Behind { space, counter };
+                    self.disk.send(DiskJob::Commit(Work::Renew { before, reason }, Waiter::None));
                 }
                 Output::Admit { session, device, ticket } => {
                     self.disk.send(DiskJob::Commit(Work::Admit { device, ticket }, Waiter::Admission(session)));
@@ -361,15 +345,7 @@ impl Driver {
                     self.join_introduced(introduction, introducer);
                 }
             }
-            Event::Fetched { session, space, stretches } => {
-                self.handle(Input::Fetched { session, space, stretches });
-            }
-            Event::Credential { session, space, segments } => {
-                self.handle(Input::Credential { session, space, segments });
-            }
-            Event::Judged { session, space, role } => {
-                self.handle(Input::Judged { session, space, role });
-            }
+            Event::LookedUp(found) => self.handle(found),
             Event::Frame { session, channel, frame, room, taken } => {
                 let Frame { kind, critical, body } = frame;
                 self.handle_in(Input::Received { session, channel, kind, critical, body }, Some(room));

@@ -100,7 +100,7 @@ impl Lease {
             && leased.is_some_and(|said| self.as_leased(ledger.replica(), &word).is_ok_and(|now| now == said))
             && remembered.is_some_and(|said| self.as_remembered(&word).is_ok_and(|now| now == said));
         if !holds && !is_new {
-            ledger.commit(&[Work::Renew(Renewal::Lease)], now_ms, nonce)?;
+            ledger.commit(&[Work::Renew { before: ledger.replica(), reason: Renewal::Lease }], now_ms, nonce)?;
         }
         if !holds || run {
             self.make(ledger, now_ms, nonce)?;

@@ -155,7 +155,7 @@ pub enum PeerMisbehaved {
 }
 
 /// What happens to a replica.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Input {
     /// A space that the ledger holds: at the start, created, or joined; and again after a failed commit.
     Held {
@@ -210,7 +210,7 @@ pub enum Input {
     /// A commit failed. What peers sent since the last successful one must come again. Or it is there although the
     /// store said that it failed: once the store is open again, [`Input::Held`] must follow for every space.
     CommitFailed,
-    /// The answer to [`Output::Fetch`].
+    /// The answer to a [`Lookup`] of the log.
     Fetched {
         /// For whom.
         session: SessionId,
@@ -219,7 +219,7 @@ pub enum Input {
         /// What lies next in the log; none if the read failed.
         stretches: Option<Vec<Stretch>>,
     },
-    /// The answer to [`Output::Credential`].
+    /// The answer to a [`Lookup`] of what led to this device's role.
     Credential {
         /// For whom.
         session: SessionId,
@@ -228,7 +228,7 @@ pub enum Input {
         /// The segments, each by an owner that the one before it made one; none if there are none.
         segments: Vec<Arc<[u8]>>,
     },
-    /// The answer to [`Output::Judge`].
+    /// The answer to a [`Lookup`] of the role that a peer showed to have.
     Judged {
         /// For whom.
         session: SessionId,
@@ -271,6 +271,50 @@ pub enum Input {
     Tick,
 }
 
+/// What is to be read of a space for one peer.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    /// For whom.
+    pub session: SessionId,
+    /// Of which space.
+    pub space: SpaceId,
+    /// What.
+    pub wanted: Wanted,
+}
+
+/// What a [`Lookup`] is for.
+#[derive(Clone, Debug)]
+pub enum Wanted {
+    /// What lies next in the log: [`Input::Fetched`].
+    Log {
+        /// What need not be read.
+        after: VersionVector,
+        /// About how much to read; at least one segment.
+        bytes_max: usize,
+    },
+    /// The segments in which this device was granted its role: [`Input::Credential`].
+    Credential,
+    /// The role that a peer has which was refused and shows these segments: [`Input::Judged`].
+    Role {
+        /// The peer's device.
+        device: DeviceId,
+        /// What it shows.
+        segments: Vec<Segment>,
+    },
+}
+
+impl Lookup {
+    /// What to report if it cannot be read.
+    pub fn failed(&self) -> Input {
+        let Self { session, space, .. } = *self;
+        match self.wanted {
+            Wanted::Log { .. } => Input::Fetched { session, space, stretches: None },
+            Wanted::Credential => Input::Credential { session, space, segments: Vec::new() },
+            Wanted::Role { .. } => Input::Judged { session, space, role: None },
+        }
+    }
+}
+
 /// What a replica wants done.
 #[derive(Clone, Debug)]
 pub enum Output {
@@ -292,24 +336,8 @@ pub enum Output {
         /// What, in order.
         segments: Vec<Segment>,
     },
-    /// Read the log, then report [`Input::Fetched`].
-    Fetch {
-        /// For whom.
-        session: SessionId,
-        /// Of which space.
-        space: SpaceId,
-        /// What need not be read.
-        after: VersionVector,
-        /// About how much to read; at least one segment.
-        bytes_max: usize,
-    },
-    /// Look for the segments in which this device was granted its role, then report [`Input::Credential`].
-    Credential {
-        /// For whom.
-        session: SessionId,
-        /// Of which space.
-        space: SpaceId,
-    },
+    /// Read something ([`crate::store::Ledger::look_up`]), then report what it is, or [`Lookup::failed`].
+    LookUp(Lookup),
     /// A peer shows a ticket: grant what it says if it is good, then report [`Input::Admitted`].
     Admit {
         /// Who shows it.
@@ -326,21 +354,11 @@ pub enum Output {
         /// What it said.
         answer: Result<Introduction, TicketRefusal>,
     },
-    /// A peer that was refused shows these segments: look whether they show its role ([`crate::store::View::judge`]),
-    /// then report [`Input::Judged`].
-    Judge {
-        /// Who shows them.
-        session: SessionId,
-        /// Of which space.
-        space: SpaceId,
-        /// Its device.
-        device: DeviceId,
-        /// What it shows.
-        segments: Vec<Segment>,
-    },
     /// A peer says that it has events of this very store that are not here, which then was put back to an older state:
     /// begin to write under another id, and report [`Input::Writes`].
     Behind {
+        /// The id under which this store writes.
+        before: ReplicaId,
         /// In which space.
         space: SpaceId,
         /// The last of them.

@@ -34,7 +34,7 @@ use serde_bytes::ByteBuf;
 use self::cluster::Cluster;
 pub use self::cluster::Relation;
 pub use self::effects::{
-    Committed, Input, Limits, Millis, Output, PeerMisbehaved, Rejection, SessionId, Stretch, Taken,
+    Committed, Input, Limits, Lookup, Millis, Output, PeerMisbehaved, Rejection, SessionId, Stretch, Taken, Wanted,
 };
 use self::link::Link;
 pub use self::link::LinkState;
@@ -403,7 +403,7 @@ impl Replica {
                     let shown = std::mem::replace(&mut link.shown, true) || planted!("grant-not-shown");
                     if refusal == Refusal::NotFound && !shown {
                         link.showing = true;
-                        self.outputs.push_back(Output::Credential { session, space });
+                        self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted: Wanted::Credential }));
                     }
                     self.keep_in_step(session, space);
                 }
@@ -574,7 +574,7 @@ impl Replica {
             && !planted!("rollback-unheeded")
         {
             self.renewals += 1;
-            self.outputs.push_back(Output::Behind { space, counter: claim.dot.counter });
+            self.outputs.push_back(Output::Behind { before: own, space, counter: claim.dot.counter });
         }
         let link = self.sessions.get(&session).and_then(|state| state.links.get(&space));
         let nobody = BTreeMap::new();
@@ -799,12 +799,16 @@ impl Replica {
         if !rejected.is_empty() {
             held.incoming = held.vector.clone();
         }
+        if access_changed {
+            // First of all: nothing of what follows is for those whose grant is gone.
+            self.close_where_not_granted(space);
+        }
         for (session, rejection) in rejected {
             match rejection {
                 Rejection::Misbehaved(reason) => self.close(session, reason),
                 Rejection::Diverged(replica) => {
                     let reopen_at = self.now + self.limits.stall_ms;
-                    if let Some(link) = self.link(session, space) {
+                    if let Some(link) = self.link(session, space).filter(|link| link.opened) {
                         // Asked for once; should that not help, both say anew what they have.
                         link.reopen_at = Some(reopen_at);
                         if link.asked.insert(replica) {
@@ -843,7 +847,6 @@ impl Replica {
         }
         if access_changed {
             self.show_anew(space);
-            self.close_where_not_granted(space);
             self.open_where_granted(space);
             self.share_with_cluster(space);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_bytes::ByteBuf;
 
 use super::space::Space;
-use super::{Channel, Message, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch};
+use super::{Channel, Lookup, Message, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, Wanted};
 use crate::causal::{Dot, Witness};
 use crate::model::SpaceId;
 
@@ -85,8 +85,8 @@ impl Replica {
             link.forward_at = None;
             if state.claimed < limits.session_window_bytes_max || planted!("session-window-ignored") {
                 link.fetching = true;
-                let (after, bytes_max) = (link.sent.clone(), limits.frame_bytes_max);
-                self.outputs.push_back(Output::Fetch { session, space, after, bytes_max });
+                let wanted = Wanted::Log { after: link.sent.clone(), bytes_max: limits.frame_bytes_max };
+                self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted }));
             } else if !std::mem::replace(&mut link.waiting, true) && !planted!("waiting-space-forgotten") {
                 state.waiting.push_back(space);
             }

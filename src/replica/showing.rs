@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use super::{Channel, Message, Output, PeerMisbehaved, Refusal, Replica, SessionId};
+use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, SessionId, Wanted};
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
 impl Replica {
@@ -18,6 +18,12 @@ impl Replica {
     pub(super) fn show(&mut self, session: SessionId, space: SpaceId, segments: &[Arc<[u8]>]) {
         let stall_at = self.now + self.limits.stall_ms;
         let Some(link) = self.link(session, space) else { return };
+        if link.refused != Some(Refusal::NotFound) && !planted!("shown-too-late") {
+            // Meanwhile the peer has opened it by itself, or its own grant is gone: nobody would answer what is shown now.
+            // Should it refuse again, it is looked for again.
+            link.shown = false;
+            return;
+        }
         link.showing = !segments.is_empty();
         if segments.is_empty() {
             // Its grant has not come yet: to be looked for again when it has.
@@ -48,7 +54,8 @@ impl Replica {
             Some(segments) => {
                 state.judging.insert(space);
                 let device = state.peer;
-                self.outputs.push_back(Output::Judge { session, space, device, segments });
+                let wanted = Wanted::Role { device, segments };
+                self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted }));
             }
             // As before, one answer for all that is not good.
             None => self.judged(session, space, None),
@@ -83,7 +90,8 @@ impl Replica {
                 && !std::mem::replace(&mut link.shown, true)
             {
                 link.showing = true;
-                self.outputs.push_back(Output::Credential { session: *session, space });
+                let lookup = Lookup { session: *session, space, wanted: Wanted::Credential };
+                self.outputs.push_back(Output::LookUp(lookup));
             }
         }
     }

@@ -540,10 +540,8 @@ fn a_peer_that_never_acknowledges_is_turned_away_in_the_end() {
     let closed = 'time: loop {
         while let Some(output) = replica.poll_output() {
             match output {
-                Output::Fetch { session, space, after, bytes_max } => {
-                    let view = ledger.view(space).expect("memory does not fail").expect("it is held");
-                    let stretches = Some(view.log_after(&after, bytes_max).expect("memory does not fail"));
-                    replica.handle(now, Input::Fetched { session, space, stretches });
+                Output::LookUp(lookup) => {
+                    replica.handle(now, ledger.look_up(&lookup).expect("memory does not fail"));
                 }
                 Output::Send { message: Message::Segments(_), .. } => sent += 1,
                 Output::Close { reason, .. } => break 'time reason,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use thence::causal::VersionVector;
 use thence::model::{Access, Role, Segment, SignedTicket, SpaceId};
 use thence::replica::{
-    Channel, Input, Introduction, Limits, Message, Millis, Output, Relation, Replica, SessionId, TicketRefusal,
+    Channel, Input, Introduction, Limits, Lookup, Message, Millis, Output, Relation, Replica, SessionId, TicketRefusal,
 };
 use thence::store::{Done, Ledger, MemoryStore, Renewal, Report, Work};
 
@@ -63,7 +63,7 @@ struct Node {
     replica: Replica,
     now: Millis,
     commits: VecDeque<(Work, Asker)>,
-    reads: VecDeque<Output>,
+    lookups: VecDeque<Lookup>,
     sessions: BTreeMap<SessionId, u8>,
     next_session: u64,
     /// Drawn anew for every commit.
@@ -89,7 +89,7 @@ pub fn session(data: &[u8]) {
         replica: Replica::new("fuzz", 1, LIMITS),
         now: 0,
         commits: VecDeque::new(),
-        reads: VecDeque::new(),
+        lookups: VecDeque::new(),
         sessions: BTreeMap::new(),
         next_session: 0,
         nonce: 1_000,
@@ -108,7 +108,7 @@ pub fn session(data: &[u8]) {
         node.step(step);
     }
     for _ in 0..ROUNDS_MAX {
-        if node.commits.is_empty() && node.reads.is_empty() {
+        if node.commits.is_empty() && node.lookups.is_empty() {
             break;
         }
         node.land(false);
@@ -141,9 +141,11 @@ impl Node {
                     self.receive(from, Channel::Space(space), message.kind(), true, message.body());
                 }
             }
-            Step::Wait { ms } => {
+            Step::Wait { ms, unnoticed } => {
                 self.now += Millis::from(ms);
-                self.handle(Input::Tick);
+                if !unnoticed {
+                    self.handle(Input::Tick);
+                }
             }
             Step::Reconnect { who } => {
                 if let Some(session) = self.session_of(who) {
@@ -231,7 +233,7 @@ impl Node {
                 assert!(self.may_see(session, space), "a stranger's events are not even looked at");
                 self.commits.push_back((Work::Receive { session, space, segments }, Asker::Nobody));
             }
-            Output::Fetch { .. } | Output::Credential { .. } | Output::Judge { .. } => self.reads.push_back(output),
+            Output::LookUp(lookup) => self.lookups.push_back(lookup),
             Output::Admit { session, device, ticket } => {
                 assert_eq!(Some(device), self.sessions.get(&session).map(|of| key(*of).device()));
                 self.commits.push_back((Work::Admit { device, ticket }, Asker::Admission(session)));
@@ -256,10 +258,11 @@ impl Node {
                     self.commits.push_back((Work::Join { introduction, introducer }, Asker::Nobody));
                 }
             }
-            Output::Behind { space, counter } => {
+            Output::Behind { before, space, counter } => {
                 self.renewals += 1;
                 assert!(self.renewals <= LIMITS.renewals_max, "a liar does not get one id after another");
-                self.commits.push_back((Work::Renew(Renewal::Behind { space, counter }), Asker::Nobody));
+                let reason = Renewal::Behind { space, counter };
+                self.commits.push_back((Work::Renew { before, reason }, Asker::Nobody));
             }
             Output::Close { session, .. } => {
                 self.sessions.remove(&session).expect("only a session that there is can be closed");
@@ -300,27 +303,14 @@ impl Node {
 
     /// Reads what is to be read.
     fn read(&mut self) {
-        for read in std::mem::take(&mut self.reads) {
-            let of = |space| self.ledger.view(space).expect("readable").expect("it is held");
-            let input = match read {
-                Output::Fetch { session, space, after, bytes_max } => {
-                    let stretches = Some(of(space).log_after(&after, bytes_max).expect("readable"));
-                    Input::Fetched { session, space, stretches }
-                }
-                Output::Credential { session, space } => {
-                    let segments = of(space).credentials().expect("readable");
-                    Input::Credential { session, space, segments }
-                }
-                Output::Judge { session, space, device, segments } => {
-                    let role = of(space).judge(device, &segments).expect("readable");
-                    if role.is_some() && self.sessions.contains_key(&session) {
-                        self.shown.insert((session, space));
-                    }
-                    Input::Judged { session, space, role }
-                }
-                other => unreachable!("{other:?} is no read"),
-            };
-            self.handle(input);
+        for lookup in std::mem::take(&mut self.lookups) {
+            let found = self.ledger.look_up(&lookup).expect("readable");
+            if let Input::Judged { session, space, role: Some(_) } = found
+                && self.sessions.contains_key(&session)
+            {
+                self.shown.insert((session, space));
+            }
+            self.handle(found);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, LazyLock};
 
-use thence::causal::VersionVector;
+use thence::causal::{ReplicaId, VersionVector};
 use thence::model::Segment;
 use thence::replica::SessionId;
 use thence::store::{Batch, Ledger, MemoryStore, Renewal, Store, StoreError, Work};
@@ -39,7 +39,7 @@ fn changes(mut data: &[u8]) -> Vec<Change<'_>> {
     changes
 }
 
-/// Opens and reads such a store, does everything to it that can be done, and saves what can be saved.
+/// Opens and reads such a store, saves what can be saved if that is refused, and does everything to it that can be done.
 pub fn store(data: &[u8]) {
     let store = Arc::new(old_store());
     let mut rows = ROWS.clone();
@@ -51,18 +51,25 @@ pub fn store(data: &[u8]) {
         batch.insert(row_key.clone(), (change.kind % 4 != 3).then(|| wrap(row_key, body)));
     }
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
-    let saved = self::ledger(Arc::new(empty_store(OBSERVER)), OBSERVER);
-    let _ = saved.salvage(&*store, 1, 7);
-    let Ok(ledger) = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, key(OWNER).clone()) else { return };
-    let _ = read(&ledger);
-    for (nonce, work) in (8..).zip(works()) {
+    let Ok(ledger) = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, key(OWNER).clone()) else {
+        return salvage(&store);
+    };
+    if read(&ledger).is_err() {
+        salvage(&store);
+    }
+    for (nonce, work) in (8..).zip(works(ledger.replica())) {
         let _ = ledger.commit(&[work], 1, nonce);
     }
     let _ = read(&ledger);
 }
 
+fn salvage(store: &MemoryStore) {
+    let saved = self::ledger(Arc::new(empty_store(OBSERVER)), OBSERVER);
+    let _ = saved.salvage(store, 1, 7);
+}
+
 /// Something of every kind that is ever asked of a ledger.
-fn works() -> Vec<Work> {
+fn works(before: ReplicaId) -> Vec<Work> {
     static SEGMENTS: LazyLock<Vec<Segment>> = LazyLock::new(|| {
         let peer = ledger(Arc::new(peer_store()), PEER);
         let before = peer.view(space()).expect("readable").expect("it is held").vector().expect("readable");
@@ -77,7 +84,7 @@ fn works() -> Vec<Work> {
         Work::Receive { session: SessionId(1), space: space(), segments: SEGMENTS.clone() },
         Work::Admit { device, ticket: ticket().to_bytes() },
         Work::Share { space: space(), device: key(PEER).device() },
-        Work::Renew(Renewal::Lease),
+        Work::Renew { before, reason: Renewal::Lease },
         Work::ForgetPeer { device },
         write(space(), "o", operations().swap_remove(4)),
     ]

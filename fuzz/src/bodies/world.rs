@@ -48,7 +48,8 @@ pub fn space() -> SpaceId {
     introduction().genesis.space()
 }
 
-fn invite(owner: u8, to: Introduction, id: u8, role: Role) -> SignedTicket {
+/// A ticket to a space, signed by one of its owners.
+pub fn invite(owner: u8, to: Introduction, id: u8, role: Role) -> SignedTicket {
     let ticket = Ticket {
         id: [id; 16],
         genesis: to.genesis,

@@ -49,7 +49,7 @@ pub(super) struct Process {
     /// How many of the first that wait are to be committed one by one: one of them met a damaged record.
     pub(super) singly: usize,
     pub(super) commit: Option<Commit>,
-    /// How many reads of the log are on their way.
+    /// How many lookups are on their way.
     pub(super) reads: u32,
     /// What it was told of its own names since the last commit began.
     pub(super) told: Option<Told>,

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-use thence::causal::{EventHash, VersionVector};
+use thence::causal::EventHash;
 use thence::model::SpaceId;
-use thence::replica::{Replica, SessionId, Stretch};
+use thence::replica::{Input, Lookup, Replica, SessionId};
 use thence::store::{Report, StoreError, Work};
 
 use super::line::Lane;
@@ -78,15 +78,12 @@ pub(super) struct Landed {
     pub(super) outcome: Result<Report, StoreError>,
 }
 
-/// A read of the log for a peer.
+/// A lookup for a peer.
 #[derive(Clone, Debug)]
 pub(super) struct Reading {
-    pub(super) session: SessionId,
-    pub(super) space: SpaceId,
-    pub(super) after: VersionVector,
-    pub(super) bytes_max: usize,
-    /// What it saw, once it did; nothing if the disk failed.
-    pub(super) found: Option<Option<Vec<Stretch>>>,
+    pub(super) lookup: Lookup,
+    /// What to report of it, once the disk was asked.
+    pub(super) found: Option<Input>,
 }
 
 /// A process. A crash drops it.

@@ -60,8 +60,10 @@ impl<'w, 'a> Turn<'w, 'a> {
             Act::Read(at) => self.read(at),
             Act::Answer(at) => {
                 let Some(process) = &mut self.local.process else { return Ok(()) };
-                let Reading { session, space, found, .. } = process.reads.remove(at);
-                self.handle(Input::Fetched { session, space, stretches: found.flatten() })
+                match process.reads.remove(at).found {
+                    Some(found) => self.handle(found),
+                    None => Ok(()),
+                }
             }
             Act::Wake => {
                 let due = self.local.process.as_ref().and_then(|process| process.replica.poll_timeout());
@@ -262,11 +264,10 @@ impl<'w, 'a> Turn<'w, 'a> {
 
     fn read(&mut self, at: usize) -> Result<(), Failure> {
         let Some(process) = &self.local.process else { return Ok(()) };
-        let Reading { space, after, bytes_max, .. } = &process.reads[at];
-        let view = self.platter().ledger.view(*space);
-        let found = match view.and_then(|view| view.map(|view| view.log_after(after, *bytes_max)).transpose()) {
+        let lookup = process.reads[at].lookup.clone();
+        let found = match self.platter().ledger.look_up(&lookup) {
             Ok(found) => found,
-            Err(StoreError::Io(_)) if process.in_doubt => None,
+            Err(StoreError::Io(_)) if process.in_doubt => lookup.failed(),
             Err(error) => return fail(self.local.node, "no failure without a fault", error.to_string()),
         };
         if let Some(process) = &mut self.local.process {
@@ -285,12 +286,12 @@ impl<'w, 'a> Turn<'w, 'a> {
         let Some(process) = &mut self.local.process else { return Ok(()) };
         process.replica.handle(now, input);
         while let Some(output) = self.local.process.as_mut().and_then(|process| process.replica.poll_output()) {
-            self.perform(now, output)?;
+            self.perform(output)?;
         }
         Ok(())
     }
 
-    fn perform(&mut self, now: Millis, output: Output) -> Result<(), Failure> {
+    fn perform(&mut self, output: Output) -> Result<(), Failure> {
         let node = self.local.node;
         match output {
             Output::Send { session, channel, message } => self.send(session, channel, &message),
@@ -298,30 +299,18 @@ impl<'w, 'a> Turn<'w, 'a> {
                 self.ask(Work::Receive { session, space, segments }, Asked::Nobody);
                 Ok(())
             }
-            Output::Fetch { session, space, after, bytes_max } => {
+            Output::LookUp(lookup) => {
                 if let Some(process) = &mut self.local.process {
-                    process.reads.push(Reading { session, space, after, bytes_max, found: None });
+                    process.reads.push(Reading { lookup, found: None });
                 }
                 Ok(())
-            }
-            Output::Credential { session, space } => {
-                let view = self.platter().ledger.view(space);
-                let read = view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials()));
-                let segments = self.unless_in_doubt(read)?;
-                self.handle_at(now, Input::Credential { session, space, segments })
-            }
-            Output::Judge { session, space, device, segments } => {
-                let view = self.platter().ledger.view(space);
-                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
-                let role = self.unless_in_doubt(read)?;
-                self.handle_at(now, Input::Judged { session, space, role })
             }
             Output::Admit { session, device, ticket } => {
                 self.ask(Work::Admit { device, ticket }, Asked::Session(session));
                 Ok(())
             }
-            Output::Behind { space, counter } => {
-                self.ask(Work::Renew(Renewal::Behind { space, counter }), Asked::Nobody);
+            Output::Behind { before, space, counter } => {
+                self.ask(Work::Renew { before, reason: Renewal::Behind { space, counter } }, Asked::Nobody);
                 Ok(())
             }
             // No scenario has cluster peers yet.
@@ -347,13 +336,6 @@ impl<'w, 'a> Turn<'w, 'a> {
     }
 
     /// What was read, or nothing from a disk that failed.
-    fn unless_in_doubt<T: Default>(&self, read: Result<T, StoreError>) -> Result<T, Failure> {
-        match read {
-            Err(StoreError::Io(_)) if self.local.process.as_ref().is_some_and(|p| p.in_doubt) => Ok(T::default()),
-            read => read.at(self.local.node),
-        }
-    }
-
     fn send(&mut self, session: SessionId, channel: Channel, message: &Message) -> Result<(), Failure> {
         let lane = match channel {
             Channel::Control => 0,

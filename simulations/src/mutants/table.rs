@@ -13,6 +13,7 @@ const NETWORK: &[&str] = &["loss", "duplicate", "reorder", "delay", "cut", "one-
 const CRASHES: &[&str] = &["crash", "disk", "slow-disk", "drop"];
 /// Stores that are copied or put back, and what makes them meet late.
 const COPIES: &[&str] = &["copy", "put-back", "crash", "slow-disk", "delay", "cut", "drop"];
+const TOLD_IN_TROUBLE: &[&str] = &["copy", "put-back", "disk", "slow-disk"];
 const HOSTILE: &[&str] = &["hostile", "outsider"];
 const POWER: &[&str] = &["crash", "crash-at"];
 const ROT: &[&str] = &["rot", "crash", "crash-at"];
@@ -548,6 +549,13 @@ pub const AREAS: &[Area] = &[
                 "a phone that was restored is told so, and writes under used names all the same",
             ),
             core(
+                "renewal-fails-for-good",
+                TOLD_IN_TROUBLE,
+                5000,
+                &["no name is used again"],
+                "a phone that was restored is told so while its disk is full, and writes under used names all the same",
+            ),
+            core(
                 "branches-share-a-name",
                 COPIES,
                 500,
@@ -618,6 +626,13 @@ pub const AREAS: &[Area] = &[
                 3000,
                 STUCK,
                 "an owner who restored a backup shuts out for ever whom they had invited since",
+            ),
+            core(
+                "shown-too-late",
+                ANY,
+                3000,
+                STUCK,
+                "`sync` of a node that joins never ends, though everything is there",
             ),
             core(
                 "anybody-vouches",

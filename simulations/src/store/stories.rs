@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
-use thence::causal::VersionVector;
+use thence::causal::{ReplicaId, VersionVector};
 use thence::model::{
     CollectionName, DeviceKey, Genesis, Operation, Request, Role, Segment, SignedTicket, SpaceId, Ticket,
 };
@@ -231,7 +231,8 @@ pub(super) const STORIES: &[Story] = &[
     }),
     ("a new id", |teller| {
         teller.commit(&[create(), write(vec![put("a", json!(1))])])?;
-        teller.commit(&[Work::Renew(Renewal::Lease)])?;
+        let before = teller.ledger.as_ref().map_or(ReplicaId::from_bytes([0; 16]), Ledger::replica);
+        teller.commit(&[Work::Renew { before, reason: Renewal::Lease }])?;
         teller.commit(&[write(vec![put("a", json!(2))])])
     }),
     ("a ticket", |teller| {

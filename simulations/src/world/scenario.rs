@@ -477,6 +477,18 @@ impl Scenario {
         self.nodes = (0..self.nodes).map(rename).max().map_or(0, |last| last + 1);
     }
 
+    /// Into how many parts the nodes fall that no edge joins.
+    pub fn parts(&self) -> usize {
+        let mut part: Vec<usize> = (0..self.nodes).collect();
+        for (a, b) in &self.edges {
+            let (from, to) = (part[*a], part[*b]);
+            part.iter_mut().filter(|part| **part == from).for_each(|part| *part = to);
+        }
+        part.sort_unstable();
+        part.dedup();
+        part.len()
+    }
+
     /// Drops what means nothing once two nodes, or two spaces, have become one.
     pub fn drop_nonsense(&mut self) {
         let mut edges: Vec<(usize, usize)> = Vec::new();

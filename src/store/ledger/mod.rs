@@ -38,7 +38,7 @@ use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
 use crate::causal::{Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId};
-use crate::replica::{Committed, Introduction, SessionId, TicketRefusal};
+use crate::replica::{Committed, Input, Introduction, Lookup, SessionId, TicketRefusal, Wanted};
 
 /// Why a ledger cannot be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -134,8 +134,21 @@ pub enum Work {
         /// Its value.
         value: String,
     },
-    /// Write under a new replica id from now on.
-    Renew(Renewal),
+    /// Write under a new replica id from now on, if it is still this one.
+    ///
+    /// It is never lost: should the commit fail, the next one does it before anything is written.
+    Renew {
+        /// The id to give up.
+        before: ReplicaId,
+        /// Why.
+        reason: Renewal,
+    },
+}
+
+impl Work {
+    fn renewal(&self) -> Option<(ReplicaId, Renewal)> {
+        if let Self::Renew { before, reason } = *self { Some((before, reason)) } else { None }
+    }
 }
 
 /// Why a store writes under a new replica id: under the old one somebody else may have written, or it itself, before it
@@ -156,6 +169,18 @@ pub enum Renewal {
         /// In this space.
         space: SpaceId,
     },
+}
+
+impl Renewal {
+    /// Whether it says nothing that the other one does not say.
+    fn is_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Behind { space, counter }, Self::Behind { space: there, counter: up_to }) => {
+                space == there && counter <= up_to
+            }
+            _ => self == other,
+        }
+    }
 }
 
 impl std::fmt::Display for Renewal {
@@ -289,6 +314,8 @@ struct Writer {
     shelves: BTreeMap<SpaceId, Shelf>,
     names: BTreeMap<SpaceId, Names>,
     stale: bool,
+    /// What was asked for in commits that failed: what is written meanwhile may have other events' names.
+    owed: Vec<(ReplicaId, Renewal)>,
 }
 
 /// The ledger of one store.
@@ -349,7 +376,7 @@ impl Ledger {
         let (meta, shelves, names) = Self::load(&*store)?;
         Self::check(store.snapshot()?.get(&key::meta())?.as_deref(), key.device())?;
         let (device, replica) = (meta.device, Mutex::new(meta.incarnation().replica()));
-        let writer = Mutex::new(Writer { meta, shelves, names, stale: false });
+        let writer = Mutex::new(Writer { meta, shelves, names, stale: false, owed: Vec::new() });
         let ledger = Self { store, key, device, replica, writer, published: RwLock::default() };
         ledger.publish(&ledger.lock(), None);
         Ok(ledger)
@@ -376,8 +403,9 @@ impl Ledger {
     /// The same ledger over another store with the same content. For the simulator, which goes several ways from here.
     #[doc(hidden)]
     pub fn fork(&self, store: Arc<dyn Store>) -> Self {
-        let Writer { meta, shelves, names, stale } = &*self.lock();
-        let writer = Writer { meta: meta.clone(), shelves: shelves.clone(), names: names.clone(), stale: *stale };
+        let Writer { meta, shelves, names, stale, owed } = &*self.lock();
+        let (meta, shelves, names) = (meta.clone(), shelves.clone(), names.clone());
+        let writer = Writer { meta, shelves, names, stale: *stale, owed: owed.clone() };
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (key, device, replica) = (self.key.clone(), self.device, Mutex::new(self.replica()));
         Self { store, key, device, replica, writer: Mutex::new(writer), published: RwLock::new(published) }
@@ -448,7 +476,7 @@ impl Ledger {
             other => StoreError::Damaged(other.to_string()),
         })?;
         self.set_replica(meta.incarnation().replica());
-        *writer = Writer { meta, shelves, names, stale: false };
+        (writer.meta, writer.shelves, writer.names, writer.stale) = (meta, shelves, names, false);
         let fresh = |(id, shelf): (&SpaceId, &Shelf)| {
             let names = Arc::new(writer.names.get(id)?.clone());
             Some((*id, Published::of(shelf, names, Arc::new(shelf.access.clone()))))
@@ -485,10 +513,17 @@ impl Ledger {
             self.reload(&mut writer)?;
         }
         writer.stale = true;
+        if planted!("renewal-fails-for-good") {
+            writer.owed.clear();
+        }
+        for (before, reason) in work.iter().filter_map(Work::renewal) {
+            writer.owed.retain(|(_, owed)| !owed.is_within(&reason));
+            writer.owed.push((before, reason));
+        }
         let mut report = Report::default();
         let mut touched = BTreeSet::new();
         {
-            let Writer { meta, shelves, names, .. } = &mut *writer;
+            let Writer { meta, shelves, names, owed, .. } = &mut *writer;
             self.store
                 .commit(&mut |read: &dyn Read| {
                     let mut writing = Writing::new(read, &self.key, meta, shelves, names, Chance { now_ms, nonce });
@@ -499,6 +534,8 @@ impl Ledger {
                     for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| received(work)) {
                         *done = writing.perform(work)?;
                     }
+                    // A new id before anything is written, as the old one may have been used for something else.
+                    owed.iter().try_for_each(|(before, reason)| writing.renew_if(*before, *reason))?;
                     for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| !received(work)) {
                         *done = writing.perform(work)?;
                     }
@@ -517,6 +554,7 @@ impl Ledger {
                 .or_else(|error| if planted!("failed-commit-counts") { Ok(()) } else { Err(error) })?;
         }
         writer.stale = false;
+        writer.owed.clear();
         if let Some(renewed) = &report.renewed {
             self.set_replica(renewed.now);
         }
@@ -571,6 +609,19 @@ impl Ledger {
         // First the snapshot, then the names: they may be newer than it, never older.
         let snapshot = self.store.snapshot()?;
         Ok(self.published(space).map(|published| View::new(snapshot, published, self.device)))
+    }
+
+    /// Reads what is wanted for a peer. A space that is not held here is read as if it were empty.
+    pub fn look_up(&self, lookup: &Lookup) -> Result<Input, StoreError> {
+        let Lookup { session, space, ref wanted } = *lookup;
+        let Some(view) = self.view(space)? else { return Ok(lookup.failed()) };
+        Ok(match wanted {
+            Wanted::Log { after, bytes_max } => {
+                Input::Fetched { session, space, stretches: Some(view.log_after(after, *bytes_max)?) }
+            }
+            Wanted::Credential => Input::Credential { session, space, segments: view.credentials()? },
+            Wanted::Role { device, segments } => Input::Judged { session, space, role: view.judge(*device, segments)? },
+        })
     }
 
     /// Who may do what in a space.

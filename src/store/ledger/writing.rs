@@ -156,15 +156,17 @@ impl<'a> Writing<'a> {
                 self.put(key::setting(name), value);
                 Ok(Done::Done)
             }
-            Work::Renew(reason) => {
-                let holds = |space: &SpaceId| self.shelves.get(space).map_or(0, |s| s.known.counter(self.me.replica()));
-                // A peer may only have been quicker to tell of an event than the commit that holds it.
-                if !matches!(reason, Renewal::Behind { space, counter } if holds(space) >= *counter) {
-                    self.renew(*reason)?;
-                }
-                Ok(Done::Done)
-            }
+            // Before everything that is written here: see `Writing::renew_if`.
+            Work::Renew { .. } => Ok(Done::Done),
         }
+    }
+
+    /// Begins a new incarnation if `before` is still the present one, and `reason` holds.
+    pub(super) fn renew_if(&mut self, before: ReplicaId, reason: Renewal) -> Result<(), StoreError> {
+        let holds = |space: &SpaceId| self.shelves.get(space).map_or(0, |shelf| shelf.known.counter(before));
+        // A peer may only have been quicker to tell of an event than the commit that holds it.
+        let is_unfounded = matches!(&reason, Renewal::Behind { space, counter } if holds(space) >= *counter);
+        if is_unfounded || self.me.replica() != before { Ok(()) } else { self.renew(reason) }
     }
 
     /// Begins a new incarnation: whatever was written under the old one, nothing is from now on.

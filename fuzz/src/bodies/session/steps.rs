@@ -12,8 +12,8 @@ pub(super) enum Step<'a> {
     Frame { from: u8, channel: u8, kind: u8, critical: bool, body: &'a [u8] },
     /// A segment comes, signed as its author's own whatever it holds.
     Signed { from: u8, author: u8, channel: u8, segment: &'a [u8] },
-    /// Time passes.
-    Wait { ms: u16 },
+    /// Time passes, and it is a while until anybody notices.
+    Wait { ms: u16, unnoticed: bool },
     /// A connection ends, and another one begins.
     Reconnect { who: u8 },
     /// The node writes.
@@ -49,7 +49,7 @@ pub(super) fn steps(data: &[u8]) -> Vec<Step<'_>> {
                 let author = [PEER, OWNER, READER, STRANGER, CLUSTER][usize::from(rest.byte()) % 5];
                 Step::Signed { from: who, author, channel: 1 + u8::from(first), segment: rest.counted() }
             }
-            9 => Step::Wait { ms: rest.number() },
+            9 => Step::Wait { ms: rest.number(), unnoticed: first },
             10 => Step::Reconnect { who },
             11 => Step::Write { which: rest.byte() },
             12 => Step::Land { together: first },

@@ -56,7 +56,7 @@ impl World<'_> {
             None => Commit { jobs: process.next_jobs(), told: None, outcome: None },
         };
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
-        let (before, told) = (process.ledger.replica(), commit.told.take());
+        let (before, told) = (process.ledger.replica(), commit.told);
         let drafts = drafts(&process.ledger, &work);
         let outcome = process.ledger.commit(&work, now, nonce);
         let came_back = came_back(shelves, before, &work);
@@ -116,14 +116,14 @@ impl World<'_> {
     /// The node learns what became of a commit.
     pub(super) fn report(&mut self, node: usize) -> Result<(), Failure> {
         let Some(process) = &mut self.nodes[node].process else { return Ok(()) };
-        let Some(Commit { jobs, outcome: Some(outcome), .. }) = process.commit.take() else { return Ok(()) };
+        let Some(Commit { jobs, told, outcome: Some(outcome) }) = process.commit.take() else { return Ok(()) };
         match outcome {
             Ok(report) => self.reported(node, &jobs, report),
             Err(error) => {
                 self.trace.tell(self.now, || format!("{node} commit failed: {error}"));
                 self.trace.note(self.now, node, "commit failed", &[]);
-                // What it was told meanwhile may have gone with the commit: it is told again when it asks anew.
-                process.told = None;
+                // What it was told before that commit it still knows.
+                process.told = process.told.take().or(told);
                 if matches!(error, StoreError::Io(_)) {
                     self.tell_reported(node, true);
                     self.mend(node)?;

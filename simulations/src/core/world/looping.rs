@@ -39,32 +39,18 @@ impl World<'_> {
                 self.ask(node, Job { work: Work::Receive { session, space, segments }, asked: Asked::Nobody });
                 Ok(())
             }
-            Output::Fetch { session, space, after, bytes_max } => {
+            Output::LookUp(lookup) => {
                 let (delay, life) = (self.disk_delay(node), self.nodes[node].life);
                 self.nodes[node].process.iter_mut().for_each(|process| process.reads += 1);
-                self.schedule(self.now + delay, Happening::Read { node, life, session, space, after, bytes_max });
+                self.schedule(self.now + delay, Happening::LookUp { node, life, lookup });
                 Ok(())
-            }
-            Output::Credential { session, space } => {
-                let Some(process) = &self.nodes[node].process else { return Ok(()) };
-                let view = process.ledger.view(space);
-                let read = view.and_then(|view| view.map_or(Ok(Vec::new()), |view| view.credentials()));
-                let segments = self.excused(node, read)?.unwrap_or_default();
-                self.handle(node, Input::Credential { session, space, segments })
-            }
-            Output::Judge { session, space, device, segments } => {
-                let Some(process) = &self.nodes[node].process else { return Ok(()) };
-                let view = process.ledger.view(space);
-                let read = view.and_then(|view| view.map_or(Ok(None), |view| view.judge(device, &segments)));
-                let role = self.excused(node, read)?.flatten();
-                self.handle(node, Input::Judged { session, space, role })
             }
             Output::Admit { session, device, ticket } => {
                 self.ask(node, Job { work: Work::Admit { device, ticket }, asked: Asked::Session(session) });
                 Ok(())
             }
-            Output::Behind { space, counter } => {
-                let work = Work::Renew(Renewal::Behind { space, counter });
+            Output::Behind { before, space, counter } => {
+                let work = Work::Renew { before, reason: Renewal::Behind { space, counter } };
                 self.ask(node, Job { work, asked: Asked::Nobody });
                 Ok(())
             }

@@ -12,9 +12,8 @@ mod telling;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thence::causal::VersionVector;
 use thence::model::{Genesis, SpaceId};
-use thence::replica::{Input, SessionId, Stretch};
+use thence::replica::{Input, Lookup, SessionId};
 use thence::store::Work;
 
 use crate::application::Application;
@@ -45,8 +44,8 @@ enum Happening {
     Wake { node: usize, life: u64 },
     Land { node: usize, life: u64 },
     Report { node: usize, life: u64 },
-    Read { node: usize, life: u64, session: SessionId, space: SpaceId, after: VersionVector, bytes_max: usize },
-    HaveRead { node: usize, life: u64, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>> },
+    LookUp { node: usize, life: u64, lookup: Lookup },
+    HaveFound { node: usize, life: u64, found: Box<Input> },
     Restart { node: usize },
     Mend { node: usize, life: u64 },
     Repair { node: usize },
@@ -239,18 +238,18 @@ impl World<'_> {
                 Ok(())
             }
             Happening::Report { node, life } if self.is_alive(node, life) => self.report(node),
-            Happening::Read { node, life, session, space, after, bytes_max } if self.is_alive(node, life) => {
+            Happening::LookUp { node, life, lookup } if self.is_alive(node, life) => {
                 let Some(process) = &self.nodes[node].process else { return Ok(()) };
-                let view = process.ledger.view(space);
-                let read = view.and_then(|view| view.map(|v| v.log_after(&after, bytes_max)).transpose());
-                let stretches = self.excused(node, read)?.flatten();
+                let read = process.ledger.look_up(&lookup);
+                let found = self.excused(node, read)?.unwrap_or_else(|| lookup.failed());
+                let found = Box::new(found);
                 let delay = self.disk_delay(node);
-                self.schedule(self.now + delay, Happening::HaveRead { node, life, session, space, stretches });
+                self.schedule(self.now + delay, Happening::HaveFound { node, life, found });
                 Ok(())
             }
-            Happening::HaveRead { node, life, session, space, stretches } if self.is_alive(node, life) => {
+            Happening::HaveFound { node, life, found } if self.is_alive(node, life) => {
                 self.nodes[node].process.iter_mut().for_each(|process| process.reads -= 1);
-                self.handle(node, Input::Fetched { session, space, stretches })
+                self.handle(node, *found)
             }
             Happening::Restart { node } => self.restart(node),
             Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),

@@ -225,7 +225,7 @@ fn a_store_that_was_put_back_gets_its_own_events_back_and_writes_as_another() {
     // Whoever says that it is behind is believed only if that is so.
     let counter = view(&old.ledger, space).vector().expect("readable").counter(old.ledger.replica());
     let replica = old.ledger.replica();
-    old.commit(Work::Renew(Renewal::Behind { space, counter }));
+    old.commit(Work::Renew { before: replica, reason: Renewal::Behind { space, counter } });
     assert_eq!(old.ledger.replica(), replica);
 }
 
