@@ -69,6 +69,7 @@
 //! | [`store`] | an ordered map of bytes, and the ledger of what is kept where | a disk |
 //! | [`transport`] | QUIC with device keys, frames | a socket |
 //! | [`node`] | the one loop that joins them | everything below it |
+//! | [`relay`] | the sync server for thin clients | a [`node::Node`], and a socket in one file |
 //! | [`cli`], [`config`] | the binary's commands and settings | a [`node::Node`] |
 //!
 //! Imports go one way, from the top of this table downwards.
@@ -94,6 +95,7 @@ pub mod codec;
 pub mod config;
 pub mod model;
 pub mod node;
+pub mod relay;
 pub mod replica;
 pub mod store;
 pub mod transport;
