@@ -316,6 +316,9 @@ impl From<WriteError> for Failure {
             WriteError::TooLarge { .. } => {
                 Self::new(Code::Refused, message, "do it in several commands; nothing was written")
             }
+            WriteError::Changed { .. } => {
+                Self::new(Code::Refused, message, "read it again, and repeat the command; nothing was written")
+            }
         }
     }
 }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value as Json};
 use super::mutation::{Edit, Mutation};
 use super::object::{Content, Entry, Field, FieldKind, Name, Object, Slot, Tally, tallies};
 use super::value::{InvalidValue, check_json, is_map};
-use super::{InvalidName, ObjectKey, Path, Value};
+use super::{Context, InvalidName, ObjectKey, Path, Value};
 use crate::causal::{Dot, ReplicaId};
 use crate::model::CollectionName;
 
@@ -86,6 +86,9 @@ pub struct Draft {
     now: Object,
     /// Whether all of `before` is observed: put, delete, discard.
     whole: bool,
+    /// Whether somebody deleted it whom the writer had not heard of yet. What is written is beside that delete then:
+    /// anything but a put becomes an edit that lost to it, and is kept as such.
+    deleted_beside: bool,
     /// The event that the transaction will become.
     dot: Dot,
     depth: u64,
@@ -96,7 +99,25 @@ pub struct Draft {
 impl Draft {
     /// Begins to write to an object that stands at `before`, as part of the event `dot` of causal depth `depth`.
     pub fn new(collection: CollectionName, key: ObjectKey, before: Object, dot: Dot, depth: u64) -> Self {
-        Self { collection, key, now: before.clone(), before, whole: false, dot, depth, bytes_bound: None }
+        let (now, whole, deleted_beside) = (before.clone(), false, false);
+        Self { collection, key, before, now, whole, deleted_beside, dot, depth, bytes_bound: None }
+    }
+
+    /// The same for somebody who has seen `context` of it and no more: what is written replaces that and nothing else.
+    /// Only operations that are blind ([`super::Operation::is_blind`]), or none that are, may follow.
+    pub fn beside(
+        collection: CollectionName,
+        key: ObjectKey,
+        before: &Object,
+        context: &Context,
+        is_blind: bool,
+        dot: Dot,
+        depth: u64,
+    ) -> Self {
+        // What adds to what is there goes on from all of that: a counter has one total per replica.
+        let seen = if is_blind { before.clone() } else { context.seen_of(before) };
+        let deleted_beside = !context.is_empty() && !seen.is_visible();
+        Self { deleted_beside, ..Self::new(collection, key, seen, dot, depth) }
     }
 
     /// The state as it will be.
@@ -309,7 +330,7 @@ impl Draft {
     }
 
     fn require_visible(&self) -> Result<(), InvalidEdit> {
-        if self.now.is_visible() {
+        if self.now.is_visible() || self.deleted_beside {
             return Ok(());
         }
         Err(InvalidEdit::NotFound { collection: self.collection.to_string(), key: self.key.to_string() })

@@ -35,6 +35,42 @@ pub struct Event {
     pub witnesses: Vec<Witness>,
     /// What it does, sorted by collection and key, each object once.
     pub mutations: Vec<Mutation>,
+    /// Under which ids clients asked for it: of some of the mutations, by their place.
+    pub asked: Vec<(u32, ClientId)>,
+}
+
+/// The longest [`ClientId`], in bytes.
+const CLIENT_ID_BYTES_MAX: usize = 128;
+
+/// The id that a client gave a write of its own, so that the write takes effect once however often it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClientId(String);
+
+/// A text that is no id of a write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the id of a write has 1 to {CLIENT_ID_BYTES_MAX} bytes, not {0}")]
+pub struct InvalidClientId(usize);
+
+impl ClientId {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ClientId {
+    type Error = InvalidClientId;
+
+    fn try_from(text: String) -> Result<Self, InvalidClientId> {
+        if (1..=CLIENT_ID_BYTES_MAX).contains(&text.len()) { Ok(Self(text)) } else { Err(InvalidClientId(text.len())) }
+    }
+}
+
+impl From<ClientId> for String {
+    fn from(id: ClientId) -> Self {
+        id.0
+    }
 }
 
 /// An event's bytes: what is hashed, and what travels.
@@ -67,10 +103,13 @@ struct Header {
     collections: Vec<CollectionName>,
     /// The object of each mutation: a node that leaves a mutation out still knows what it touches.
     touched: Vec<(u32, ObjectKey)>,
-    /// Room for what later releases say of an event without changing what it does, such as the id under which a client
-    /// asked for it: type and bytes, each type once. It is hashed and forwarded; unknown types are ignored.
+    /// What is said of an event without changing what it does: type and bytes, each type once. It is hashed and
+    /// forwarded; unknown types are ignored.
     remarks: Vec<(u32, ByteBuf)>,
 }
+
+/// The type of the remark that holds [`Event::asked`].
+const ASKED: u32 = 1;
 
 impl Event {
     /// Writes an event of an author who knows `known`; its hash is computed.
@@ -80,6 +119,7 @@ impl Event {
         depth: u64,
         known: &Known,
         mut mutations: Vec<Mutation>,
+        asked: &[(&CollectionName, &ObjectKey, &ClientId)],
     ) -> (Self, PackedEvent) {
         let dependencies = known.dependencies(dot.replica);
         mutations.sort_by(|a, b| (&a.collection, &a.key).cmp(&(&b.collection, &b.key)));
@@ -106,12 +146,20 @@ impl Event {
             named.iter().map(witness).map(|witness| (witness.dot.replica, witness.dot.counter, witness.hash));
         let replicas = replicas.collect();
         let witnesses = named[dependencies.len()..].iter().map(witness).collect();
-        let remarks = Vec::new();
+        let place = |collection: &CollectionName, key: &ObjectKey| {
+            let at = mutations.binary_search_by(|other| (&other.collection, &other.key).cmp(&(collection, key)));
+            at.ok().and_then(|at| u32::try_from(at).ok())
+        };
+        let asked: BTreeMap<u32, ClientId> =
+            asked.iter().filter_map(|(collection, key, id)| Some((place(collection, key)?, (*id).clone()))).collect();
+        let asked: Vec<(u32, ClientId)> = asked.into_iter().collect();
+        let remark = || (ASKED, ByteBuf::from(codec::encode(&asked)));
+        let remarks = if asked.is_empty() { Vec::new() } else { vec![remark()] };
         let count = u32::try_from(dependencies.len()).unwrap_or(u32::MAX);
         let header = Header { depth, replicas, dependencies: count, collections, touched, remarks };
         let packed = PackedEvent { header: codec::encode(&header), bodies };
         let hash = packed.hash(previous);
-        (Self { dot, previous, hash, depth, dependencies, witnesses, mutations }, packed)
+        (Self { dot, previous, hash, depth, dependencies, witnesses, mutations, asked }, packed)
     }
 
     /// Reads an event that claims to be `dot` and to follow `previous`.
@@ -157,7 +205,14 @@ impl Event {
             }
             mutations.push(mutation);
         }
-        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations })
+        let remark = header.remarks.iter().find(|(kind, _)| *kind == ASKED);
+        let asked: Vec<(u32, ClientId)> =
+            remark.map_or_else(|| Ok(Vec::new()), |(_, bytes)| codec::decode("ids of clients", bytes))?;
+        let in_place = |at: u32| usize::try_from(at).is_ok_and(|at| at < mutations.len());
+        if !asked.is_sorted_by(|a, b| a.0 < b.0) || asked.last().is_some_and(|(at, _)| !in_place(*at)) {
+            return Err(malformed.into());
+        }
+        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations, asked })
     }
 
     /// Every dot that its author must have known, though it is not listed as a dependency: what it observed, and the

@@ -6,6 +6,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod access;
+mod context;
 mod draft;
 mod event;
 mod identity;
@@ -23,9 +24,10 @@ pub use access::{
     Access, CREDENTIALS_MAX, Genesis, Grant, InvalidTicket, NotGranted, Role, SignedTicket, SpaceId, Ticket, TicketId,
     about,
 };
+pub use context::{CONTEXT_BYTES_MAX, Context, InvalidContext};
 pub use draft::{Draft, InvalidEdit, OBJECT_BYTES_MAX};
 pub(crate) use event::PackedEvent;
-pub use event::{EVENT_BYTES_MAX, Event, InvalidEvent};
+pub use event::{ClientId, EVENT_BYTES_MAX, Event, InvalidClientId, InvalidEvent};
 pub use identity::{DeviceId, DeviceKey, IdSyntaxError};
 pub(crate) use lineage::{EndedRun, Lineage, Renaming};
 pub(crate) use mutation::PackedObject;

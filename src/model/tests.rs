@@ -67,7 +67,7 @@ impl Device {
         let head = self.known.head(replica);
         let dot = Dot::new(replica, head.map_or(0, |head| head.counter) + 1);
         let previous = head.map_or(EventHash::start(replica), |head| head.hash);
-        let (event, packed) = Event::write(dot, previous, self.known.depth() + 1, &self.known, mutations);
+        let (event, packed) = Event::write(dot, previous, self.known.depth() + 1, &self.known, mutations, &[]);
         let told = Told { event, packed, past };
         self.hear(&told);
         Some(told)

@@ -45,6 +45,11 @@ pub struct Request {
 }
 
 impl Operation {
+    /// Whether it means the same whatever its author had seen: it adds to what is there.
+    pub fn is_blind(&self) -> bool {
+        matches!(self, Self::Increment(..) | Self::Add(..))
+    }
+
     /// Does it to an object that is being written.
     pub fn apply(&self, draft: &mut Draft) -> Result<(), InvalidEdit> {
         match self {

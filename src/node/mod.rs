@@ -42,7 +42,7 @@ pub use self::surroundings::{Surroundings, Task};
 use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
-use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, View, Work, WriteError, Written};
+use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, Upload, Uploaded, View, Work, WriteError, Written};
 use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress, TransportConfig};
 
 /// How a node is to run.
@@ -380,6 +380,49 @@ impl Node {
             Done::Written(result) => Ok(result?),
             _ => Err(NodeError::Stopping),
         }
+    }
+
+    /// Writes for clients that have no version vector of their own: each part is one event, all of it or nothing. All
+    /// are asked for at once, and take effect in order.
+    pub async fn upload(
+        &self,
+        space: SpaceId,
+        parts: impl IntoIterator<Item = Vec<Upload>>,
+    ) -> Result<Vec<Result<Vec<Uploaded>, WriteError>>, NodeError> {
+        let ask = |uploads| {
+            let (caller, done) = oneshot::channel();
+            self.shared.disk.send(DiskJob::Commit(Work::Upload { space, uploads }, Waiter::Caller(caller)));
+            done
+        };
+        let waiting: Vec<_> = parts.into_iter().map(ask).collect();
+        let mut outcomes = Vec::with_capacity(waiting.len());
+        for done in waiting {
+            match done.await.map_err(|_| NodeError::Stopping)?? {
+                Done::Uploaded(outcome) => outcomes.push(outcome),
+                _ => return Err(NodeError::Stopping),
+            }
+        }
+        Ok(outcomes)
+    }
+
+    /// A setting of this node, that [`Node::remember_setting`] remembered.
+    pub(crate) fn setting(&self, name: &str) -> Result<Option<String>, NodeError> {
+        Ok(self.shared.ledger.setting(name)?)
+    }
+
+    /// Remembers a setting of this node. Durable when it returns.
+    pub(crate) async fn remember_setting(&self, name: &str, value: String) -> Result<(), NodeError> {
+        self.commit(Work::Setting { name: name.to_owned(), value }).await.map(drop)
+    }
+
+    /// Waits until anything has landed in any space after the moment `seen` was marked.
+    pub(crate) fn landed(&self) -> watch::Receiver<u64> {
+        self.shared.landed.clone()
+    }
+
+    /// Time and chance, as this node has them.
+    pub(crate) fn surroundings(&self) -> &Arc<dyn Surroundings> {
+        &self.shared.surroundings
     }
 
     /// Waits until the feed of `space` has something after `after`, and returns it: at most `limit` changes.

@@ -134,7 +134,7 @@ fn a_ticket_is_refused_with_any_byte_changed_or_missing() {
 fn forged(device: &Device, mutation: Mutation) -> Result<Event, InvalidEvent> {
     let head = *device.known.head(device.replica()).expect("it wrote before");
     let dot = Dot::new(device.replica(), head.counter + 1);
-    let (_, packed) = Event::write(dot, head.hash, device.known.depth() + 1, &device.known, vec![mutation]);
+    let (_, packed) = Event::write(dot, head.hash, device.known.depth() + 1, &device.known, vec![mutation], &[]);
     Event::read(dot, head.hash, &packed)
 }
 

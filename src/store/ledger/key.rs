@@ -19,6 +19,7 @@
 //! | `o` | number, collection number, object key → [`super::record::ObjectRow`] |
 //! | `f` | number, position → [`super::record::FeedRow`]: each object once, at its latest change |
 //! | `x` | number, index, collection number, object key → nothing: objects in conflict, lost edits |
+//! | `i` | number, id → [`super::record::AskedRow`]: what a client asked for under that id |
 //! | `p` | space id, device → what that peer acknowledged last |
 
 /// The range number of the only key range that this release keeps, the full one.
@@ -148,6 +149,10 @@ pub(super) fn indexed(number: u32, index: Index) -> Vec<u8> {
 
 pub(super) fn index(number: u32, index: Index, collection: u32, name: &str) -> Vec<u8> {
     key(b'x', &[&number.to_be_bytes(), &[index as u8], &collection.to_be_bytes(), name.as_bytes()])
+}
+
+pub(super) fn asked(number: u32, id: &str) -> Vec<u8> {
+    key(b'i', &[&number.to_be_bytes(), id.as_bytes()])
 }
 
 pub(super) fn acknowledged(space: &[u8; 16], device: &[u8; 32]) -> Vec<u8> {

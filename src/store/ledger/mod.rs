@@ -16,11 +16,13 @@ mod backup;
 mod key;
 mod place;
 mod record;
+mod rows;
 mod salvage;
 mod shelf;
 mod split;
 #[cfg(test)]
 mod tests;
+mod uploading;
 mod view;
 mod writing;
 
@@ -31,8 +33,10 @@ pub use self::backup::{BackupError, BackupReader, StoredRow};
 use serde::{Deserialize, Serialize};
 
 use self::record::{FORMAT, Meta, PeerRow, RenewalRow, SpaceRow};
+pub use self::rows::{Page, PageLimits, Row};
 pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
+pub use self::uploading::{Upload, Uploaded};
 pub use self::view::{Change, ChangeKind, Copied, Found, SpaceSummary, View};
 use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
@@ -89,6 +93,13 @@ pub enum Work {
         space: SpaceId,
         /// What.
         requests: Vec<Request>,
+    },
+    /// Write for clients: all of it or nothing, as one event.
+    Upload {
+        /// Into which space.
+        space: SpaceId,
+        /// What, each object once.
+        uploads: Vec<Upload>,
     },
     /// Grant what a ticket says to whoever shows it.
     Admit {
@@ -228,6 +239,8 @@ pub enum Done {
     Created(SpaceId),
     /// Of [`Work::Write`].
     Written(Result<Written, WriteError>),
+    /// Of [`Work::Upload`]: of each upload, in order.
+    Uploaded(Result<Vec<Uploaded>, WriteError>),
     /// Of [`Work::Admit`].
     Admitted(Result<Introduction, TicketRefusal>),
     /// Of [`Work::Share`]: what to tell the peer of the space; none if this device does not own it.
@@ -266,6 +279,12 @@ pub enum WriteError {
         /// Why.
         #[source]
         error: InvalidEdit,
+    },
+    /// An object does not stand as the client expects it to.
+    #[error("the object has changed meanwhile")]
+    Changed {
+        /// Which upload, from 0.
+        index: usize,
     },
     /// The transaction is larger than an event may be.
     #[error("a transaction has at most {bytes_max} bytes, not {bytes}; split it")]
@@ -539,10 +558,16 @@ impl Ledger {
                     for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| !received(work)) {
                         *done = writing.perform(work)?;
                     }
-                    let (batch, mut finished, positions) = writing.finish()?;
+                    let (batch, mut finished, positions, places) = writing.finish()?;
                     for (work, done) in work.iter().zip(&mut done) {
-                        if let (Work::Write { space, .. }, Done::Written(Ok(written))) = (work, done) {
-                            written.position = positions.get(space).copied().unwrap_or_default();
+                        match (work, done) {
+                            (Work::Write { space, .. }, Done::Written(Ok(written))) => {
+                                written.position = positions.get(space).copied().unwrap_or_default();
+                            }
+                            (Work::Upload { space, uploads }, Done::Uploaded(Ok(rows))) => {
+                                uploading::give_versions(*space, uploads, rows, &places);
+                            }
+                            _ => {}
                         }
                     }
                     finished.done = done;

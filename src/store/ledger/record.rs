@@ -145,6 +145,17 @@ pub(super) struct FeedRow {
     pub(super) modified_ms: u64,
 }
 
+/// A write that bore a client's id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AskedRow {
+    /// Where its object stood after it.
+    pub(super) position: u64,
+    /// What the client had seen of the object then, and what it wrote.
+    pub(super) seen: VersionVector,
+    /// When it was committed here, in milliseconds since 1970: ids are not kept for ever.
+    pub(super) at_ms: u64,
+}
+
 /// Refuses counts that no store ever comes to. What is counted on from one that was read then never overflows, though
 /// it was damaged in a way that its check does not show.
 pub(super) fn check_counts(counts: &[u64]) -> Result<(), StoreError> {

@@ -1,5 +1,6 @@
 //! Stories about one ledger, and about two that hand each other their logs.
 
+mod clients;
 mod copies;
 
 use std::collections::BTreeSet;
@@ -271,7 +272,8 @@ fn who_may_not_write_is_refused_here_and_there() {
         crate::model::Draft::new(CollectionName::grants(), Grant::key(b.device()), Default::default(), dot, 1);
     draft.put(&owner.to_fields()).expect("well formed");
     let mutation = draft.finish().expect("something");
-    let event = crate::model::Event::write(dot, crate::causal::EventHash::start(dot.replica), 1, &mine, vec![mutation]);
+    let event =
+        crate::model::Event::write(dot, crate::causal::EventHash::start(dot.replica), 1, &mine, vec![mutation], &[]);
     let forged = Segment::sign(space, 1, me, &key, vec![event]).expect("not empty");
     let mut report = commit(&a, Work::Receive { session: SESSION, space, segments: vec![forged] });
     let rejected = report.changed.remove(&space).expect("told").rejected;

@@ -98,12 +98,12 @@ pub struct Copied {
     pub copies: usize,
 }
 
-fn damaged(error: impl std::fmt::Display) -> StoreError {
+pub(super) fn damaged(error: impl std::fmt::Display) -> StoreError {
     StoreError::Damaged(error.to_string())
 }
 
 /// The key that a visitor is called with, cut to the object's own.
-fn object_key(key: &[u8], prefix: &[u8]) -> Result<ObjectKey, StoreError> {
+pub(super) fn object_key(key: &[u8], prefix: &[u8]) -> Result<ObjectKey, StoreError> {
     let name = key.get(prefix.len()..).and_then(|name| std::str::from_utf8(name).ok());
     name.and_then(|name| name.parse().ok()).ok_or_else(|| damaged("object key"))
 }
@@ -113,8 +113,36 @@ impl View {
         Self { snapshot, published, device }
     }
 
-    fn number(&self) -> u32 {
+    pub(super) fn number(&self) -> u32 {
         self.published.row.number
+    }
+
+    pub(super) fn snapshot(&self) -> &dyn Snapshot {
+        &*self.snapshot
+    }
+
+    pub(super) fn collection_number(&self, name: &CollectionName) -> Option<u32> {
+        self.published.names.collection(name)
+    }
+
+    pub(super) fn collection_name(&self, number: u32) -> Result<&CollectionName, StoreError> {
+        self.published.names.collection_name(number).ok_or_else(|| damaged("collection"))
+    }
+
+    /// The collections that users may see, by name.
+    pub(super) fn user_collections(&self) -> impl Iterator<Item = (&CollectionName, u32)> + '_ {
+        self.published.names.user_collections()
+    }
+
+    /// Whose events those of a replica are.
+    pub(super) fn author(&self, replica: u32) -> Result<DeviceId, StoreError> {
+        let incarnation = self.published.names.incarnation(replica).ok_or_else(|| damaged("replica"))?;
+        Ok(incarnation.device)
+    }
+
+    /// The generation of the space.
+    pub fn revision(&self) -> u64 {
+        self.published.row.revision
     }
 
     /// The space.
@@ -201,7 +229,7 @@ impl View {
         })
     }
 
-    fn unpack(&self, row: ObjectRow) -> Result<Object, StoreError> {
+    pub(super) fn unpack(&self, row: ObjectRow) -> Result<Object, StoreError> {
         row.object.unpack(&self.published.names.replicas).map_err(damaged)
     }
 

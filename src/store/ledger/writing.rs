@@ -6,12 +6,13 @@ use super::key::{self, Index};
 use super::place::Admitted;
 use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow};
 use super::shelf::{Names, Shelf};
+use super::uploading::Places;
 use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
 use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
-    CollectionName, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation, InvalidEdit, Mutation,
-    Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment, SignedTicket, SpaceId,
-    about,
+    ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
+    InvalidEdit, Mutation, Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment,
+    SignedTicket, SpaceId, about,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
@@ -36,6 +37,17 @@ pub(super) struct Held {
     pub(super) changed_by: Option<u32>,
 }
 
+/// One request of a transaction.
+#[derive(Clone, Copy)]
+pub(super) struct Part<'a> {
+    /// Its place in what was asked.
+    pub(super) index: usize,
+    pub(super) request: &'a Request,
+    /// What its author had seen of the object; none if that is what is here.
+    pub(super) seen: Option<&'a Context>,
+    pub(super) id: Option<&'a ClientId>,
+}
+
 /// How an object counts in totals, indexes and feed.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 struct Standing {
@@ -47,7 +59,7 @@ struct Standing {
     position: u64,
 }
 
-type ObjectName = (SpaceId, CollectionName, ObjectKey);
+pub(super) type ObjectName = (SpaceId, CollectionName, ObjectKey);
 
 pub(super) struct Writing<'a> {
     pub(super) read: &'a dyn Read,
@@ -56,7 +68,7 @@ pub(super) struct Writing<'a> {
     meta: &'a mut Meta,
     pub(super) shelves: &'a mut BTreeMap<SpaceId, Shelf>,
     pub(super) names: &'a mut BTreeMap<SpaceId, Names>,
-    chance: Chance,
+    pub(super) chance: Chance,
     pub(super) batch: Batch,
     pub(super) objects: BTreeMap<ObjectName, Held>,
     /// The spaces whose objects are joined anew from the log: what is stored of them does not count any more.
@@ -72,6 +84,10 @@ pub(super) struct Writing<'a> {
     pub(super) report: Report,
     fresh: BTreeSet<SpaceId>,
     pub(super) access_changed: BTreeSet<SpaceId>,
+    /// The ids of clients that are new in this commit: which object each wrote to, and what the client has seen since.
+    pub(super) asked: BTreeMap<(SpaceId, ClientId), (ObjectName, Context)>,
+    /// The objects of which somebody wants to know where they stand after this commit.
+    pub(super) placed: BTreeSet<ObjectName>,
 }
 
 fn damaged(error: impl std::fmt::Display) -> StoreError {
@@ -106,6 +122,8 @@ impl<'a> Writing<'a> {
             report: Report::default(),
             fresh: BTreeSet::new(),
             access_changed: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            placed: BTreeSet::new(),
         }
     }
 
@@ -133,6 +151,7 @@ impl<'a> Writing<'a> {
                 Ok(Done::Done)
             }
             Work::Write { space, requests } => Ok(Done::Written(self.write_as_user(*space, requests)?)),
+            Work::Upload { space, uploads } => Ok(Done::Uploaded(self.upload(*space, uploads)?)),
             Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
             Work::Share { space, device } => Ok(Done::Shared(self.share(*space, *device)?)),
             Work::Receive { session, space, segments } => {
@@ -217,22 +236,46 @@ impl<'a> Writing<'a> {
         space: SpaceId,
         requests: &[Request],
     ) -> Result<Result<Written, WriteError>, StoreError> {
-        let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
-        let role = shelf.access.role(self.me.device);
-        if role < Some(Role::Writer) && !planted!("reader-writes") {
-            let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
-            return Ok(Err(WriteError::NotGranted { role }));
-        }
-        if let Some(index) = requests.iter().position(|request| request.collection.is_reserved()) {
-            let name = requests[index].collection.to_string();
-            let error = InvalidEdit::Name(crate::model::InvalidName::Collection(name));
-            return Ok(Err(WriteError::Edit { index, error }));
+        if let Err(error) = self.check_writer(space, requests.iter()) {
+            return Ok(Err(error));
         }
         self.write(space, requests)
     }
 
+    /// Whether this device may write this as a user.
+    pub(super) fn check_writer<'r>(
+        &self,
+        space: SpaceId,
+        mut requests: impl Iterator<Item = &'r Request>,
+    ) -> Result<(), WriteError> {
+        let Some(shelf) = self.shelves.get(&space) else { return Err(WriteError::UnknownSpace(space)) };
+        let role = shelf.access.role(self.me.device);
+        if role < Some(Role::Writer) && !planted!("reader-writes") {
+            let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
+            return Err(WriteError::NotGranted { role });
+        }
+        match requests.by_ref().map(|request| &request.collection).enumerate().find(|(_, name)| name.is_reserved()) {
+            Some((index, name)) => {
+                let error = InvalidEdit::Name(crate::model::InvalidName::Collection(name.to_string()));
+                Err(WriteError::Edit { index, error })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Writes one event, unless everything is so already.
     fn write(&mut self, space: SpaceId, requests: &[Request]) -> Result<Result<Written, WriteError>, StoreError> {
+        let part = |(index, request)| Part { index, request, seen: None, id: None };
+        let parts: Vec<Part<'_>> = requests.iter().enumerate().map(part).collect();
+        Ok(self.write_event(space, &parts)?.map(|(_, written)| written))
+    }
+
+    /// Writes one event, unless everything is so already. Returns what the event is called, or would be.
+    pub(super) fn write_event(
+        &mut self,
+        space: SpaceId,
+        parts: &[Part<'_>],
+    ) -> Result<Result<(Dot, Written), WriteError>, StoreError> {
         let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
         let me = self.me.replica();
         let head = shelf.known.head(me).copied();
@@ -241,23 +284,31 @@ impl<'a> Writing<'a> {
         let own_depth = || head.map_or(0, |head| head.depth);
         let depth = 1 + if planted!("depth-of-own-events") { own_depth() } else { shelf.known.depth() };
         let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
-        for (index, Request { collection, key, operation }) in requests.iter().enumerate() {
+        for Part { index, request: Request { collection, key, operation }, seen, .. } in parts {
             let name = (collection.clone(), key.clone());
             if !drafts.contains_key(&name) {
-                let before = self.object(space, collection, key)?.object.clone();
-                drafts.insert(name.clone(), Draft::new(collection.clone(), key.clone(), before, dot, depth));
+                let before = &self.object(space, collection, key)?.object;
+                let (collection, key) = name.clone();
+                let draft = match seen {
+                    Some(seen) => Draft::beside(collection, key, before, seen, operation.is_blind(), dot, depth),
+                    None => Draft::new(collection, key, before.clone(), dot, depth),
+                };
+                drafts.insert(name.clone(), draft);
             }
             if let Some(draft) = drafts.get_mut(&name)
                 && let Err(error) = operation.apply(draft)
             {
-                return Ok(Err(WriteError::Edit { index, error }));
+                return Ok(Err(WriteError::Edit { index: *index, error }));
             }
         }
+        let asked: Vec<_> = (parts.iter())
+            .filter_map(|Part { request, id, .. }| Some((&request.collection, &request.key, (*id)?)))
+            .collect();
         let mutations: Vec<Mutation> = drafts.into_values().filter_map(Draft::finish).collect();
         let changed = mutations.len();
         if changed > 0 {
             let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
-            let (event, packed) = Event::write(dot, previous, depth, &shelf.known, mutations);
+            let (event, packed) = Event::write(dot, previous, depth, &shelf.known, mutations, &asked);
             let (bytes, bytes_max) = (packed.bytes(), EVENT_BYTES_MAX);
             if bytes > bytes_max {
                 return Ok(Err(WriteError::TooLarge { bytes, bytes_max }));
@@ -272,7 +323,7 @@ impl<'a> Writing<'a> {
             self.local.entry(space).or_default().push((event, packed));
         }
         // Positions are given out when all of the commit is known.
-        Ok(Ok(Written { changed, position: 0 }))
+        Ok(Ok((dot, Written { changed, position: 0 })))
     }
 
     /// Signs the local events that wait, as one segment at the end of the log.
@@ -418,7 +469,7 @@ impl<'a> Writing<'a> {
             self.next_order += 1;
         }
         self.remember_counts(space, event);
-        Ok(())
+        self.remember_asked(space, event)
     }
 
     /// Puts a segment at the end of the log. `own` says what its author is called here.
@@ -452,7 +503,7 @@ impl<'a> Writing<'a> {
     }
 
     /// The object as it stands in this commit.
-    fn object(
+    pub(super) fn object(
         &mut self,
         space: SpaceId,
         collection: &CollectionName,
@@ -488,17 +539,26 @@ impl<'a> Writing<'a> {
         Ok(Held { before, object, changed_by: None })
     }
 
-    /// The batch, what it will have done once it is committed, and the last position of every space.
-    pub(super) fn finish(mut self) -> Result<(Batch, Report, BTreeMap<SpaceId, u64>), StoreError> {
+    /// The batch, what it will have done once it is committed, the last position of every space, and where the objects
+    /// stand of which somebody wants to know it.
+    pub(super) fn finish(mut self) -> Result<(Batch, Report, BTreeMap<SpaceId, u64>, Places), StoreError> {
         let unsigned: Vec<SpaceId> = self.local.keys().copied().collect();
         for space in unsigned {
             self.sign(space)?;
         }
+        let mut places = Places::new();
         for name in std::mem::take(&mut self.order).into_values() {
             if let Some(held) = self.objects.remove(&name) {
-                self.settle(name, &held)?;
+                let wanted = self.placed.remove(&name).then(|| name.clone());
+                let position = self.settle(name, &held)?;
+                places.extend(wanted.map(|name| (name, position)));
             }
         }
+        for name in std::mem::take(&mut self.placed) {
+            let position = self.objects.get(&name).map(|held| held.before.position);
+            places.insert(name, position.unwrap_or_default());
+        }
+        self.settle_asked(&places);
         for (space, replicas) in std::mem::take(&mut self.advanced) {
             let Some(shelf) = self.shelves.get(&space) else { continue };
             let number = shelf.row.number;
@@ -533,15 +593,15 @@ impl<'a> Writing<'a> {
             }
         }
         let positions = self.shelves.iter().map(|(space, shelf)| (*space, shelf.totals.position)).collect();
-        Ok((self.batch, self.report, positions))
+        Ok((self.batch, self.report, positions, places))
     }
 
-    /// Writes one changed object, and all that counts it.
-    fn settle(&mut self, name: ObjectName, held: &Held) -> Result<(), StoreError> {
+    /// Writes one changed object, and all that counts it. Returns where it stands then.
+    fn settle(&mut self, name: ObjectName, held: &Held) -> Result<u64, StoreError> {
         let (space, collection, object_key) = name;
-        let Some(changed_by) = held.changed_by else { return Ok(()) };
+        let Some(changed_by) = held.changed_by else { return Ok(held.before.position) };
         let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get_mut(&space)) else {
-            return Ok(());
+            return Ok(held.before.position);
         };
         let number = shelf.row.number;
         let at = match names.collection(&collection) {
@@ -571,7 +631,7 @@ impl<'a> Writing<'a> {
             let packed = PackedObject::pack(object, &mut names.replicas);
             let row = record::write(&key, &ObjectRow { position: before.position, object: packed });
             if self.read.get(&key)? == Some(row) {
-                return Ok(());
+                return Ok(before.position);
             }
         }
         let batch = &mut self.batch;
@@ -621,7 +681,7 @@ impl<'a> Writing<'a> {
                 }
             }
         }
-        Ok(())
+        Ok(after.position)
     }
 }
 

@@ -1,0 +1,204 @@
+//! What a client is shown of a space, page by page: rows in key order, and what changed since a position.
+//!
+//! **Invariant**: a page tells up to where it looked, not only what it found: whoever goes on from there misses nothing,
+//! however little a filter lets through, and however often rows change between two pages. Each row stands in the feed
+//! once, at its latest change; positions are counted in the transaction that changes it, so a page never ends between
+//! two rows of one position.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use serde_json::{Map, Value as Json};
+
+use super::key;
+use super::record::{self, FeedRow, ObjectRow};
+use super::view::{View, damaged, object_key};
+use crate::model::{CollectionName, Conflict, Context, DeviceId, Object, ObjectKey};
+use crate::store::StoreError;
+
+/// A row, or that it was deleted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Row {
+    /// Its table.
+    pub collection: CollectionName,
+    /// Its key.
+    pub key: ObjectKey,
+    /// Where it stands in this node's feed of the space.
+    pub version: u64,
+    /// When it was changed last, in milliseconds since 1970; for people.
+    pub modified_ms: u64,
+    /// Whose event that was.
+    pub by: DeviceId,
+    /// What whoever sees this has seen of it.
+    pub context: Context,
+    /// Its fields, each with the winner; none if it was deleted.
+    pub fields: Option<Map<String, Json>>,
+    /// The fields that hold several values.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// How much a page holds at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageLimits {
+    /// Rows in it.
+    pub rows: usize,
+    /// Bytes that these take in the store, about. One row always fits.
+    pub bytes: usize,
+    /// Rows that are looked at, whether they are let through or not.
+    pub looked_at: usize,
+}
+
+/// Rows, and up to where they were looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Page<At> {
+    /// What was found.
+    pub rows: Vec<Row>,
+    /// The last place that was looked at: to go on after it.
+    pub at: At,
+    /// Whether nothing is left after it.
+    pub is_last: bool,
+}
+
+impl View {
+    /// The row, if it is visible.
+    pub fn row(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Row>, StoreError> {
+        let Some(number) = self.collection_number(collection) else { return Ok(None) };
+        let stored = key::object(self.number(), number, key.as_str());
+        let Some(value) = self.snapshot().get(&stored)? else { return Ok(None) };
+        let row: ObjectRow = record::read(&stored, &value)?;
+        let position = row.position;
+        let object = self.unpack(row)?;
+        if !object.is_visible() {
+            return Ok(None);
+        }
+        let feed = self.feed_row(position)?;
+        self.shown_row(collection.clone(), key.clone(), position, &feed, &object).map(Some)
+    }
+
+    /// The visible rows after `after`, by table and key; of these tables only, if any are named.
+    pub fn rows_after(
+        &self,
+        after: Option<&(CollectionName, ObjectKey)>,
+        only: Option<&BTreeSet<CollectionName>>,
+        limits: PageLimits,
+    ) -> Result<Page<Option<(CollectionName, ObjectKey)>>, StoreError> {
+        let mut found: Vec<(CollectionName, ObjectKey, u64, Object)> = Vec::new();
+        let (mut at, mut looked_at, mut bytes, mut is_full) = (after.cloned(), 0, 0, false);
+        for (collection, number) in self.user_collections() {
+            if only.is_some_and(|only| !only.contains(collection)) || after.is_some_and(|(last, _)| collection < last) {
+                continue;
+            }
+            let prefix = key::objects(self.number(), number);
+            let mut from = match after.filter(|(last, _)| last == collection) {
+                Some((_, key)) => key::object(self.number(), number, key.as_str()),
+                None => prefix.clone(),
+            };
+            // The key that follows next on one that was told already.
+            from.extend((from.len() > prefix.len()).then_some(0));
+            let mut result = Ok(());
+            self.snapshot().scan(&from, &key::after_prefix(&prefix), &mut |stored, value| {
+                if looked_at >= limits.looked_at || found.len() >= limits.rows || bytes >= limits.bytes {
+                    is_full = true;
+                    return ControlFlow::Break(());
+                }
+                result = record::read(stored, value).and_then(|row: ObjectRow| {
+                    let position = row.position;
+                    let (key, object) = (object_key(stored, &prefix)?, self.unpack(row)?);
+                    looked_at += 1;
+                    at = Some((collection.clone(), key.clone()));
+                    if object.is_visible() {
+                        bytes += value.len();
+                        found.push((collection.clone(), key, position, object));
+                    }
+                    Ok(())
+                });
+                if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            result?;
+            if is_full {
+                break;
+            }
+        }
+        let rows = found.into_iter().map(|(collection, key, position, object)| {
+            let feed = self.feed_row(position)?;
+            self.shown_row(collection, key, position, &feed, &object)
+        });
+        Ok(Page { rows: rows.collect::<Result<_, _>>()?, at, is_last: !is_full })
+    }
+
+    /// What changed after position `after` and up to `until`, each row once, as it stands now; of these tables only, if
+    /// any are named.
+    pub fn rows_changed(
+        &self,
+        after: u64,
+        until: u64,
+        only: Option<&BTreeSet<CollectionName>>,
+        limits: PageLimits,
+    ) -> Result<Page<u64>, StoreError> {
+        let number = self.number();
+        let numbers: Option<BTreeSet<u32>> =
+            only.map(|only| only.iter().filter_map(|name| self.collection_number(name)).collect());
+        let mut found: Vec<(u64, FeedRow)> = Vec::new();
+        let (mut at, mut looked_at, mut is_full) = (after, 0, false);
+        let mut result = Ok(());
+        let (from, end) =
+            (key::position(number, after.saturating_add(1)), key::position(number, until.saturating_add(1)));
+        self.snapshot().scan(&from, &end, &mut |stored, value| {
+            if looked_at >= limits.looked_at || found.len() >= limits.rows {
+                is_full = true;
+                return ControlFlow::Break(());
+            }
+            result = record::read(stored, value).and_then(|row: FeedRow| {
+                let position = key::counter_at(stored, 5).ok_or_else(|| damaged("position"))?;
+                (at, looked_at) = (position, looked_at + 1);
+                if numbers.as_ref().is_none_or(|numbers| numbers.contains(&row.collection)) {
+                    found.push((position, row));
+                }
+                Ok(())
+            });
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for (position, feed) in found {
+            if bytes >= limits.bytes && !rows.is_empty() {
+                // What was found and does not fit is looked for again.
+                let before = rows.last().map_or(after, |row: &Row| row.version);
+                return Ok(Page { rows, at: before, is_last: false });
+            }
+            let collection = self.collection_name(feed.collection)?.clone();
+            let key: ObjectKey = feed.key.parse().map_err(damaged)?;
+            let object = self.state(&collection, &key)?.unwrap_or_default();
+            let row = self.shown_row(collection, key, position, &feed, &object)?;
+            bytes += row.fields.as_ref().map_or(0, |fields| serde_json::to_string(fields).map_or(0, |text| text.len()));
+            rows.push(row);
+        }
+        Ok(Page { rows, at: if is_full { at } else { until.max(after) }, is_last: !is_full })
+    }
+
+    fn feed_row(&self, position: u64) -> Result<FeedRow, StoreError> {
+        let key = key::position(self.number(), position);
+        let value = self.snapshot().get(&key)?.ok_or_else(|| damaged("a row that has no place in the feed"))?;
+        record::read(&key, &value)
+    }
+
+    fn shown_row(
+        &self,
+        collection: CollectionName,
+        key: ObjectKey,
+        version: u64,
+        feed: &FeedRow,
+        object: &Object,
+    ) -> Result<Row, StoreError> {
+        Ok(Row {
+            collection,
+            key,
+            version,
+            modified_ms: feed.modified_ms,
+            by: self.author(feed.replica)?,
+            context: Context::of(object),
+            fields: object.shown(),
+            conflicts: object.conflicts(),
+        })
+    }
+}

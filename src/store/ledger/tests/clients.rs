@@ -1,0 +1,227 @@
+//! Stories about clients that have no version vector: what they had seen, ids that take effect once, and pages.
+
+use super::*;
+use crate::model::{ClientId, Context};
+
+fn upload(request: Request, seen: Option<&Context>, id: Option<&str>) -> Upload {
+    let id = id.map(|id| ClientId::try_from(id.to_owned()).expect("an id"));
+    Upload { request, seen: seen.cloned(), expected: None, id }
+}
+
+fn try_send(ledger: &Ledger, space: SpaceId, uploads: Vec<Upload>) -> Result<Vec<Uploaded>, WriteError> {
+    match commit(ledger, Work::Upload { space, uploads }).done.remove(0) {
+        Done::Uploaded(outcome) => outcome,
+        other => panic!("an upload is answered as one, not {other:?}"),
+    }
+}
+
+fn send(ledger: &Ledger, space: SpaceId, request: Request, seen: Option<&Context>, id: Option<&str>) -> Uploaded {
+    try_send(ledger, space, vec![upload(request, seen, id)]).expect("it can be written").remove(0)
+}
+
+fn row(ledger: &Ledger, space: SpaceId, name: &str) -> Option<Row> {
+    let request = put(name, json!({}));
+    view(ledger, space).row(&request.collection, &request.key).expect("readable")
+}
+
+fn context(ledger: &Ledger, space: SpaceId, name: &str) -> Context {
+    row(ledger, space, name).expect("it is there").context
+}
+
+#[test]
+fn a_write_replaces_what_its_client_had_seen_and_nothing_else() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let first = send(&ledger, space, put("n1", json!({"title": "one", "done": false})), None, None);
+    assert_eq!(context(&ledger, space, "n1"), first.seen);
+    // Two phones saw the first state, and write without having heard of each other.
+    send(&ledger, space, patch("n1", json!({"title": "two"})), Some(&first.seen), None);
+    let third = send(&ledger, space, patch("n1", json!({"title": "three"})), Some(&first.seen), None);
+    let both = row(&ledger, space, "n1").expect("it is there");
+    assert_eq!(both.fields.as_ref().expect("visible")["title"], "three", "the later one shows");
+    assert_eq!(both.conflicts.len(), 1, "and the other is kept");
+    assert_eq!(both.version, third.version);
+    // Whoever saw both decides.
+    send(&ledger, space, patch("n1", json!({"title": "both"})), Some(&both.context), None);
+    let decided = row(&ledger, space, "n1").expect("it is there");
+    assert_eq!(decided.fields, Some(fields(json!({"title": "both", "done": false}))));
+    assert_eq!(decided.conflicts, []);
+    // A put of somebody who saw only the beginning does not take away what came since.
+    send(&ledger, space, put("n1", json!({"title": "late"})), Some(&first.seen), None);
+    let late = row(&ledger, space, "n1").expect("it is there");
+    assert_eq!(late.conflicts.len(), 1, "{late:?}");
+    // Without a context it counts as having seen what is here.
+    send(&ledger, space, put("n1", json!({"title": "all"})), None, None);
+    assert_eq!(row(&ledger, space, "n1").expect("it is there").fields, Some(fields(json!({"title": "all"}))));
+}
+
+#[test]
+fn what_is_written_beside_a_delete_is_kept_and_resurrects_nothing() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let seen = send(&ledger, space, put("n1", json!({"title": "one"})), None, None).seen;
+    send(&ledger, space, request("n1", Operation::Delete), Some(&seen), None);
+    let absent = || try_send(&ledger, space, vec![upload(patch("n1", json!({"a": 1})), None, None)]);
+    assert!(matches!(absent(), Err(WriteError::Edit { index: 0, error: InvalidEdit::NotFound { .. } })));
+    send(&ledger, space, patch("n1", json!({"title": "offline"})), Some(&seen), None);
+    send(&ledger, space, request("n1", Operation::Increment("n".parse().expect("a field"), 2)), Some(&seen), None);
+    assert_eq!(row(&ledger, space, "n1"), None, "the delete holds");
+    let lost = view(&ledger, space).lost().expect("readable");
+    assert_eq!(lost.len(), 1);
+    assert_eq!(lost[0].fields, fields(json!({"n": 2, "title": "offline"})), "and what was written is kept");
+    // The second delete of the same client changes nothing.
+    let again = send(&ledger, space, request("n1", Operation::Delete), Some(&seen), None);
+    assert!(!again.duplicate);
+    // A put beside the delete is a new beginning.
+    send(&ledger, space, put("n1", json!({"title": "new"})), Some(&seen), None);
+    assert!(row(&ledger, space, "n1").is_some());
+}
+
+#[test]
+fn increments_count_whatever_their_client_had_seen() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let seen = send(&ledger, space, put("n1", json!({})), None, None).seen;
+    let field = || "n".parse().expect("a field");
+    for _ in 0..3 {
+        send(&ledger, space, request("n1", Operation::Increment(field(), 5)), Some(&seen), None);
+    }
+    assert_eq!(row(&ledger, space, "n1").expect("it is there").fields, Some(fields(json!({"n": 15}))));
+}
+
+#[test]
+fn an_id_takes_effect_once_here_after_a_restart_and_wherever_its_event_has_come() {
+    let (store, space) = (Arc::new(store(1)), genesis(1).space());
+    let open = || Ledger::open(Arc::clone(&store) as Arc<dyn Store>, device(1)).expect("a store");
+    let here = open();
+    create(&here, 1);
+    let counter = || request("n1", Operation::Increment("n".parse().expect("a field"), 1));
+    send(&here, space, put("n1", json!({})), None, Some("first"));
+    let done = send(&here, space, counter(), None, Some("second"));
+    send(&here, space, patch("n1", json!({"title": "since"})), None, None);
+    let again = send(&here, space, counter(), None, Some("second"));
+    assert_eq!(again, Uploaded { duplicate: true, ..done.clone() }, "with the version that it first got");
+    drop(here);
+    let here = open();
+    assert_eq!(send(&here, space, put("n9", json!({"other": 1})), None, Some("second")), again);
+    assert_eq!(row(&here, space, "n9"), None, "whatever comes with a known id");
+    // Twice in one commit, and in one batch with others.
+    let works: Vec<Work> =
+        (0..2).map(|_| Work::Upload { space, uploads: vec![upload(counter(), None, Some("third"))] }).collect();
+    let done = here.commit(&works, 1_000, NONCE).expect("memory does not fail").done;
+    let [Done::Uploaded(Ok(one)), Done::Uploaded(Ok(two))] = &done[..] else { panic!("{done:?}") };
+    assert_eq!((one[0].duplicate, two[0].duplicate), (false, true));
+    assert_eq!(one[0].version, two[0].version);
+    let mixed = vec![upload(counter(), None, Some("third")), upload(put("n2", json!({})), None, Some("fourth"))];
+    let mixed = try_send(&here, space, mixed).expect("it can be written");
+    assert_eq!((mixed[0].duplicate, mixed[1].duplicate), (true, false));
+    assert_eq!(row(&here, space, "n1").expect("it is there").fields.expect("visible")["n"], 2);
+    // Deleted since, and another node that got the events.
+    send(&here, space, request("n1", Operation::Delete), None, None);
+    assert!(send(&here, space, put("n1", json!({})), None, Some("first")).duplicate);
+    let there = ledger(2);
+    let introduction = admit(&here, there.device(), &ticket(&here, space, Role::Writer, 1), 1).expect("it holds");
+    commit(&there, Work::Join { introduction, introducer: here.device() });
+    assert_eq!(hand_over(&here, &there, space, 100), []);
+    assert!(send(&there, space, counter(), None, Some("second")).duplicate);
+    assert!(send(&there, space, counter(), None, Some("fourth")).duplicate);
+    assert!(!send(&there, space, put("n3", json!({})), None, Some("fifth")).duplicate);
+}
+
+#[test]
+fn a_write_that_expects_another_state_is_not_done() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let expecting = |expected: Context, title: &str| {
+        let upload = upload(put("n1", json!({"title": title})), None, None);
+        try_send(&ledger, space, vec![Upload { expected: Some(expected), ..upload }])
+    };
+    let one = expecting(Context::default(), "one").expect("it is not there yet").remove(0);
+    assert_eq!(expecting(Context::default(), "two"), Err(WriteError::Changed { index: 0 }));
+    expecting(one.seen.clone(), "two").expect("nobody wrote meanwhile");
+    assert_eq!(expecting(one.seen, "three"), Err(WriteError::Changed { index: 0 }));
+}
+
+/// Draws numbers: a linear congruential generator is enough for tests.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn pages_miss_nothing_while_rows_change_between_them() {
+    for seed in 0..60 {
+        let mut dice = Dice(seed);
+        let (ledger, space) = (ledger(1), genesis(1).space());
+        create(&ledger, 1);
+        let write = |dice: &mut Dice| {
+            let name = format!("n{}", dice.throw(12));
+            let operation = match dice.throw(3) {
+                0 => Operation::Delete,
+                _ => Operation::Put(fields(json!({"n": dice.throw(1000)}))),
+            };
+            let collection = CollectionName::user(["a", "b", "c"][dice.throw(3) as usize]).expect("a name");
+            let request = Request { collection, key: name.parse().expect("a key"), operation };
+            let _ = try_send(&ledger, space, vec![upload(request, None, None)]);
+        };
+        (0..dice.throw(60)).for_each(|_| write(&mut dice));
+        let only =
+            [None, Some(BTreeSet::from([CollectionName::user("b").expect("a name")]))][seed as usize % 2].clone();
+        let limits = PageLimits {
+            rows: 1 + dice.throw(5) as usize,
+            bytes: 1 + dice.throw(300) as usize,
+            looked_at: 1 + dice.throw(5) as usize,
+        };
+        let mut held: BTreeMap<(CollectionName, ObjectKey), Map<String, Json>> = BTreeMap::new();
+        let mut take = |rows: Vec<Row>| {
+            assert!(rows.len() <= limits.rows);
+            for Row { collection, key, fields, .. } in rows {
+                match fields {
+                    Some(fields) => _ = held.insert((collection, key), fields),
+                    None => _ = held.remove(&(collection, key)),
+                }
+            }
+        };
+        let mut position = view(&ledger, space).position().expect("readable");
+        let mut after = None;
+        loop {
+            let page = view(&ledger, space).rows_after(after.as_ref(), only.as_ref(), limits).expect("readable");
+            take(page.rows);
+            if page.is_last {
+                break;
+            }
+            assert!(page.at > after, "it goes on");
+            after = page.at;
+            (0..dice.throw(3)).for_each(|_| write(&mut dice));
+        }
+        (0..dice.throw(9)).for_each(|_| write(&mut dice));
+        loop {
+            let view = view(&ledger, space);
+            let until = view.position().expect("readable");
+            let page = view.rows_changed(position, until, only.as_ref(), limits).expect("readable");
+            take(page.rows);
+            assert!(page.at > position || page.is_last);
+            position = page.at;
+            if page.is_last {
+                break;
+            }
+            if dice.throw(4) == 0 {
+                write(&mut dice);
+            }
+        }
+        let mut visible = BTreeMap::new();
+        view(&ledger, space)
+            .visit(None, &mut |collection, key, object| {
+                if only.as_ref().is_none_or(|only| only.contains(collection)) {
+                    visible.insert((collection.clone(), key), object.shown().expect("visible"));
+                }
+                std::ops::ControlFlow::Continue(())
+            })
+            .expect("readable");
+        assert_eq!(held, visible, "seed {seed}");
+    }
+}

@@ -1,0 +1,146 @@
+//! Writes for clients that have no version vector of their own: each says what it had seen of an object, and may give its
+//! write an id, under which it takes effect once.
+//!
+//! **Invariant**: the row that remembers an id lies in the batch of the event that bears it, here and on every node that
+//! takes the event in. An id that is known changes nothing any more, whatever comes with it.
+
+use std::collections::BTreeMap;
+
+use super::key;
+use super::record::{self, AskedRow};
+use super::writing::{ObjectName, Part, Writing};
+use super::{WriteError, Written};
+use crate::model::{ClientId, Context, Event, Request, SpaceId};
+use crate::store::StoreError;
+
+/// What a client asks to be written to one object.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Upload {
+    /// What to do.
+    pub request: Request,
+    /// What the client had seen of the object; none if it counts as having seen what is here.
+    pub seen: Option<Context>,
+    /// It is done only if the object stands exactly so.
+    pub expected: Option<Context>,
+    /// Under which it takes effect once.
+    pub id: Option<ClientId>,
+}
+
+/// What became of an [`Upload`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uploaded {
+    /// Whether its id was known, so that nothing was done.
+    pub duplicate: bool,
+    /// Where the object stood in the feed after the commit in which it took effect.
+    pub version: u64,
+    /// What the client has seen now.
+    pub seen: Context,
+}
+
+/// Where the objects of a commit stand in the feed after it.
+pub(super) type Places = BTreeMap<ObjectName, u64>;
+
+/// Gives a version to everything that took effect in this commit.
+pub(super) fn give_versions(space: SpaceId, uploads: &[Upload], rows: &mut [Uploaded], places: &Places) {
+    for (Upload { request, .. }, row) in uploads.iter().zip(rows).filter(|(_, row)| row.version == 0) {
+        let name = (space, request.collection.clone(), request.key.clone());
+        row.version = places.get(&name).copied().unwrap_or_default();
+    }
+}
+
+impl Writing<'_> {
+    /// Writes uploads as one event: all of them or none.
+    ///
+    /// Versions are given out when all of the commit is known: they are 0 until then, unless the id was known before.
+    pub(super) fn upload(
+        &mut self,
+        space: SpaceId,
+        uploads: &[Upload],
+    ) -> Result<Result<Vec<Uploaded>, WriteError>, StoreError> {
+        if let Err(error) = self.check_writer(space, uploads.iter().map(|upload| &upload.request)) {
+            return Ok(Err(error));
+        }
+        let mut done: Vec<Option<Uploaded>> = Vec::new();
+        for (index, upload) in uploads.iter().enumerate() {
+            let known = match &upload.id {
+                Some(id) => self.asked_before(space, id)?,
+                None => None,
+            };
+            if let (None, Some(expected)) = (&known, &upload.expected) {
+                let Request { collection, key, .. } = &upload.request;
+                if Context::of(&self.object(space, collection, key)?.object) != *expected {
+                    return Ok(Err(WriteError::Changed { index }));
+                }
+            }
+            done.push(known);
+        }
+        let fresh: Vec<Part<'_>> = (uploads.iter().zip(&done).enumerate())
+            .filter(|(_, (_, known))| known.is_none())
+            .map(|(index, (Upload { request, seen, id, .. }, _))| Part {
+                index,
+                request,
+                seen: seen.as_ref(),
+                id: id.as_ref(),
+            })
+            .collect();
+        let mut before = Vec::new();
+        for Part { request: Request { collection, key, .. }, seen, .. } in &fresh {
+            before.push(match seen {
+                Some(seen) => (*seen).clone(),
+                None => Context::of(&self.object(space, collection, key)?.object),
+            });
+        }
+        let (dot, Written { changed, .. }) = match self.write_event(space, &fresh)? {
+            Ok(written) => written,
+            Err(error) => return Ok(Err(error)),
+        };
+        for (Part { index, request, id, .. }, seen) in fresh.into_iter().zip(before) {
+            let seen = if changed > 0 { seen.with(dot) } else { seen };
+            let name = (space, request.collection.clone(), request.key.clone());
+            self.placed.insert(name.clone());
+            if let Some(id) = id {
+                self.asked.insert((space, id.clone()), (name, seen.clone()));
+            }
+            done[index] = Some(Uploaded { duplicate: false, version: 0, seen });
+        }
+        Ok(Ok(done.into_iter().flatten().collect()))
+    }
+
+    /// What became of a write that bore this id.
+    fn asked_before(&self, space: SpaceId, id: &ClientId) -> Result<Option<Uploaded>, StoreError> {
+        if let Some((_, seen)) = self.asked.get(&(space, id.clone())) {
+            return Ok(Some(Uploaded { duplicate: true, version: 0, seen: seen.clone() }));
+        }
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(None) };
+        let key = key::asked(shelf.row.number, id.as_str());
+        let row: Option<AskedRow> = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
+        Ok(row.map(|row| Uploaded { duplicate: true, version: row.position, seen: Context::from_vector(row.seen) }))
+    }
+
+    /// Remembers the ids that an event bears, of which this node may not have heard.
+    pub(super) fn remember_asked(&mut self, space: SpaceId, event: &Event) -> Result<(), StoreError> {
+        for (at, id) in &event.asked {
+            let mutation = usize::try_from(*at).ok().and_then(|at| event.mutations.get(at));
+            let Some(mutation) = mutation.filter(|_| !planted!("id-stays-where-it-was-written")) else { continue };
+            if self.asked_before(space, id)?.is_none() {
+                let name = (space, mutation.collection.clone(), mutation.key.clone());
+                self.placed.insert(name.clone());
+                self.asked.insert((space, id.clone()), (name, Context::default().with(event.dot)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the rows of the ids that are new in this commit.
+    pub(super) fn settle_asked(&mut self, places: &Places) {
+        let at_ms = self.chance.now_ms;
+        for ((space, id), (name, seen)) in std::mem::take(&mut self.asked) {
+            let Some(shelf) = self.shelves.get(&space) else { continue };
+            let position = places.get(&name).copied().unwrap_or_default();
+            let key = key::asked(shelf.row.number, id.as_str());
+            if !planted!("id-forgotten") {
+                self.put(key, &AskedRow { position, seen: seen.vector().clone(), at_ms });
+            }
+        }
+    }
+}
