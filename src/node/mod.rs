@@ -388,7 +388,7 @@ impl Node {
         &self,
         space: SpaceId,
         parts: impl IntoIterator<Item = Vec<Upload>>,
-    ) -> Result<Vec<Result<Vec<Uploaded>, WriteError>>, NodeError> {
+    ) -> Vec<Result<Result<Vec<Uploaded>, WriteError>, NodeError>> {
         let ask = |uploads| {
             let (caller, done) = oneshot::channel();
             self.shared.disk.send(DiskJob::Commit(Work::Upload { space, uploads }, Waiter::Caller(caller)));
@@ -397,12 +397,13 @@ impl Node {
         let waiting: Vec<_> = parts.into_iter().map(ask).collect();
         let mut outcomes = Vec::with_capacity(waiting.len());
         for done in waiting {
-            match done.await.map_err(|_| NodeError::Stopping)?? {
-                Done::Uploaded(outcome) => outcomes.push(outcome),
-                _ => return Err(NodeError::Stopping),
-            }
+            outcomes.push(match done.await {
+                Ok(Ok(Done::Uploaded(outcome))) => Ok(outcome),
+                Ok(Err(error)) => Err(error.into()),
+                Ok(Ok(_)) | Err(_) => Err(NodeError::Stopping),
+            });
         }
-        Ok(outcomes)
+        outcomes
     }
 
     /// A setting of this node, that [`Node::remember_setting`] remembered.

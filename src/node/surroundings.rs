@@ -54,7 +54,7 @@ impl dyn Surroundings {
     }
 
     /// Sixteen bytes that nobody can foresee.
-    pub(super) fn random_id(&self) -> [u8; 16] {
+    pub(crate) fn random_id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.random().to_le_bytes());
         id[8..].copy_from_slice(&self.random().to_le_bytes());

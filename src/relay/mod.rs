@@ -1,13 +1,156 @@
 //! The relay: a node that is always on, and also serves thin clients over HTTP, many tenants at once.
 //!
 //! A thin client has no version vector of its own: a phone app, a browser page, a script. It names what it has by an
-//! opaque sync point, and what it saw of a row by that row's context; the relay writes for it as an ordinary
-//! replica. What full nodes are sent over QUIC and what thin clients are sent over HTTP is one state.
+//! opaque [`SyncPoint`], and what it saw of a row by that row's [`Context`](crate::model::Context); the relay writes for
+//! it as an ordinary replica. What full nodes are sent over QUIC and what thin clients are sent over HTTP is one state.
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`problem`] | what a request is answered that cannot be done |
+//! | `tenant` | customers, their databases, and tokens |
+//! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
+//! | `row`, `upload`, `changes` | what clients write and read |
+//! | `problem` | what a request is answered that cannot be done |
+//!
+//! The functions of [`Relay`] need no socket.
 
+mod changes;
+mod keys;
 mod problem;
+mod row;
+mod sync_point;
+mod tenant;
+mod upload;
 
+use std::sync::{Mutex, PoisonError};
+
+use data_encoding::HEXLOWER;
+
+pub use self::changes::{Changes, Wanted};
+pub use self::keys::{Keys, KeysError};
 pub use self::problem::{Problem, ProblemCode};
+pub use self::row::{RowChange, RowOperation};
+pub use self::sync_point::{Bearer, Phase, SYNC_POINT_BYTES_MAX, SyncPoint};
+pub use self::tenant::{
+    Database, InvalidTenantName, Principal, SYSTEM_NAME, Scope, TenantName, Tenants, TokenRecord, Visibility,
+};
+pub use self::upload::BATCH_ROWS_MAX;
+use crate::model::Role;
+use crate::node::{Node, NodeError};
+use crate::store::View;
+
+/// A node that serves thin clients.
+#[derive(Debug)]
+pub struct Relay {
+    node: Node,
+    tenants: Tenants,
+    keys: Mutex<Keys>,
+}
+
+/// A database that somebody may use.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// The database.
+    pub database: Database,
+    /// Who asks.
+    pub principal: Principal,
+    /// What they may do in it.
+    pub role: Role,
+}
+
+impl Access {
+    fn bearer(&self) -> Bearer<'_> {
+        let Database { customer, name, .. } = &self.database;
+        Bearer { customer: customer.as_str(), database: name.as_str(), principal: self.principal.name() }
+    }
+}
+
+/// What everybody is told who may not know whether there is such a thing, or for whom there is none.
+pub(crate) fn not_found() -> Problem {
+    let help = "check the customer and the database; `PUT` on the database registers it";
+    Problem::new(ProblemCode::NotFound, "there is no such database, as far as this token reaches", help)
+}
+
+impl Relay {
+    /// Makes a node a relay.
+    pub async fn open(node: &Node, keys: Keys) -> Result<Self, NodeError> {
+        let tenants = Tenants::open(node).await?;
+        Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys) })
+    }
+
+    /// Customers, databases and tokens.
+    pub fn tenants(&self) -> &Tenants {
+        &self.tenants
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Lets `principal` in to a database, to do what takes the role `need`.
+    ///
+    /// Who is nobody is told so before anything else; who may not see a database is told the same as where there is none.
+    pub fn enter(&self, principal: Principal, customer: &str, database: &str, need: Role) -> Result<Access, Problem> {
+        let names = (customer.parse::<TenantName>(), database.parse::<TenantName>());
+        let known = match &names {
+            (Ok(customer), Ok(database)) => self.tenants.database(customer, database)?,
+            _ => None,
+        };
+        let granted = known.as_ref().and_then(|known| principal.role(&known.customer, &known.name));
+        let is_public = known.as_ref().is_some_and(|known| known.visibility == Visibility::PublicRead);
+        let role = granted.max(is_public.then_some(Role::Reader));
+        match (known, role) {
+            (Some(database), Some(role)) if role >= need => Ok(Access { database, principal, role }),
+            _ if principal == Principal::Anybody => Err(unauthenticated()),
+            (Some(_), Some(role)) => {
+                let detail = format!("this token is one of a {role}; that takes {need}");
+                Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"))
+            }
+            _ => Err(not_found()),
+        }
+    }
+
+    /// A view of a database at this instant.
+    pub fn view(&self, access: &Access) -> Result<View, Problem> {
+        self.node.view(access.database.space).map_err(tenant::node_problem)
+    }
+
+    /// Which numbering of positions holds here. Another one begins whenever the store begins to write under another id:
+    /// after a restore, and after it was copied.
+    pub fn epoch(&self) -> u64 {
+        let mut epoch = [0; 8];
+        epoch.copy_from_slice(&self.node.replica().as_bytes()[..8]);
+        u64::from_be_bytes(epoch)
+    }
+
+    /// The same as it is shown.
+    pub fn epoch_text(&self) -> String {
+        HEXLOWER.encode(&self.epoch().to_be_bytes())
+    }
+
+    fn seal(&self, access: &Access, point: &SyncPoint) -> Result<String, Problem> {
+        let around = self.node.surroundings();
+        let mut chance = [0; 32];
+        chance[..16].copy_from_slice(&around.random_id());
+        chance[16..].copy_from_slice(&around.random_id());
+        let mut nonce = [0; 12];
+        nonce.copy_from_slice(&around.random_id()[..12]);
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = keys.newest(around.wall_ms(), chance).map_err(|error| {
+            tracing::error!(%error, "cannot keep a key");
+            let detail = "the relay cannot keep the keys of sync tokens at the moment";
+            Problem::new(ProblemCode::Unavailable, detail, "try again later").retry_after(5)
+        })?;
+        Ok(point.seal(access.bearer(), key, nonce))
+    }
+
+    fn open_token(&self, access: &Access, text: &str) -> Option<SyncPoint> {
+        SyncPoint::open(text, access.bearer(), &self.keys.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// What whoever has no token is told.
+pub(crate) fn unauthenticated() -> Problem {
+    let help = "send `Authorization: Bearer TOKEN`; `thence token create` makes one";
+    Problem::new(ProblemCode::Unauthenticated, "this takes a token", help)
+}

@@ -187,6 +187,11 @@ impl View {
         copied.into_values().collect()
     }
 
+    /// How many objects are visible.
+    pub fn objects(&self) -> Result<u64, StoreError> {
+        Ok(self.totals()?.objects)
+    }
+
     /// The last position in the feed.
     pub fn position(&self) -> Result<u64, StoreError> {
         Ok(self.totals()?.position)

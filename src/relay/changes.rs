@@ -1,0 +1,153 @@
+//! What a client lacks: everything at first, then what changes, page by page.
+//!
+//! **Invariant (no misses)**: a sync point moves to the last place that was *looked at*, in one snapshot, and a round ends
+//! where it was fixed to end when it began. What changes above that comes in the next round; once writers are quiet, a
+//! client that is told `more: false` holds exactly the visible rows.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use super::row;
+use super::sync_point::{Phase, SyncPoint};
+use super::tenant::node_problem;
+use super::{Access, Relay};
+use crate::model::CollectionName;
+use crate::store::{PageLimits, Row, View};
+
+/// Rows in a page if the client does not say, and at most.
+const ROWS_USUAL: usize = 100;
+pub(super) const ROWS_MAX: usize = 1000;
+/// About how many bytes of rows a page has at most.
+const PAGE_BYTES: usize = 4 << 20;
+/// So many rows are looked at for one page, whether the filter lets them through or not.
+const LOOKED_AT_MAX: usize = 20_000;
+
+/// What a client wants of what changed.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Of these tables; of all if none are named.
+    pub tables: Option<BTreeSet<CollectionName>>,
+    /// So many rows at most.
+    pub limit: Option<u64>,
+}
+
+impl Wanted {
+    /// From the words of a request.
+    pub fn parse(tables: Option<&str>, limit: Option<u64>) -> Result<Self, Problem> {
+        let names = tables.map(|names| names.split(',').map(row::table).collect::<Result<_, _>>()).transpose()?;
+        if limit == Some(0) {
+            let help = format!("ask for 1 to {ROWS_MAX} rows");
+            return Err(Problem::new(ProblemCode::Malformed, "a limit of 0 rows", help));
+        }
+        Ok(Self { tables: names, limit })
+    }
+
+    fn filter(&self) -> u64 {
+        let Some(tables) = &self.tables else { return 0 };
+        let names: Vec<String> = tables.iter().map(ToString::to_string).collect();
+        let mut number = [0; 8];
+        number.copy_from_slice(&blake3::hash(names.join(",").as_bytes()).as_bytes()[..8]);
+        u64::from_le_bytes(number) | 1
+    }
+
+    fn limits(&self) -> PageLimits {
+        let limit = self.limit.map_or(ROWS_USUAL, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX));
+        PageLimits { rows: limit.min(ROWS_MAX), bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX }
+    }
+}
+
+/// A page for a client.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    /// The body, but for what `sync` adds to it.
+    pub body: Map<String, Json>,
+    /// The sync point that stands for having it.
+    pub token: String,
+}
+
+impl Relay {
+    /// Where the client of this token is; a refusal if it can no longer be used. None is at the beginning.
+    pub fn position_of(
+        &self,
+        access: &Access,
+        view: &View,
+        token: Option<&str>,
+        wanted: &Wanted,
+    ) -> Result<SyncPoint, Problem> {
+        let fresh = || self.beginning(view, wanted);
+        let Some(token) = token else { return fresh() };
+        let point = self.open_token(access, token).ok_or_else(|| {
+            let help =
+                "send the token exactly as it came, for the same database and with the same access token; or none";
+            Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
+        })?;
+        let now =
+            SyncPoint { epoch: self.epoch(), revision: view.revision(), filter: wanted.filter(), ..point.clone() };
+        let (reason, action, detail) = if point.revision != now.revision {
+            ("revision", "wipe-local", "the database was wiped since")
+        } else if point.epoch != now.epoch {
+            ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
+        } else if point.filter != now.filter {
+            ("filter", "resync-keep-outbox", "the token was made for other tables")
+        } else {
+            return Ok(point);
+        };
+        let fresh = self.seal(access, &fresh()?)?;
+        // Clients that all meet this at the same moment must not all come back at the same moment.
+        let after = 1 + self.node.surroundings().random() % 10;
+        let help = "do what `action` says, and go on with the `token` that is in this answer; nothing unsent is lost";
+        let problem = Problem::new(ProblemCode::Gone, detail, help).retry_after(after);
+        Err(problem.with("reason", reason).with("action", action).with("token", fresh))
+    }
+
+    fn beginning(&self, view: &View, wanted: &Wanted) -> Result<SyncPoint, Problem> {
+        let position = view.position().map_err(|error| node_problem(error.into()))?;
+        let phase = Phase::Initial { after: None, position, rows_done: 0, bytes_done: 0 };
+        Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), filter: wanted.filter(), phase })
+    }
+
+    /// The page that follows on a sync point.
+    pub fn page(&self, access: &Access, view: &View, point: SyncPoint, wanted: &Wanted) -> Result<Changes, Problem> {
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let (only, limits) = (wanted.tables.as_ref(), wanted.limits());
+        let top = view.position().map_err(failed)?;
+        let mut body = Map::new();
+        let (rows, phase, more): (Vec<Row>, Phase, bool) = match point.phase {
+            Phase::Initial { after, position, rows_done, bytes_done } => {
+                let page = view.rows_after(after.as_ref(), only, limits).map_err(failed)?;
+                let bytes: usize = page.rows.iter().map(weight).sum();
+                let (rows_done, bytes_done) = (rows_done + page.rows.len() as u64, bytes_done + bytes as u64);
+                body.insert("phase".to_owned(), "initial".into());
+                let rows_total = view.objects().map_err(failed)?;
+                let progress = json!({"rows_done": rows_done, "rows_total": rows_total, "bytes_done": bytes_done});
+                body.insert("progress".to_owned(), progress);
+                if page.is_last {
+                    (page.rows, Phase::Live { position, high: position }, position < top)
+                } else {
+                    (page.rows, Phase::Initial { after: page.at, position, rows_done, bytes_done }, true)
+                }
+            }
+            Phase::Live { position, high } => {
+                // A new round begins where the last one has ended.
+                let high = if position >= high { top } else { high };
+                let page = view.rows_changed(position, high, only, limits).map_err(failed)?;
+                body.insert("phase".to_owned(), "live".into());
+                (page.rows, Phase::Live { position: page.at, high }, !page.is_last)
+            }
+        };
+        let token = self.seal(access, &SyncPoint { phase, ..point })?;
+        body.insert("epoch".to_owned(), self.epoch_text().into());
+        body.insert("revision".to_owned(), point.revision.into());
+        body.insert("changes".to_owned(), rows.iter().map(row::changed).collect());
+        body.insert("more".to_owned(), more.into());
+        body.insert("token".to_owned(), token.clone().into());
+        Ok(Changes { body, token })
+    }
+}
+
+/// About how many bytes a row takes as it is sent.
+fn weight(row: &Row) -> usize {
+    row.fields.as_ref().map_or(0, |fields| serde_json::to_string(fields).map_or(0, |text| text.len()))
+}

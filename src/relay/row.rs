@@ -1,0 +1,198 @@
+//! Rows as clients write and read them.
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use crate::model::{ClientId, CollectionName, Context, ObjectKey, Operation, Path, Request};
+use crate::store::{Row, Upload, Uploaded, WriteError};
+
+/// What a client asks to be done to one row.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowChange {
+    /// The table, where one request can name several.
+    pub table: Option<String>,
+    /// The row's key.
+    pub key: String,
+    /// What to do.
+    #[serde(default)]
+    pub op: RowOperation,
+    /// Of put and patch.
+    pub fields: Option<Map<String, Json>>,
+    /// Of unset.
+    pub names: Option<Vec<String>>,
+    /// Of increment, add and remove.
+    pub field: Option<String>,
+    /// Of increment.
+    pub by: Option<i64>,
+    /// Of add and remove.
+    #[serde(default, deserialize_with = "present")]
+    pub value: Option<Json>,
+    /// What the client had seen of the row.
+    pub context: Option<String>,
+    /// Under which it takes effect once.
+    pub id: Option<String>,
+}
+
+/// `null` is a value like any other.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Json>, D::Error> {
+    Json::deserialize(deserializer).map(Some)
+}
+
+/// What can be done to a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RowOperation {
+    /// Replace it.
+    #[default]
+    Put,
+    /// Write some fields.
+    Patch,
+    /// Delete it.
+    Delete,
+    /// Remove fields.
+    Unset,
+    /// Add to a counter.
+    Increment,
+    /// Add to a set.
+    Add,
+    /// Remove from a set.
+    Remove,
+}
+
+fn invalid(detail: impl std::fmt::Display, help: &str) -> Problem {
+    Problem::new(ProblemCode::Invalid, detail.to_string(), help)
+}
+
+/// The table of this name.
+pub fn table(name: &str) -> Result<CollectionName, Problem> {
+    CollectionName::user(name).map_err(|error| invalid(error, "name the table so"))
+}
+
+/// The row key of this text.
+pub fn row_key(text: &str) -> Result<ObjectKey, Problem> {
+    text.parse().map_err(|error| invalid(error, "shorten the key"))
+}
+
+/// The context of this text.
+pub fn context(text: &str) -> Result<Context, Problem> {
+    text.parse().map_err(|error| invalid(error, "read the row again"))
+}
+
+impl RowChange {
+    /// What it asks of the store. `in_table` is the table that the request is about, if it is about one.
+    pub fn parse(self, in_table: Option<&CollectionName>) -> Result<Upload, Problem> {
+        let missing = |what: &str| invalid(format!("`{what}` is missing"), "say it in this row");
+        let collection = match (in_table, &self.table) {
+            (Some(table), None) => table.clone(),
+            (None, Some(name)) => table(name)?,
+            (None, None) => return Err(missing("table")),
+            (Some(_), Some(_)) => return Err(invalid("the path names the table already", "leave `table` out")),
+        };
+        let field = |field: Option<String>| -> Result<Path, Problem> {
+            field.ok_or_else(|| missing("field"))?.parse().map_err(|error| invalid(error, "name the field so"))
+        };
+        let operation = match self.op {
+            RowOperation::Put => Operation::Put(self.fields.ok_or_else(|| missing("fields"))?),
+            RowOperation::Patch => Operation::Patch(self.fields.ok_or_else(|| missing("fields"))?),
+            RowOperation::Delete => Operation::Delete,
+            RowOperation::Unset => {
+                let parse = |name: String| name.parse::<Path>();
+                let names =
+                    self.names.ok_or_else(|| missing("names"))?.into_iter().map(parse).collect::<Result<_, _>>();
+                Operation::Unset(names.map_err(|error| invalid(error, "name the fields so"))?)
+            }
+            RowOperation::Increment => Operation::Increment(field(self.field)?, self.by.ok_or_else(|| missing("by"))?),
+            RowOperation::Add => Operation::Add(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
+            RowOperation::Remove => Operation::Remove(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
+        };
+        let id = self.id.map(ClientId::try_from).transpose();
+        Ok(Upload {
+            request: Request { collection, key: row_key(&self.key)?, operation },
+            seen: self.context.as_deref().map(context).transpose()?,
+            expected: None,
+            id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
+        })
+    }
+}
+
+/// What a client is told of a write that cannot be done.
+pub fn write_problem(error: &WriteError) -> Problem {
+    use crate::model::InvalidEdit;
+    let detail = error.to_string();
+    match error {
+        WriteError::Edit { error: InvalidEdit::NotFound { .. } | InvalidEdit::NotLost { .. }, .. } => {
+            let help =
+                "put the row, or send the context that you had seen: then what you write is kept beside its delete";
+            Problem::new(ProblemCode::NotFound, detail, help)
+        }
+        WriteError::Edit { error: InvalidEdit::TooLarge(_), .. } | WriteError::TooLarge { .. } => {
+            Problem::new(ProblemCode::TooLarge, detail, "spread it over several rows or requests")
+        }
+        WriteError::Edit { error: InvalidEdit::WrongKind { field, is, .. }, .. } => {
+            let help = "use increment, add or remove for it, or unset it first";
+            Problem::new(ProblemCode::Invalid, format!("the field {field} is {is}"), help)
+        }
+        WriteError::Edit { .. } => Problem::new(ProblemCode::Invalid, detail, "correct it and send it again"),
+        WriteError::Changed { .. } => {
+            Problem::new(ProblemCode::Changed, detail, "read the row again, and send what is still to be written")
+        }
+        WriteError::NotGranted { .. } => {
+            Problem::new(ProblemCode::Forbidden, "this relay may not write in this database", "ask whoever owns it")
+        }
+        WriteError::UnknownSpace(_) => Problem::new(ProblemCode::NotFound, "there is no such database", "register it"),
+    }
+}
+
+/// What became of a row, in a batch.
+pub fn result(table: Option<&str>, key: &str, id: Option<&str>, outcome: &Result<Uploaded, Problem>) -> Json {
+    let mut result = Map::new();
+    if let Some(table) = table {
+        result.insert("table".to_owned(), table.into());
+    }
+    result.insert("key".to_owned(), key.into());
+    if let Some(id) = id {
+        result.insert("id".to_owned(), id.into());
+    }
+    match outcome {
+        Ok(Uploaded { duplicate, version, seen }) => {
+            result.insert("status".to_owned(), if *duplicate { "duplicate" } else { "accepted" }.into());
+            result.insert("version".to_owned(), (*version).into());
+            result.insert("context".to_owned(), seen.to_string().into());
+        }
+        Err(problem) => {
+            let again = problem.code == ProblemCode::Unavailable;
+            result.insert("status".to_owned(), if again { "retry" } else { "rejected" }.into());
+            result.insert("problem".to_owned(), problem.body());
+        }
+    }
+    result.into()
+}
+
+/// A row as it is shown.
+pub fn shown(row: &Row) -> Map<String, Json> {
+    let Row { key, version, modified_ms, by, context, fields, conflicts, .. } = row;
+    let mut shown = Map::new();
+    shown.insert("key".to_owned(), key.as_str().into());
+    shown.insert("version".to_owned(), (*version).into());
+    shown.insert("modified_ms".to_owned(), (*modified_ms).into());
+    shown.insert("modified_by".to_owned(), by.to_string().into());
+    shown.insert("context".to_owned(), context.to_string().into());
+    if let Some(fields) = fields {
+        shown.insert("fields".to_owned(), fields.clone().into());
+    }
+    if !conflicts.is_empty() {
+        let values = conflicts.iter().map(|conflict| (conflict.path.to_string(), json!(conflict.values)));
+        shown.insert("conflicts".to_owned(), values.collect::<Map<_, _>>().into());
+    }
+    shown
+}
+
+/// A row in a list of changes: it, or that it is gone.
+pub fn changed(row: &Row) -> Json {
+    let mut changed = shown(row);
+    changed.insert("table".to_owned(), row.collection.to_string().into());
+    changed.insert("op".to_owned(), if row.fields.is_some() { "put" } else { "delete" }.into());
+    changed.into()
+}

@@ -1,0 +1,379 @@
+//! Customers and their databases: which space of this node each is, and who may come in.
+//!
+//! All of it lies in one space of the node's own, the *system* space: an ordinary space, so that it is backed up and
+//! read like any other. Its collections are `databases` (key `CUSTOMER/DATABASE`) and `tokens` (key: the token's id).
+//!
+//! **Invariant**: a token is stored as the hash of its secret part only.
+
+use std::fmt;
+use std::str::FromStr;
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use crate::model::{CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
+use crate::node::{Node, NodeError, Transaction};
+use crate::store::{Upload, View};
+
+/// Under this name a node remembers which space is its system space.
+const SYSTEM: &str = "system space";
+/// What the system space is called.
+pub const SYSTEM_NAME: &str = "system";
+
+/// The name of a customer or a database: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct TenantName(String);
+
+/// A text that names no customer and no database.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot name a customer or a database: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")]
+pub struct InvalidTenantName(String);
+
+impl TenantName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for TenantName {
+    type Err = InvalidTenantName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidTenantName> {
+        let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        if (1..=64).contains(&text.len()) && text.bytes().all(is_valid) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidTenantName(text.chars().take(80).collect()))
+        }
+    }
+}
+
+impl TryFrom<String> for TenantName {
+    type Error = InvalidTenantName;
+
+    fn try_from(text: String) -> Result<Self, InvalidTenantName> {
+        text.parse()
+    }
+}
+
+impl From<TenantName> for String {
+    fn from(name: TenantName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for TenantName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Who sees a database without a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Visibility {
+    /// Nobody.
+    #[default]
+    Private,
+    /// Everybody, who may read it.
+    PublicRead,
+}
+
+/// A database of a customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Whose it is.
+    pub customer: TenantName,
+    /// What it is called.
+    pub name: TenantName,
+    /// The space that it is.
+    pub space: SpaceId,
+    /// Who sees it without a token.
+    pub visibility: Visibility,
+}
+
+/// How far a token reaches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// The only customer; none for an administrator, who reaches everything.
+    pub customer: Option<TenantName>,
+    /// The only database; none for all of the customer's.
+    pub database: Option<TenantName>,
+    /// What it may do there.
+    #[serde(with = "role_name")]
+    pub role: Role,
+}
+
+/// Roles by their names, as people write them.
+mod role_name {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    use crate::model::Role;
+
+    pub(super) fn serialize<S: Serializer>(role: &Role, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(role.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Role, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A token as it is kept: everything but its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Its public part.
+    pub id: String,
+    /// How far it reaches.
+    #[serde(flatten)]
+    pub scope: Scope,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+    /// When it ends; never if there is none.
+    pub expires_ms: Option<u64>,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Principal {
+    /// The bearer of a token.
+    Token(TokenRecord),
+    /// Somebody without one.
+    Anybody,
+}
+
+impl Principal {
+    /// A name that tells it from others.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Token(token) => &token.id,
+            Self::Anybody => "",
+        }
+    }
+
+    /// What it may do in a database of that customer; none if it may not even know whether there is one.
+    pub fn role(&self, customer: &TenantName, database: &TenantName) -> Option<Role> {
+        let Self::Token(TokenRecord { scope, .. }) = self else { return None };
+        let reaches = |bound: &Option<TenantName>, name| bound.as_ref().is_none_or(|bound| bound == name);
+        (reaches(&scope.customer, customer) && reaches(&scope.database, database)).then_some(scope.role)
+    }
+}
+
+/// The tenants of a relay.
+#[derive(Clone, Debug)]
+pub struct Tenants {
+    node: Node,
+    system: SpaceId,
+}
+
+fn collection(name: &str) -> Result<CollectionName, Problem> {
+    CollectionName::user(name).map_err(|error| internal(&error))
+}
+
+fn internal(error: &dyn fmt::Display) -> Problem {
+    tracing::error!(%error, "a request failed");
+    Problem::new(ProblemCode::Internal, "the relay could not do that", "tell whoever runs it; its log says more")
+}
+
+/// What a request is answered when the node cannot do its part.
+pub(super) fn node_problem(error: NodeError) -> Problem {
+    match error {
+        NodeError::Stopping => {
+            let help = "try again: it may be back in a moment";
+            Problem::new(ProblemCode::Unavailable, "the relay is stopping", help).retry_after(5)
+        }
+        NodeError::Store(error) => {
+            tracing::error!(%error, "the store failed");
+            let detail = "the relay's storage fails at the moment; nothing was acknowledged";
+            Problem::new(ProblemCode::Unavailable, detail, "try again later, with the same ids").retry_after(5)
+        }
+        error => internal(&error),
+    }
+}
+
+fn hash(secret: &str) -> String {
+    HEXLOWER.encode(blake3::hash(secret.as_bytes()).as_bytes())
+}
+
+impl Tenants {
+    /// Those of `node`, whose system space is made if there is none yet.
+    pub async fn open(node: &Node) -> Result<Self, NodeError> {
+        let remembered = node.setting(SYSTEM)?.and_then(|id| id.parse::<SpaceId>().ok());
+        let system = match remembered {
+            Some(system) if node.view(system).is_ok() => system,
+            _ => {
+                let system = node.create_space(SYSTEM_NAME).await?;
+                node.remember_setting(SYSTEM, system.to_string()).await?;
+                system
+            }
+        };
+        Ok(Self { node: node.clone(), system })
+    }
+
+    /// Those of `node`, if it ever was a relay.
+    pub fn of(node: &Node) -> Result<Option<Self>, NodeError> {
+        let remembered = node.setting(SYSTEM)?.and_then(|id| id.parse::<SpaceId>().ok());
+        Ok(remembered.map(|system| Self { node: node.clone(), system }))
+    }
+
+    fn view(&self) -> Result<View, Problem> {
+        self.node.view(self.system).map_err(node_problem)
+    }
+
+    fn record(&self, table: &str, key: &str) -> Result<Option<Json>, Problem> {
+        let (table, Ok(key)) = (collection(table)?, key.parse::<ObjectKey>()) else { return Ok(None) };
+        let found = self.view()?.get(&table, &key).map_err(|error| node_problem(error.into()))?;
+        Ok(found.map(|found| Json::Object(found.fields)))
+    }
+
+    fn records(&self, table: &str) -> Result<Vec<(String, Json)>, Problem> {
+        let mut records = Vec::new();
+        let visited = self.view()?.visit(Some(&collection(table)?), &mut |_, key, object| {
+            let fields = object.shown().unwrap_or_default();
+            records.push((key.as_str().to_owned(), Json::Object(fields)));
+            std::ops::ControlFlow::Continue(())
+        });
+        visited.map_err(|error| node_problem(error.into()))?;
+        Ok(records)
+    }
+
+    /// The database, if it is registered.
+    pub fn database(&self, customer: &TenantName, name: &TenantName) -> Result<Option<Database>, Problem> {
+        let Some(record) = self.record("databases", &format!("{customer}/{name}"))? else { return Ok(None) };
+        database(customer, name, &record).map(Some)
+    }
+
+    /// All databases, by customer and name.
+    pub fn databases(&self) -> Result<Vec<Database>, Problem> {
+        let read = |(key, record): (String, Json)| {
+            let (customer, name) = key.split_once('/').ok_or_else(|| internal(&"a database without a customer"))?;
+            let parse = |name: &str| name.parse::<TenantName>().map_err(|error| internal(&error));
+            database(&parse(customer)?, &parse(name)?, &record)
+        };
+        self.records("databases")?.into_iter().map(read).collect()
+    }
+
+    /// Registers a database. Of two at once one is first, and both get that one.
+    pub async fn register(
+        &self,
+        customer: &TenantName,
+        name: &TenantName,
+        visibility: Option<Visibility>,
+    ) -> Result<(Database, bool), Problem> {
+        if let Some(mut known) = self.database(customer, name)? {
+            if let Some(visibility) = visibility.filter(|visibility| *visibility != known.visibility) {
+                self.write(Transaction::new().patch(
+                    "databases",
+                    &format!("{customer}/{name}"),
+                    json!({
+                        "visibility": visibility,
+                    }),
+                ))
+                .await?;
+                known.visibility = visibility;
+            }
+            return Ok((known, false));
+        }
+        let space = self.node.create_space(name.as_str()).await.map_err(node_problem)?;
+        let visibility = visibility.unwrap_or_default();
+        let fields = json!({
+            "space": space.to_string(),
+            "visibility": visibility,
+            "created_ms": self.node.surroundings().wall_ms(),
+        });
+        let (Json::Object(fields), Ok(key)) = (fields, format!("{customer}/{name}").parse()) else {
+            return Err(internal(&"a database that cannot be named"));
+        };
+        let request = Request { collection: collection("databases")?, key, operation: Operation::Put(fields) };
+        // Only if it is not there yet.
+        let upload = Upload { request, seen: None, expected: Some(crate::model::Context::default()), id: None };
+        let done = self.node.upload(self.system, [vec![upload]]).await;
+        match done.into_iter().next().transpose().map_err(node_problem)? {
+            Some(Ok(_)) => Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true)),
+            Some(Err(crate::store::WriteError::Changed { .. })) => {
+                // Somebody was quicker; the space that was made here stays empty.
+                let known = self.database(customer, name)?.ok_or_else(|| internal(&"a database came and went"))?;
+                Ok((known, false))
+            }
+            Some(Err(error)) => Err(internal(&error)),
+            None => Err(internal(&"a write without an outcome")),
+        }
+    }
+
+    async fn write(&self, transaction: Result<Transaction, crate::node::InvalidRequest>) -> Result<(), Problem> {
+        let transaction = transaction.map_err(|error| internal(&error))?;
+        self.node.write(self.system, transaction.into()).await.map_err(node_problem)?;
+        Ok(())
+    }
+
+    /// Makes a token. Returns its text, which is not kept, and what is.
+    pub async fn create_token(&self, scope: Scope, expires_ms: Option<u64>) -> Result<(String, TokenRecord), Problem> {
+        let around = self.node.surroundings();
+        let secret = HEXLOWER.encode(&[around.random_id(), around.random_id()].concat());
+        let id = HEXLOWER.encode(&around.random().to_be_bytes());
+        let record = TokenRecord { id: id.clone(), scope, created_ms: around.wall_ms(), expires_ms };
+        let mut fields = match serde_json::to_value(&record) {
+            Ok(Json::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        fields.insert("hash".to_owned(), hash(&secret).into());
+        self.write(Transaction::new().put("tokens", &id, fields.into())).await?;
+        Ok((format!("thence_{id}_{secret}"), record))
+    }
+
+    /// All tokens, by id.
+    pub fn tokens(&self) -> Result<Vec<TokenRecord>, Problem> {
+        let read = |(_, record)| serde_json::from_value(record).map_err(|error| internal(&error));
+        self.records("tokens")?.into_iter().map(read).collect()
+    }
+
+    /// Ends a token. Returns whether there was one.
+    pub async fn revoke_token(&self, id: &str) -> Result<bool, Problem> {
+        if self.record("tokens", id)?.is_none() {
+            return Ok(false);
+        }
+        match self.write(Transaction::new().delete("tokens", id)).await {
+            Ok(()) => Ok(true),
+            // Somebody else was quicker.
+            Err(problem) => {
+                self.record("tokens", id).and_then(|left| if left.is_none() { Ok(true) } else { Err(problem) })
+            }
+        }
+    }
+
+    /// Who brings this text after `Bearer`.
+    pub fn authenticate(&self, text: &str) -> Result<Principal, Problem> {
+        let unknown = || {
+            let help = "send `Authorization: Bearer TOKEN`; `thence token create` makes one";
+            Problem::new(ProblemCode::Unauthenticated, "this token is not known, or its time is over", help)
+        };
+        let (id, secret) = text.strip_prefix("thence_").and_then(|rest| rest.split_once('_')).ok_or_else(unknown)?;
+        let record = self.record("tokens", id)?.ok_or_else(unknown)?;
+        let expected = record.get("hash").and_then(Json::as_str).unwrap_or_default().to_owned();
+        // Of a hash nobody learns anything by how long it takes to compare.
+        if expected != hash(secret) {
+            return Err(unknown());
+        }
+        let token: TokenRecord = serde_json::from_value(record).map_err(|error| internal(&error))?;
+        let now_ms = self.node.surroundings().wall_ms();
+        if token.expires_ms.is_some_and(|expires_ms| expires_ms <= now_ms) {
+            return Err(unknown());
+        }
+        Ok(Principal::Token(token))
+    }
+}
+
+fn database(customer: &TenantName, name: &TenantName, record: &Json) -> Result<Database, Problem> {
+    let space = record.get("space").and_then(Json::as_str).and_then(|space| space.parse().ok());
+    let visibility = record.get("visibility").cloned().and_then(|value| serde_json::from_value(value).ok());
+    Ok(Database {
+        customer: customer.clone(),
+        name: name.clone(),
+        space: space.ok_or_else(|| internal(&"a database without a space"))?,
+        visibility: visibility.unwrap_or_default(),
+    })
+}

@@ -1,0 +1,156 @@
+//! What clients write: rows that each stand alone, or all of them as one.
+//!
+//! **Invariant**: every row of a request is answered for, in order. What was not acknowledged may be sent again with the
+//! same id, in any batch, and takes effect once.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use super::row::{self, RowChange};
+use super::tenant::node_problem;
+use super::{Access, Relay};
+use crate::model::{CollectionName, Context};
+use crate::store::{Upload, Uploaded, WriteError};
+
+/// So many rows at most in one request.
+pub const BATCH_ROWS_MAX: usize = 1000;
+
+/// What became of a row.
+type Outcome = Result<Uploaded, Problem>;
+
+/// Rows of a request: what was said of each, and what it asks for.
+struct Batch {
+    said: Vec<(Option<String>, String, Option<String>)>,
+    asked: Vec<Result<Upload, Problem>>,
+}
+
+impl Batch {
+    fn parse(rows: Vec<Json>, table: Option<&CollectionName>) -> Result<Self, Problem> {
+        if rows.len() > BATCH_ROWS_MAX {
+            let detail = format!("{} rows in one request; at most {BATCH_ROWS_MAX} are taken", rows.len());
+            return Err(Problem::new(ProblemCode::TooLarge, detail, "send them in several requests"));
+        }
+        let (mut said, mut asked, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        for (at, row) in rows.into_iter().enumerate() {
+            let change: RowChange = serde_json::from_value(row).map_err(|error| {
+                let help = "each row is an object with a `key`, an `op`, and what that needs";
+                Problem::new(ProblemCode::Invalid, format!("rows[{at}]: {error}"), help).with("row", at)
+            })?;
+            said.push((change.table.clone(), change.key.clone(), change.id.clone()));
+            let upload = change.parse(table);
+            if let Ok(Upload { request, .. }) = &upload
+                && !names.insert((request.collection.clone(), request.key.clone()))
+            {
+                let detail = format!("rows[{at}]: the row {} is there twice", request.key);
+                let help = "make one change of both, or send them in two requests";
+                return Err(Problem::new(ProblemCode::Invalid, detail, help).with("row", at));
+            }
+            asked.push(upload);
+        }
+        Ok(Self { said, asked })
+    }
+
+    fn results(&self, outcomes: &[Outcome]) -> Json {
+        let result = |((table, key, id), outcome): (&(Option<String>, String, Option<String>), &Outcome)| {
+            row::result(table.as_deref(), key, id.as_deref(), outcome)
+        };
+        self.said.iter().zip(outcomes).map(result).collect()
+    }
+}
+
+impl Relay {
+    /// Writes rows: each by itself, or, if it is to be `atomic`, all or none. Returns what became of each.
+    pub async fn upload(
+        &self,
+        access: &Access,
+        table: Option<&CollectionName>,
+        rows: Vec<Json>,
+        atomic: bool,
+    ) -> Result<Json, Problem> {
+        let mut batch = Batch::parse(rows, table)?;
+        let asked = std::mem::take(&mut batch.asked);
+        let outcomes =
+            if atomic { self.write_all(access, asked, &batch).await? } else { self.write_each(access, asked).await? };
+        Ok(batch.results(&outcomes))
+    }
+
+    async fn write_each(&self, access: &Access, asked: Vec<Result<Upload, Problem>>) -> Result<Vec<Outcome>, Problem> {
+        let sent: Vec<Vec<Upload>> =
+            asked.iter().filter_map(|asked| asked.as_ref().ok()).map(|one| vec![one.clone()]).collect();
+        let (mut done, is_any) = (self.node.upload(access.database.space, sent).await.into_iter(), !asked.is_empty());
+        let outcomes: Vec<Outcome> = (asked.into_iter())
+            .map(|asked| {
+                asked?;
+                match done.next() {
+                    Some(Ok(Ok(rows))) => rows.into_iter().next().ok_or_else(lost),
+                    Some(Ok(Err(error))) => Err(row::write_problem(&error)),
+                    Some(Err(error)) => Err(node_problem(error)),
+                    None => Err(lost()),
+                }
+            })
+            .collect();
+        let fails = |outcome: &Outcome| matches!(outcome, Err(problem) if problem.code == ProblemCode::Unavailable);
+        if is_any && outcomes.iter().all(fails) {
+            // Nothing at all can be written: that is no matter of rows.
+            return Err(outcomes.into_iter().find_map(Result::err).unwrap_or_else(lost));
+        }
+        Ok(outcomes)
+    }
+
+    async fn write_all(
+        &self,
+        access: &Access,
+        asked: Vec<Result<Upload, Problem>>,
+        batch: &Batch,
+    ) -> Result<Vec<Outcome>, Problem> {
+        let at_fault = |at: usize, problem: &Problem| {
+            let key = batch.said.get(at).map(|(_, key, _)| key.as_str());
+            let rows = json!([{"row": at, "key": key, "problem": problem.body()}]);
+            let code = if problem.code == ProblemCode::Changed { ProblemCode::Conflict } else { ProblemCode::Invalid };
+            let detail = format!("rows[{at}]: {}; nothing was written", problem.detail);
+            Problem::new(code, detail, problem.help.clone()).with("rows", rows)
+        };
+        if let Some((at, problem)) = asked.iter().enumerate().find_map(|(at, asked)| Some((at, asked.as_ref().err()?)))
+        {
+            return Err(at_fault(at, problem));
+        }
+        let uploads: Vec<Upload> = asked.into_iter().flatten().collect();
+        if uploads.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.node.upload(access.database.space, [uploads]).await.into_iter().next() {
+            Some(Ok(Ok(rows))) => Ok(rows.into_iter().map(Ok).collect()),
+            Some(Ok(Err(error))) => match error {
+                WriteError::Edit { index, .. } | WriteError::Changed { index } => {
+                    Err(at_fault(index, &row::write_problem(&error)))
+                }
+                error => Err(row::write_problem(&error)),
+            },
+            Some(Err(error)) => Err(node_problem(error)),
+            None => Err(lost()),
+        }
+    }
+
+    /// Writes one row, if it stands as `expected` where that is given.
+    pub async fn write_row(
+        &self,
+        access: &Access,
+        mut upload: Upload,
+        expected: Option<Context>,
+    ) -> Result<Uploaded, Problem> {
+        upload.expected = expected;
+        match self.node.upload(access.database.space, [vec![upload]]).await.into_iter().next() {
+            Some(Ok(Ok(rows))) => rows.into_iter().next().ok_or_else(lost),
+            Some(Ok(Err(error))) => Err(row::write_problem(&error)),
+            Some(Err(error)) => Err(node_problem(error)),
+            None => Err(lost()),
+        }
+    }
+}
+
+fn lost() -> Problem {
+    let help = "send it again with the same id";
+    Problem::new(ProblemCode::Unavailable, "it is not known what became of it", help).retry_after(1)
+}
