@@ -1,8 +1,8 @@
 //! What a client lacks: everything at first, then what changes, page by page.
 //!
 //! **Invariant (no misses)**: a sync point moves to the last place that was *looked at*, in one snapshot, and a round ends
-//! where it was fixed to end when it began. What changes above that comes in the next round; once writers are quiet, a
-//! client that is told `more: false` holds exactly the visible rows.
+//! where it was fixed to end when it began. What changes above that comes in the next round, and `more` says that there
+//! is one: once writers are quiet, a client that is told `more: false` holds exactly the visible rows.
 
 use std::collections::BTreeSet;
 
@@ -134,7 +134,8 @@ impl Relay {
                 let high = if position >= high { top } else { high };
                 let page = view.rows_changed(position, high, only, limits).map_err(failed)?;
                 body.insert("phase".to_owned(), "live".into());
-                (page.rows, Phase::Live { position: page.at, high }, !page.is_last)
+                // Also what changed since the round began is still to come: whoever stops at `more: false` has it all.
+                (page.rows, Phase::Live { position: page.at, high }, !page.is_last || high < top)
             }
         };
         let token = self.seal(access, &SyncPoint { phase, ..point })?;

@@ -261,13 +261,6 @@ pub const AREAS: &[Area] = &[
                 STUCK,
                 "after a disk error a note that was saved after all reaches nobody",
             ),
-            core(
-                "signed-as-the-new-one",
-                COPIES,
-                6000,
-                &["vector and log in one batch"],
-                "what was written while a backup was found out makes the store unreadable",
-            ),
         ],
     },
     Area {

@@ -1,0 +1,346 @@
+//! The relay without a socket: phones with sync points, an outbox and a local table, and devices beside them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+use tempfile::TempDir;
+use thence::model::{CollectionName, Role};
+use thence::node::{DataFolder, Invitation, Node, NodeConfig};
+use thence::relay::{Access, Keys, Principal, ProblemCode, Relay, Scope, Visibility, Wanted};
+
+/// A node on a folder of its own, on the loopback.
+async fn node(folder: &TempDir) -> Node {
+    let folder = DataFolder::new(folder.path().join("data"));
+    folder.init().expect("a fresh folder");
+    let mut config = NodeConfig::new(folder.claim_for_node(Duration::from_secs(10)).expect("it is free"));
+    config.listen = Some("127.0.0.1:0".parse().expect("an address"));
+    Node::open(config).await.expect("it opens")
+}
+
+fn keys(folder: &TempDir) -> Keys {
+    Keys::load(&folder.path().join("keys")).expect("keys")
+}
+
+async fn relay(folder: &TempDir) -> Relay {
+    Relay::open(&node(folder).await, keys(folder)).await.expect("it opens")
+}
+
+async fn register(relay: &Relay, customer: &str, database: &str) {
+    let (customer, database) = (customer.parse().expect("a name"), database.parse().expect("a name"));
+    relay.tenants().register(&customer, &database, None).await.expect("it can be registered");
+}
+
+/// A new token for one customer, or for the administrator.
+async fn bearer(relay: &Relay, customer: Option<&str>, role: Role) -> Principal {
+    let customer = customer.map(|customer| customer.parse().expect("a name"));
+    let scope = Scope { customer, database: None, role };
+    let (text, _) = relay.tenants().create_token(scope, None).await.expect("a token");
+    relay.tenants().authenticate(&text).expect("it is known")
+}
+
+async fn writer(relay: &Relay, customer: &str, database: &str) -> Access {
+    let principal = bearer(relay, Some(customer), Role::Writer).await;
+    relay.enter(principal, customer, database, Role::Writer).expect("it may")
+}
+
+async fn sent(relay: &Relay, access: &Access, rows: Vec<Json>) -> Vec<Json> {
+    let results = relay.upload(access, None, rows, false).await.expect("it is taken");
+    results.as_array().expect("a list").clone()
+}
+
+fn wanted(limit: u64) -> Wanted {
+    Wanted::parse(None, Some(limit)).expect("a limit")
+}
+
+/// Draws numbers: a linear congruential generator is enough for tests.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// A phone app: what it shows, what it has not sent yet, and how far it is.
+struct Phone {
+    name: usize,
+    token: Option<String>,
+    table: BTreeMap<(String, String), Map<String, Json>>,
+    contexts: BTreeMap<(String, String), String>,
+    outbox: Vec<Json>,
+    written: u64,
+}
+
+impl Phone {
+    fn new(name: usize) -> Self {
+        let (table, contexts) = (BTreeMap::new(), BTreeMap::new());
+        Self { name, token: None, table, contexts, outbox: Vec::new(), written: 0 }
+    }
+
+    /// Its user writes something; it is sent later.
+    fn write(&mut self, dice: &mut Dice) {
+        let (table, key) = (["notes", "tasks"][dice.throw(2) as usize], format!("n{}", dice.throw(9)));
+        let at = (table.to_owned(), key.clone());
+        self.written += 1;
+        let (id, value) = (format!("{}-{}", self.name, self.written), dice.throw(100));
+        let mut row = match (dice.throw(5), self.table.contains_key(&at)) {
+            (0, true) => json!({"op": "delete"}),
+            (1, true) => json!({"op": "increment", "field": "count", "by": 1}),
+            (2, true) => json!({"op": "patch", "fields": {"title": value}}),
+            _ => json!({"op": "put", "fields": {"title": value, "of": self.name}}),
+        };
+        (row["table"], row["key"], row["id"]) = (table.into(), key.into(), id.into());
+        if let Some(context) = self.contexts.get(&at) {
+            row["context"] = context.clone().into();
+        }
+        self.outbox.push(row);
+    }
+
+    /// Sends what it has to send. An answer that is lost on the way makes it send the same again.
+    async fn send(&mut self, relay: &Relay, access: &Access, dice: &mut Dice, increments: &mut BTreeSet<String>) {
+        // One row can be there only once in a batch.
+        let mut names = BTreeSet::new();
+        let fits = |row: &&Json| names.insert((row["table"].to_string(), row["key"].to_string()));
+        let batch: Vec<Json> = self.outbox.iter().take_while(fits).cloned().collect();
+        let results = sent(relay, access, batch.clone()).await;
+        assert_eq!(results.len(), batch.len(), "each row is answered for");
+        for (row, result) in batch.iter().zip(&results) {
+            let status = result["status"].as_str().expect("a status");
+            assert!(matches!(status, "accepted" | "duplicate" | "rejected"), "{result}");
+            if row["op"] == "increment" && status == "accepted" {
+                let id = row["id"].as_str().expect("an id").to_owned();
+                assert!(increments.insert(id), "an id takes effect once: {row}");
+            }
+        }
+        if dice.throw(3) > 0 {
+            self.outbox.drain(..batch.len());
+        }
+    }
+
+    /// Takes one page. Returns whether there is more.
+    async fn pull(&mut self, relay: &Relay, access: &Access, limit: u64) -> bool {
+        let (view, wanted) = (relay.view(access).expect("readable"), wanted(limit));
+        let point = relay.position_of(access, &view, self.token.as_deref(), &wanted).expect("the token holds");
+        let page = relay.page(access, &view, point, &wanted).expect("readable");
+        let changes = page.body["changes"].as_array().expect("a list");
+        assert!(changes.len() as u64 <= limit);
+        for change in changes {
+            let text = |name: &str| change[name].as_str().expect("text").to_owned();
+            let at = (text("table"), text("key"));
+            if change["op"] == "put" {
+                self.table.insert(at.clone(), change["fields"].as_object().expect("fields").clone());
+                self.contexts.insert(at, text("context"));
+            } else {
+                self.table.remove(&at);
+                self.contexts.remove(&at);
+            }
+        }
+        self.token = Some(page.token);
+        page.body["more"].as_bool().expect("more or not")
+    }
+}
+
+/// What everybody can see of a database.
+fn visible(relay: &Relay, access: &Access) -> BTreeMap<(String, String), Map<String, Json>> {
+    let mut rows = BTreeMap::new();
+    let mut note = |collection: &CollectionName, key: thence::model::ObjectKey, object: &thence::model::Object| {
+        rows.insert((collection.to_string(), key.as_str().to_owned()), object.shown().expect("visible"));
+        std::ops::ControlFlow::Continue(())
+    };
+    relay.view(access).expect("readable").visit(None, &mut note).expect("readable");
+    rows
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn phones_that_lose_answers_hold_the_same_in_the_end_and_nothing_counts_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut here = relay(&folder).await;
+    register(&here, "acme", "notes").await;
+    for seed in 0..4 {
+        let mut dice = Dice(seed);
+        let mut access = writer(&here, "acme", "notes").await;
+        let mut phones: Vec<Phone> = (0..8).map(Phone::new).collect();
+        let mut increments = BTreeSet::new();
+        for step in 0..200 {
+            let at = dice.throw(8) as usize;
+            match dice.throw(4) {
+                0 | 1 => phones[at].write(&mut dice),
+                2 => phones[at].send(&here, &access, &mut dice, &mut increments).await,
+                _ => _ = phones[at].pull(&here, &access, 1 + dice.throw(4)).await,
+            }
+            if step == 120 && seed == 1 {
+                // The relay stops and comes back between two pages.
+                here.node().clone().close().await;
+                drop(here);
+                here = relay(&folder).await;
+                access = here.enter(access.principal, "acme", "notes", Role::Writer).expect("the token holds");
+            }
+        }
+        for phone in &mut phones {
+            while !phone.outbox.is_empty() {
+                phone.send(&here, &access, &mut dice, &mut increments).await;
+            }
+        }
+        for phone in &mut phones {
+            while phone.pull(&here, &access, 3).await {}
+            assert_eq!(phone.table, visible(&here, &access), "phone {} of seed {seed}", phone.name);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_and_thin_clients_see_one_state() {
+    let (one, two) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (relay, laptop) = (relay(&one).await, node(&two).await);
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let space = access.database.space;
+    let invitation = Invitation { role: Role::Writer, uses: 1, expires: Duration::from_secs(600) };
+    laptop.join(&relay.node().invite(space, &invitation).expect("its owner")).await.expect("it joins");
+
+    let seen = sent(&relay, &access, vec![json!({"table": "notes", "key": "n1", "fields": {"title": "one"}})]).await;
+    laptop.sync(Duration::from_secs(60)).await.expect("it runs");
+    let on_laptop = laptop.space(space).expect("it holds it");
+    assert_eq!(on_laptop.get("notes", "n1").expect("readable").expect("it came").fields["title"], "one");
+    assert_eq!(on_laptop.changes(0, 10).await.expect("readable")[0].by, relay.node().device());
+
+    // Both change it without having heard of each other.
+    let patch = thence::node::Transaction::new().patch("notes", "n1", json!({"title": "laptop"})).expect("a patch");
+    on_laptop.write(patch).await.expect("a writer");
+    laptop.sync(Duration::from_secs(60)).await.expect("it runs");
+    let mut mine = json!({"table": "notes", "key": "n1", "op": "patch", "fields": {"title": "phone"}});
+    mine["context"] = seen[0]["context"].clone();
+    assert_eq!(sent(&relay, &access, vec![mine]).await[0]["status"], "accepted");
+    let mut phone = Phone::new(1);
+    while phone.pull(&relay, &access, 1).await {}
+    let view = relay.view(&access).expect("readable");
+    let page = relay.position_of(&access, &view, None, &wanted(10)).expect("the beginning");
+    let page = relay.page(&access, &view, page, &wanted(10)).expect("readable");
+    assert_eq!(page.body["changes"][0]["conflicts"]["title"], json!(["phone", "laptop"]));
+    laptop.sync(Duration::from_secs(60)).await.expect("it runs");
+    assert_eq!(on_laptop.conflicts().expect("readable").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_opens_what_it_is_for_and_everything_else_is_not_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    register(&relay, "other", "notes").await;
+    let code = |principal: &Principal, customer: &str, database: &str, need: Role| {
+        relay.enter(principal.clone(), customer, database, need).map(drop).map_err(|problem| problem.code)
+    };
+    let reader = bearer(&relay, Some("acme"), Role::Reader).await;
+    assert_eq!(code(&reader, "acme", "notes", Role::Reader), Ok(()));
+    assert_eq!(code(&reader, "acme", "notes", Role::Writer), Err(ProblemCode::Forbidden));
+    for (customer, database) in [("other", "notes"), ("acme", "none"), ("nobody", "notes"), ("a/b", ""), ("", "..")] {
+        assert_eq!(
+            code(&reader, customer, database, Role::Reader),
+            Err(ProblemCode::NotFound),
+            "{customer}/{database}"
+        );
+    }
+    let anybody = Principal::Anybody;
+    assert_eq!(code(&anybody, "acme", "notes", Role::Reader), Err(ProblemCode::Unauthenticated));
+    assert_eq!(
+        code(&anybody, "acme", "none", Role::Reader),
+        Err(ProblemCode::Unauthenticated),
+        "as where there is none"
+    );
+    let names = ("acme".parse().expect("a name"), "notes".parse().expect("a name"));
+    relay.tenants().register(&names.0, &names.1, Some(Visibility::PublicRead)).await.expect("it is known");
+    assert_eq!(code(&anybody, "acme", "notes", Role::Reader), Ok(()));
+    assert_eq!(code(&anybody, "acme", "notes", Role::Writer), Err(ProblemCode::Unauthenticated));
+    assert_eq!(code(&bearer(&relay, Some("other"), Role::Owner).await, "acme", "notes", Role::Reader), Ok(()));
+    assert_eq!(code(&bearer(&relay, None, Role::Owner).await, "other", "notes", Role::Owner), Ok(()));
+
+    // Tokens that are forged, ended, or over.
+    let scope = Scope { customer: None, database: None, role: Role::Owner };
+    let (text, token) = relay.tenants().create_token(scope.clone(), None).await.expect("a token");
+    assert!(relay.tenants().authenticate(&text).is_ok());
+    let forged = format!("{}0", &text[..text.len() - 1]);
+    for text in [forged.as_str(), "", "thence_", "thence__", &text[1..]].into_iter().filter(|forged| *forged != text) {
+        assert_eq!(
+            relay.tenants().authenticate(text).map_err(|problem| problem.code),
+            Err(ProblemCode::Unauthenticated)
+        );
+    }
+    assert!(relay.tenants().revoke_token(&token.id).await.expect("it works"));
+    assert!(relay.tenants().authenticate(&text).is_err());
+    let (over, _) = relay.tenants().create_token(scope, Some(1)).await.expect("a token");
+    assert!(relay.tenants().authenticate(&over).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_token_of_another_serves_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    register(&relay, "acme", "more").await;
+    register(&relay, "other", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let mut phone = Phone::new(1);
+    phone.pull(&relay, &access, 1).await;
+    let token = phone.token.expect("a token");
+    let code = |access: &Access, token: &str, wanted: &Wanted| {
+        let view = relay.view(access).expect("readable");
+        relay
+            .position_of(access, &view, Some(token), wanted)
+            .map(drop)
+            .map_err(|problem| (problem.code, problem.members.get("reason").and_then(Json::as_str).map(str::to_owned)))
+    };
+    assert_eq!(code(&access, &token, &wanted(1)), Ok(()));
+    let bad = Err((ProblemCode::BadToken, None));
+    assert_eq!(code(&writer(&relay, "acme", "notes").await, &token, &wanted(1)), bad, "another principal");
+    assert_eq!(code(&writer(&relay, "acme", "more").await, &token, &wanted(1)), bad, "another database");
+    assert_eq!(code(&writer(&relay, "other", "notes").await, &token, &wanted(1)), bad, "another customer");
+    assert_eq!(code(&access, "nonsense", &wanted(1)), bad);
+    let filtered = Wanted::parse(Some("notes,tasks"), None).expect("names");
+    assert_eq!(code(&access, &token, &filtered), Err((ProblemCode::Gone, Some("filter".to_owned()))));
+    let view = relay.view(&access).expect("readable");
+    let gone = relay.position_of(&access, &view, Some(&token), &filtered).expect_err("another filter");
+    assert_eq!(gone.members["action"], "resync-keep-outbox");
+    let fresh = gone.members["token"].as_str().expect("a fresh token");
+    assert_eq!(code(&access, fresh, &filtered), Ok(()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_answered_row_by_row_or_done_whole() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let rows = || {
+        vec![
+            json!({"table": "notes", "key": "n1", "fields": {"a": 1}, "id": "one"}),
+            json!({"table": "notes", "key": "none", "op": "patch", "fields": {"a": 1}}),
+            json!({"table": "no/table", "key": "n2", "fields": {}}),
+            json!({"table": "notes", "key": "n3", "op": "increment", "field": "a"}),
+            json!({"table": "notes", "key": "", "fields": {}}),
+            json!({"table": "notes", "key": "n4", "fields": {}, "context": "?"}),
+        ]
+    };
+    let whole = relay.upload(&access, None, rows(), true).await.expect_err("not all of it can be done");
+    assert_eq!(whole.code, ProblemCode::Invalid);
+    assert!(visible(&relay, &access).is_empty(), "so nothing was");
+    let each = sent(&relay, &access, rows()).await;
+    let statuses: Vec<&str> = each.iter().map(|result| result["status"].as_str().expect("a status")).collect();
+    assert_eq!(statuses, ["accepted", "rejected", "rejected", "rejected", "rejected", "rejected"]);
+    assert_eq!(each[1]["problem"]["code"], "not-found");
+    assert_eq!(visible(&relay, &access).len(), 1);
+    let atomic = relay.upload(&access, None, rows().drain(..1).collect(), true).await.expect("it is known");
+    assert_eq!(atomic[0]["status"], "duplicate");
+    for twice in [true, false] {
+        let rows = vec![json!({"table": "t", "key": "k", "fields": {}}); 2];
+        let problem = relay.upload(&access, None, rows, twice).await.expect_err("which of the two?");
+        assert_eq!((problem.code, &problem.members["row"]), (ProblemCode::Invalid, &json!(1)));
+    }
+    for malformed in [json!(1), json!({"key": 1}), json!({}), json!({"key": "k", "table": "t", "unknown": 1})] {
+        let problem = relay.upload(&access, None, vec![malformed], false).await.expect_err("it makes no sense");
+        assert_eq!(problem.code, ProblemCode::Invalid);
+    }
+    let many = vec![json!({"table": "t", "key": "k", "fields": {}}); 1001];
+    assert_eq!(relay.upload(&access, None, many, false).await.expect_err("too many").code, ProblemCode::TooLarge);
+}
