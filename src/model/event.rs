@@ -35,8 +35,24 @@ pub struct Event {
     pub witnesses: Vec<Witness>,
     /// What it does, sorted by collection and key, each object once.
     pub mutations: Vec<Mutation>,
-    /// Under which ids clients asked for it: of some of the mutations, by their place.
-    pub asked: Vec<(u32, ClientId)>,
+    /// What clients said of some of the mutations, by their place.
+    pub remarks: Vec<(u32, Remark)>,
+}
+
+/// What a client said of a write of its own. It changes nothing of what the write does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remark {
+    /// Under which id it asked for it.
+    pub id: Option<ClientId>,
+    /// The client's own version of the row.
+    pub source_version: Option<i64>,
+}
+
+impl Remark {
+    /// Whether nothing was said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The longest [`ClientId`], in bytes.
@@ -108,8 +124,8 @@ struct Header {
     remarks: Vec<(u32, ByteBuf)>,
 }
 
-/// The type of the remark that holds [`Event::asked`].
-const ASKED: u32 = 1;
+/// The type of what [`Event::remarks`] holds.
+const OF_CLIENTS: u32 = 1;
 
 impl Event {
     /// Writes an event of an author who knows `known`; its hash is computed.
@@ -119,7 +135,7 @@ impl Event {
         depth: u64,
         known: &Known,
         mut mutations: Vec<Mutation>,
-        asked: &[(&CollectionName, &ObjectKey, &ClientId)],
+        said: &[(&CollectionName, &ObjectKey, &Remark)],
     ) -> (Self, PackedEvent) {
         let dependencies = known.dependencies(dot.replica);
         mutations.sort_by(|a, b| (&a.collection, &a.key).cmp(&(&b.collection, &b.key)));
@@ -150,16 +166,17 @@ impl Event {
             let at = mutations.binary_search_by(|other| (&other.collection, &other.key).cmp(&(collection, key)));
             at.ok().and_then(|at| u32::try_from(at).ok())
         };
-        let asked: BTreeMap<u32, ClientId> =
-            asked.iter().filter_map(|(collection, key, id)| Some((place(collection, key)?, (*id).clone()))).collect();
-        let asked: Vec<(u32, ClientId)> = asked.into_iter().collect();
-        let remark = || (ASKED, ByteBuf::from(codec::encode(&asked)));
-        let remarks = if asked.is_empty() { Vec::new() } else { vec![remark()] };
+        let said: BTreeMap<u32, Remark> = (said.iter())
+            .filter_map(|(collection, key, remark)| Some((place(collection, key)?, (*remark).clone())))
+            .collect();
+        let said: Vec<(u32, Remark)> = said.into_iter().collect();
+        let of_clients = || (OF_CLIENTS, ByteBuf::from(codec::encode(&said)));
+        let remarks = if said.is_empty() { Vec::new() } else { vec![of_clients()] };
         let count = u32::try_from(dependencies.len()).unwrap_or(u32::MAX);
         let header = Header { depth, replicas, dependencies: count, collections, touched, remarks };
         let packed = PackedEvent { header: codec::encode(&header), bodies };
         let hash = packed.hash(previous);
-        (Self { dot, previous, hash, depth, dependencies, witnesses, mutations, asked }, packed)
+        (Self { dot, previous, hash, depth, dependencies, witnesses, mutations, remarks: said }, packed)
     }
 
     /// Reads an event that claims to be `dot` and to follow `previous`.
@@ -205,14 +222,14 @@ impl Event {
             }
             mutations.push(mutation);
         }
-        let remark = header.remarks.iter().find(|(kind, _)| *kind == ASKED);
-        let asked: Vec<(u32, ClientId)> =
-            remark.map_or_else(|| Ok(Vec::new()), |(_, bytes)| codec::decode("ids of clients", bytes))?;
+        let of_clients = header.remarks.iter().find(|(kind, _)| *kind == OF_CLIENTS);
+        let remarks: Vec<(u32, Remark)> =
+            of_clients.map_or_else(|| Ok(Vec::new()), |(_, bytes)| codec::decode("remarks of clients", bytes))?;
         let in_place = |at: u32| usize::try_from(at).is_ok_and(|at| at < mutations.len());
-        if !asked.is_sorted_by(|a, b| a.0 < b.0) || asked.last().is_some_and(|(at, _)| !in_place(*at)) {
+        if !remarks.is_sorted_by(|a, b| a.0 < b.0) || remarks.last().is_some_and(|(at, _)| !in_place(*at)) {
             return Err(malformed.into());
         }
-        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations, asked })
+        Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations, remarks })
     }
 
     /// Every dot that its author must have known, though it is not listed as a dependency: what it observed, and the

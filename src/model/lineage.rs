@@ -105,7 +105,7 @@ impl Renaming {
             dependencies: event.dependencies.iter().map(witness).collect(),
             witnesses: event.witnesses.iter().map(witness).collect(),
             mutations: mutations.collect::<Result<_, E>>()?,
-            asked: event.asked.clone(),
+            remarks: event.remarks.clone(),
         })
     }
 

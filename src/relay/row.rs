@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Problem, ProblemCode};
-use crate::model::{ClientId, CollectionName, Context, ObjectKey, Operation, Path, Request};
+use crate::model::{ClientId, CollectionName, Context, ObjectKey, Operation, Path, Remark, Request};
 use crate::store::{Row, Upload, Uploaded, WriteError};
 
 /// What a client asks to be done to one row.
@@ -33,6 +33,8 @@ pub struct RowChange {
     pub context: Option<String>,
     /// Under which it takes effect once.
     pub id: Option<String>,
+    /// The client's own version of the row.
+    pub source_version: Option<i64>,
 }
 
 /// `null` is a value like any other.
@@ -112,7 +114,10 @@ impl RowChange {
             request: Request { collection, key: row_key(&self.key)?, operation },
             seen: self.context.as_deref().map(context).transpose()?,
             expected: None,
-            id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
+            remark: Remark {
+                id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
+                source_version: self.source_version,
+            },
         })
     }
 }
@@ -172,10 +177,13 @@ pub fn result(table: Option<&str>, key: &str, id: Option<&str>, outcome: &Result
 
 /// A row as it is shown.
 pub fn shown(row: &Row) -> Map<String, Json> {
-    let Row { key, version, modified_ms, by, context, fields, conflicts, .. } = row;
+    let Row { key, version, modified_ms, by, context, fields, conflicts, source_version, .. } = row;
     let mut shown = Map::new();
     shown.insert("key".to_owned(), key.as_str().into());
     shown.insert("version".to_owned(), (*version).into());
+    if let Some(source_version) = source_version {
+        shown.insert("source_version".to_owned(), (*source_version).into());
+    }
     shown.insert("modified_ms".to_owned(), (*modified_ms).into());
     shown.insert("modified_by".to_owned(), by.to_string().into());
     shown.insert("context".to_owned(), context.to_string().into());

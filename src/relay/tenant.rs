@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Problem, ProblemCode};
-use crate::model::{CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
+use crate::model::{CollectionName, ObjectKey, Operation, Remark, Request, Role, SpaceId};
 use crate::node::{Node, NodeError, Transaction};
 use crate::store::{Upload, View};
 
@@ -290,7 +290,8 @@ impl Tenants {
         };
         let request = Request { collection: collection("databases")?, key, operation: Operation::Put(fields) };
         // Only if it is not there yet.
-        let upload = Upload { request, seen: None, expected: Some(crate::model::Context::default()), id: None };
+        let upload =
+            Upload { request, seen: None, expected: Some(crate::model::Context::default()), remark: Remark::default() };
         let done = self.node.upload(self.system, [vec![upload]]).await;
         match done.into_iter().next().transpose().map_err(node_problem)? {
             Some(Ok(_)) => Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true)),

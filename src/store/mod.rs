@@ -18,9 +18,9 @@ mod memory;
 mod redb;
 
 pub use self::ledger::{
-    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Page,
-    PageLimits, Renewal, Renewed, Report, Row, Salvaged, SpaceSummary, StoredRow, Upload, Uploaded, View, Work,
-    WriteError, Written,
+    Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Listed,
+    Manifest, Page, PageLimits, Renewal, Renewed, Report, Row, Salvaged, SpaceSummary, StoredRow, TableSummary, Upload,
+    Uploaded, Versions, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;

@@ -18,6 +18,8 @@
 //! | `d` | number, replica number, last counter → [`super::record::DotRow`]: arrival, and the events' hashes |
 //! | `o` | number, collection number, object key → [`super::record::ObjectRow`] |
 //! | `f` | number, position → [`super::record::FeedRow`]: each object once, at its latest change |
+//! | `n` | number, collection number → [`super::record::TableRow`] |
+//! | `v` | number, collection number, source version, object key → nothing: rows by the version that a client gave them |
 //! | `x` | number, index, collection number, object key → nothing: objects in conflict, lost edits |
 //! | `i` | number, id → [`super::record::AskedRow`]: what a client asked for under that id |
 //! | `p` | space id, device → what that peer acknowledged last |
@@ -143,6 +145,26 @@ pub(super) fn position(number: u32, position: u64) -> Vec<u8> {
     key(b'f', &[&number.to_be_bytes(), &position.to_be_bytes()])
 }
 
+pub(super) fn table(number: u32, collection: u32) -> Vec<u8> {
+    key(b'n', &[&number.to_be_bytes(), &collection.to_be_bytes()])
+}
+
+pub(super) fn sources(number: u32, collection: u32) -> Vec<u8> {
+    key(b'v', &[&number.to_be_bytes(), &collection.to_be_bytes()])
+}
+
+pub(super) fn sources_from(number: u32, collection: u32, version: i64) -> Vec<u8> {
+    // With the sign turned over, the order of bytes is that of numbers.
+    let version = version.cast_unsigned() ^ (1 << 63);
+    key(b'v', &[&number.to_be_bytes(), &collection.to_be_bytes(), &version.to_be_bytes()])
+}
+
+pub(super) fn source(number: u32, collection: u32, version: i64, name: &str) -> Vec<u8> {
+    let mut key = sources_from(number, collection, version);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
 pub(super) fn indexed(number: u32, index: Index) -> Vec<u8> {
     key(b'x', &[&number.to_be_bytes(), &[index as u8]])
 }
@@ -179,6 +201,11 @@ pub(super) fn after_prefix(prefix: &[u8]) -> Vec<u8> {
 /// The big-endian number that stands at `at` in a key.
 pub(super) fn number_at(key: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(key.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// The version of a client that stands at `at` in a key.
+pub(super) fn source_version_at(key: &[u8], at: usize) -> Option<i64> {
+    Some((counter_at(key, at)? ^ (1 << 63)).cast_signed())
 }
 
 /// The big-endian counter or position that stands at `at` in a key.

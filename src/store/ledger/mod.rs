@@ -20,6 +20,7 @@ mod rows;
 mod salvage;
 mod shelf;
 mod split;
+mod table;
 #[cfg(test)]
 mod tests;
 mod uploading;
@@ -36,6 +37,7 @@ use self::record::{FORMAT, Meta, PeerRow, RenewalRow, SpaceRow};
 pub use self::rows::{Page, PageLimits, Row};
 pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
+pub use self::table::{Listed, Manifest, TableSummary, Versions};
 pub use self::uploading::{Upload, Uploaded};
 pub use self::view::{Change, ChangeKind, Copied, Found, SpaceSummary, View};
 use self::writing::{Chance, Writing};

@@ -131,6 +131,18 @@ pub(super) struct HeadRow {
 pub(super) struct ObjectRow {
     pub(super) position: u64,
     pub(super) object: PackedObject,
+    /// The version that a client gave it last. Never used for order.
+    pub(super) source_version: Option<i64>,
+}
+
+/// What is counted per table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct TableRow {
+    pub(super) objects: u64,
+    /// The sum of what stands for each visible row.
+    pub(super) digest: u128,
+    /// The last position at which one of its rows stood.
+    pub(super) position: u64,
 }
 
 /// The latest change of an object.

@@ -35,6 +35,8 @@ pub struct Row {
     pub fields: Option<Map<String, Json>>,
     /// The fields that hold several values.
     pub conflicts: Vec<Conflict>,
+    /// The version that a client gave it.
+    pub source_version: Option<i64>,
 }
 
 /// How much a page holds at most.
@@ -59,20 +61,37 @@ pub struct Page<At> {
     pub is_last: bool,
 }
 
+/// An object as it is stored.
+pub(super) struct Standing {
+    pub(super) position: u64,
+    pub(super) source_version: Option<i64>,
+    object: Object,
+}
+
 impl View {
     /// The row, if it is visible.
     pub fn row(&self, collection: &CollectionName, key: &ObjectKey) -> Result<Option<Row>, StoreError> {
+        let Some(standing) = self.standing(collection, key)?.filter(|standing| standing.object.is_visible()) else {
+            return Ok(None);
+        };
+        let feed = self.feed_row(standing.position)?;
+        self.shown_row(collection.clone(), key.clone(), &feed, &standing).map(Some)
+    }
+
+    pub(super) fn standing(
+        &self,
+        collection: &CollectionName,
+        key: &ObjectKey,
+    ) -> Result<Option<Standing>, StoreError> {
         let Some(number) = self.collection_number(collection) else { return Ok(None) };
         let stored = key::object(self.number(), number, key.as_str());
         let Some(value) = self.snapshot().get(&stored)? else { return Ok(None) };
-        let row: ObjectRow = record::read(&stored, &value)?;
-        let position = row.position;
-        let object = self.unpack(row)?;
-        if !object.is_visible() {
-            return Ok(None);
-        }
-        let feed = self.feed_row(position)?;
-        self.shown_row(collection.clone(), key.clone(), position, &feed, &object).map(Some)
+        self.read_standing(record::read(&stored, &value)?).map(Some)
+    }
+
+    fn read_standing(&self, row: ObjectRow) -> Result<Standing, StoreError> {
+        let (position, source_version) = (row.position, row.source_version);
+        Ok(Standing { position, source_version, object: self.unpack(row)? })
     }
 
     /// The visible rows after `after`, by table and key; of these tables only, if any are named.
@@ -82,7 +101,7 @@ impl View {
         only: Option<&BTreeSet<CollectionName>>,
         limits: PageLimits,
     ) -> Result<Page<Option<(CollectionName, ObjectKey)>>, StoreError> {
-        let mut found: Vec<(CollectionName, ObjectKey, u64, Object)> = Vec::new();
+        let mut found: Vec<(CollectionName, ObjectKey, Standing)> = Vec::new();
         let (mut at, mut looked_at, mut bytes, mut is_full) = (after.cloned(), 0, 0, false);
         for (collection, number) in self.user_collections() {
             if only.is_some_and(|only| !only.contains(collection)) || after.is_some_and(|(last, _)| collection < last) {
@@ -102,13 +121,12 @@ impl View {
                     return ControlFlow::Break(());
                 }
                 result = record::read(stored, value).and_then(|row: ObjectRow| {
-                    let position = row.position;
-                    let (key, object) = (object_key(stored, &prefix)?, self.unpack(row)?);
+                    let (key, standing) = (object_key(stored, &prefix)?, self.read_standing(row)?);
                     looked_at += 1;
                     at = Some((collection.clone(), key.clone()));
-                    if object.is_visible() {
+                    if standing.object.is_visible() {
                         bytes += value.len();
-                        found.push((collection.clone(), key, position, object));
+                        found.push((collection.clone(), key, standing));
                     }
                     Ok(())
                 });
@@ -119,9 +137,9 @@ impl View {
                 break;
             }
         }
-        let rows = found.into_iter().map(|(collection, key, position, object)| {
-            let feed = self.feed_row(position)?;
-            self.shown_row(collection, key, position, &feed, &object)
+        let rows = found.into_iter().map(|(collection, key, standing)| {
+            let feed = self.feed_row(standing.position)?;
+            self.shown_row(collection, key, &feed, &standing)
         });
         Ok(Page { rows: rows.collect::<Result<_, _>>()?, at, is_last: !is_full })
     }
@@ -168,8 +186,9 @@ impl View {
             }
             let collection = self.collection_name(feed.collection)?.clone();
             let key: ObjectKey = feed.key.parse().map_err(damaged)?;
-            let object = self.state(&collection, &key)?.unwrap_or_default();
-            let row = self.shown_row(collection, key, position, &feed, &object)?;
+            let standing = self.standing(&collection, &key)?;
+            let standing = standing.unwrap_or(Standing { position, source_version: None, object: Object::new() });
+            let row = self.shown_row(collection, key, &feed, &standing)?;
             bytes += row.fields.as_ref().map_or(0, |fields| serde_json::to_string(fields).map_or(0, |text| text.len()));
             rows.push(row);
         }
@@ -186,19 +205,20 @@ impl View {
         &self,
         collection: CollectionName,
         key: ObjectKey,
-        version: u64,
         feed: &FeedRow,
-        object: &Object,
+        standing: &Standing,
     ) -> Result<Row, StoreError> {
+        let Standing { position, source_version, object } = standing;
         Ok(Row {
             collection,
             key,
-            version,
+            version: *position,
             modified_ms: feed.modified_ms,
             by: self.author(feed.replica)?,
             context: Context::of(object),
             fields: object.shown(),
             conflicts: object.conflicts(),
+            source_version: *source_version,
         })
     }
 }

@@ -10,7 +10,7 @@ use super::key;
 use super::record::{self, AskedRow};
 use super::writing::{ObjectName, Part, Writing};
 use super::{WriteError, Written};
-use crate::model::{ClientId, Context, Event, Request, SpaceId};
+use crate::model::{ClientId, Context, Event, Remark, Request, SpaceId};
 use crate::store::StoreError;
 
 /// What a client asks to be written to one object.
@@ -22,8 +22,8 @@ pub struct Upload {
     pub seen: Option<Context>,
     /// It is done only if the object stands exactly so.
     pub expected: Option<Context>,
-    /// Under which it takes effect once.
-    pub id: Option<ClientId>,
+    /// What the client says of it: a write with an id takes effect once.
+    pub remark: Remark,
 }
 
 /// What became of an [`Upload`].
@@ -62,7 +62,7 @@ impl Writing<'_> {
         }
         let mut done: Vec<Option<Uploaded>> = Vec::new();
         for (index, upload) in uploads.iter().enumerate() {
-            let known = match &upload.id {
+            let known = match &upload.remark.id {
                 Some(id) => self.asked_before(space, id)?,
                 None => None,
             };
@@ -76,11 +76,11 @@ impl Writing<'_> {
         }
         let fresh: Vec<Part<'_>> = (uploads.iter().zip(&done).enumerate())
             .filter(|(_, (_, known))| known.is_none())
-            .map(|(index, (Upload { request, seen, id, .. }, _))| Part {
+            .map(|(index, (Upload { request, seen, remark, .. }, _))| Part {
                 index,
                 request,
                 seen: seen.as_ref(),
-                id: id.as_ref(),
+                remark: Some(remark).filter(|remark| !remark.is_empty()),
             })
             .collect();
         let mut before = Vec::new();
@@ -94,11 +94,11 @@ impl Writing<'_> {
             Ok(written) => written,
             Err(error) => return Ok(Err(error)),
         };
-        for (Part { index, request, id, .. }, seen) in fresh.into_iter().zip(before) {
+        for (Part { index, request, remark, .. }, seen) in fresh.into_iter().zip(before) {
             let seen = if changed > 0 { seen.with(dot) } else { seen };
             let name = (space, request.collection.clone(), request.key.clone());
             self.placed.insert(name.clone());
-            if let Some(id) = id {
+            if let Some(id) = remark.and_then(|remark| remark.id.as_ref()) {
                 self.asked.insert((space, id.clone()), (name, seen.clone()));
             }
             done[index] = Some(Uploaded { duplicate: false, version: 0, seen });
@@ -119,7 +119,8 @@ impl Writing<'_> {
 
     /// Remembers the ids that an event bears, of which this node may not have heard.
     pub(super) fn remember_asked(&mut self, space: SpaceId, event: &Event) -> Result<(), StoreError> {
-        for (at, id) in &event.asked {
+        for (at, remark) in &event.remarks {
+            let Some(id) = &remark.id else { continue };
             let mutation = usize::try_from(*at).ok().and_then(|at| event.mutations.get(at));
             let Some(mutation) = mutation.filter(|_| !planted!("id-stays-where-it-was-written")) else { continue };
             if self.asked_before(space, id)?.is_none() {

@@ -1,18 +1,19 @@
 //! One group commit while it is being computed.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::key::{self, Index};
 use super::place::Admitted;
-use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow};
+use super::record::{self, Author, FeedRow, HeadRow, Meta, ObjectRow, PeerRow, RenewalRow, SpaceRow, TableRow};
 use super::shelf::{Names, Shelf};
 use super::uploading::Places;
 use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
 use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
     ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
-    InvalidEdit, Mutation, Object, ObjectKey, Operation, PackedEvent, PackedObject, Renaming, Request, Role, Segment,
-    SignedTicket, SpaceId, about,
+    InvalidEdit, Mutation, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming, Request, Role,
+    Segment, SignedTicket, SpaceId, about,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
@@ -33,6 +34,8 @@ pub(super) struct Chance {
 pub(super) struct Held {
     before: Standing,
     pub(super) object: Object,
+    /// The version that a client gave it.
+    source_version: Option<i64>,
     /// The number of the replica whose event changed it last; none if nothing did yet.
     pub(super) changed_by: Option<u32>,
 }
@@ -45,7 +48,7 @@ pub(super) struct Part<'a> {
     pub(super) request: &'a Request,
     /// What its author had seen of the object; none if that is what is here.
     pub(super) seen: Option<&'a Context>,
-    pub(super) id: Option<&'a ClientId>,
+    pub(super) remark: Option<&'a Remark>,
 }
 
 /// How an object counts in totals, indexes and feed.
@@ -57,6 +60,7 @@ struct Standing {
     lost: bool,
     bytes: u64,
     position: u64,
+    source_version: Option<i64>,
 }
 
 pub(super) type ObjectName = (SpaceId, CollectionName, ObjectKey);
@@ -88,6 +92,8 @@ pub(super) struct Writing<'a> {
     pub(super) asked: BTreeMap<(SpaceId, ClientId), (ObjectName, Context)>,
     /// The objects of which somebody wants to know where they stand after this commit.
     pub(super) placed: BTreeSet<ObjectName>,
+    /// What is counted per table that changed.
+    tables: BTreeMap<(SpaceId, u32), TableRow>,
 }
 
 fn damaged(error: impl std::fmt::Display) -> StoreError {
@@ -124,6 +130,7 @@ impl<'a> Writing<'a> {
             access_changed: BTreeSet::new(),
             asked: BTreeMap::new(),
             placed: BTreeSet::new(),
+            tables: BTreeMap::new(),
         }
     }
 
@@ -262,7 +269,7 @@ impl<'a> Writing<'a> {
 
     /// Writes one event, unless everything is so already.
     fn write(&mut self, space: SpaceId, requests: &[Request]) -> Result<Result<Written, WriteError>, StoreError> {
-        let part = |(index, request)| Part { index, request, seen: None, id: None };
+        let part = |(index, request)| Part { index, request, seen: None, remark: None };
         let parts: Vec<Part<'_>> = requests.iter().enumerate().map(part).collect();
         Ok(self.write_event(space, &parts)?.map(|(_, written)| written))
     }
@@ -298,14 +305,14 @@ impl<'a> Writing<'a> {
                 return Ok(Err(WriteError::Edit { index: *index, error }));
             }
         }
-        let asked: Vec<_> = (parts.iter())
-            .filter_map(|Part { request, id, .. }| Some((&request.collection, &request.key, (*id)?)))
+        let said: Vec<_> = (parts.iter())
+            .filter_map(|Part { request, remark, .. }| Some((&request.collection, &request.key, (*remark)?)))
             .collect();
         let mutations: Vec<Mutation> = drafts.into_values().filter_map(Draft::finish).collect();
         let changed = mutations.len();
         if changed > 0 {
             let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
-            let (event, packed) = Event::write(dot, previous, depth, &shelf.known, mutations, &asked);
+            let (event, packed) = Event::write(dot, previous, depth, &shelf.known, mutations, &said);
             let (bytes, bytes_max) = (packed.bytes(), EVENT_BYTES_MAX);
             if bytes > bytes_max {
                 return Ok(Err(WriteError::TooLarge { bytes, bytes_max }));
@@ -451,6 +458,8 @@ impl<'a> Writing<'a> {
             let held = self.object(space, &mutation.collection, &mutation.key)?;
             mutation.apply_to(&mut held.object, event.dot, event.depth);
             held.changed_by = Some(replica);
+            let said = event.remarks.iter().find(|(of, _)| usize::try_from(*of) == Ok(at));
+            held.source_version = said.and_then(|(_, remark)| remark.source_version).or(held.source_version);
             let name = (space, mutation.collection.clone(), mutation.key.clone());
             if mutation.collection == CollectionName::grants() {
                 let grant = Grant::from_object(mutation.key.as_str(), &held.object);
@@ -515,7 +524,8 @@ impl<'a> Writing<'a> {
     }
 
     fn load(&self, space: SpaceId, collection: &CollectionName, key: &ObjectKey) -> Result<Held, StoreError> {
-        let nothing = || Held { before: Standing::default(), object: Object::new(), changed_by: None };
+        let (before, object) = (Standing::default(), Object::new());
+        let nothing = || Held { before, object: object.clone(), source_version: None, changed_by: None };
         let (Some(shelf), Some(names)) = (self.shelves.get(&space), self.names.get(&space)) else {
             return Ok(nothing());
         };
@@ -523,6 +533,7 @@ impl<'a> Writing<'a> {
         let key = key::object(shelf.row.number, collection, key.as_str());
         let Some(value) = self.read.get(&key)? else { return Ok(nothing()) };
         let row: ObjectRow = record::read(&key, &value)?;
+        let source_version = row.source_version;
         let object = row.object.unpack(&names.replicas).map_err(damaged)?;
         let before = Standing {
             exists: true,
@@ -531,9 +542,10 @@ impl<'a> Writing<'a> {
             lost: object.is_lost(),
             bytes: if object.is_empty() { 0 } else { value.len() as u64 },
             position: row.position,
+            source_version: source_version.filter(|_| object.is_visible()),
         };
         let object = if self.rebuilt.contains(&space) { Object::new() } else { object };
-        Ok(Held { before, object, changed_by: None })
+        Ok(Held { before, object, source_version, changed_by: None })
     }
 
     /// The batch, what it will have done once it is committed, the last position of every space, and where the objects
@@ -556,6 +568,11 @@ impl<'a> Writing<'a> {
             places.insert(name, position.unwrap_or_default());
         }
         self.settle_asked(&places);
+        for ((space, table), totals) in std::mem::take(&mut self.tables) {
+            if let Some(number) = self.shelves.get(&space).map(|shelf| shelf.row.number) {
+                self.put(key::table(number, table), &totals);
+            }
+        }
         for (space, replicas) in std::mem::take(&mut self.advanced) {
             let Some(shelf) = self.shelves.get(&space) else { continue };
             let number = shelf.row.number;
@@ -593,6 +610,39 @@ impl<'a> Writing<'a> {
         Ok((self.batch, self.report, positions, places))
     }
 
+    /// Counts a changed row in what is known of its table as a whole.
+    fn count_in_table(
+        &mut self,
+        space: SpaceId,
+        table: u32,
+        name: &str,
+        before: Standing,
+        after: Standing,
+    ) -> Result<(), StoreError> {
+        let Some(number) = self.shelves.get(&space).map(|shelf| shelf.row.number) else { return Ok(()) };
+        let key = key::table(number, table);
+        let totals = match self.tables.entry((space, table)) {
+            Entry::Occupied(totals) => totals.into_mut(),
+            Entry::Vacant(vacant) => {
+                let stored = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
+                vacant.insert(stored.unwrap_or_default())
+            }
+        };
+        let digest = |standing: Standing| if standing.visible { row_digest(name, standing.position) } else { 0 };
+        totals.objects = (totals.objects + u64::from(after.visible)).saturating_sub(u64::from(before.visible));
+        totals.digest = totals.digest.wrapping_sub(digest(before)).wrapping_add(digest(after));
+        totals.position = totals.position.max(after.position);
+        if before.source_version != after.source_version {
+            let sources = [(before.source_version, false), (after.source_version, true)];
+            for (version, is) in sources.into_iter().filter_map(|(version, is)| Some((version?, is))) {
+                let key = key::source(number, table, version, name);
+                let value = is.then(|| record::wrap(&key, &[]));
+                self.batch.insert(key, value);
+            }
+        }
+        Ok(())
+    }
+
     /// Writes one changed object, and all that counts it. Returns where it stands then.
     fn settle(&mut self, name: ObjectName, held: &Held) -> Result<u64, StoreError> {
         let (space, collection, object_key) = name;
@@ -621,12 +671,14 @@ impl<'a> Writing<'a> {
             lost: object.is_lost(),
             bytes: 0,
             position: before.position,
+            source_version: held.source_version.filter(|_| object.is_visible()),
         };
         if self.rebuilt.contains(&space) && before.exists {
             // Most objects have nothing to do with what was split, and stay as they are, where they are in the feed.
             let key = key::object(number, at, object_key.as_str());
             let packed = PackedObject::pack(object, &mut names.replicas);
-            let row = record::write(&key, &ObjectRow { position: before.position, object: packed });
+            let (position, source_version) = (before.position, held.source_version);
+            let row = record::write(&key, &ObjectRow { position, object: packed, source_version });
             if self.read.get(&key)? == Some(row) {
                 return Ok(before.position);
             }
@@ -655,7 +707,8 @@ impl<'a> Writing<'a> {
             batch.insert(key, None);
         } else {
             let packed = PackedObject::pack(object, &mut names.replicas);
-            let value = record::write(&key, &ObjectRow { position: after.position, object: packed });
+            let (position, source_version) = (after.position, held.source_version);
+            let value = record::write(&key, &ObjectRow { position, object: packed, source_version });
             after.bytes = if object.is_empty() { 0 } else { value.len() as u64 };
             batch.insert(key, Some(value));
         }
@@ -668,6 +721,8 @@ impl<'a> Writing<'a> {
             count(&mut totals.conflicts, before.conflicted, after.conflicted);
             count(&mut totals.lost, before.lost, after.lost);
             step(&mut totals.bytes, before.bytes, after.bytes);
+            self.count_in_table(space, at, object_key.as_str(), before, after)?;
+            let batch = &mut self.batch;
             for (index, was, is) in
                 [(Index::Conflicts, before.conflicted, after.conflicted), (Index::Lost, before.lost, after.lost)]
             {
@@ -680,6 +735,17 @@ impl<'a> Writing<'a> {
         }
         Ok(after.position)
     }
+}
+
+/// What stands for a row at a version in the digest of its table: whoever knows keys and versions can add it up.
+pub(super) fn row_digest(key: &str, version: u64) -> u128 {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(key.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(&version.to_be_bytes());
+    let mut digest = [0; 16];
+    digest.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    u128::from_be_bytes(digest)
 }
 
 /// What a newcomer must know of a space.

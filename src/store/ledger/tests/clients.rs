@@ -1,11 +1,11 @@
 //! Stories about clients that have no version vector: what they had seen, ids that take effect once, and pages.
 
 use super::*;
-use crate::model::{ClientId, Context};
+use crate::model::{ClientId, Context, Remark};
 
 fn upload(request: Request, seen: Option<&Context>, id: Option<&str>) -> Upload {
     let id = id.map(|id| ClientId::try_from(id.to_owned()).expect("an id"));
-    Upload { request, seen: seen.cloned(), expected: None, id }
+    Upload { request, seen: seen.cloned(), expected: None, remark: Remark { id, source_version: None } }
 }
 
 fn try_send(ledger: &Ledger, space: SpaceId, uploads: Vec<Upload>) -> Result<Vec<Uploaded>, WriteError> {
@@ -223,5 +223,63 @@ fn pages_miss_nothing_while_rows_change_between_them() {
             })
             .expect("readable");
         assert_eq!(held, visible, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_table_is_known_as_a_whole_and_by_versions() {
+    let mut dice = Dice(3);
+    let (store, space) = (Arc::new(store(1)), genesis(1).space());
+    let ledger = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, device(1)).expect("a store");
+    create(&ledger, 1);
+    let notes = CollectionName::user("notes").expect("a name");
+    let mut held: BTreeMap<String, (bool, Option<i64>)> = BTreeMap::new();
+    for _ in 0..300 {
+        let name = format!("n{}", dice.throw(20));
+        let source_version = [None, Some(dice.throw(50) as i64 - 25), Some(i64::MAX), Some(i64::MIN)]
+            [(dice.throw(12) as usize).saturating_sub(8).min(3)];
+        let is_delete = dice.throw(4) == 0;
+        let operation =
+            if is_delete { Operation::Delete } else { Operation::Put(fields(json!({"n": dice.throw(99)}))) };
+        let mut upload = upload(request(&name, operation), None, None);
+        upload.remark.source_version = source_version;
+        let (was_visible, given) = held.get(&name).copied().unwrap_or_default();
+        match try_send(&ledger, space, vec![upload]) {
+            Ok(_) => _ = held.insert(name, (!is_delete, source_version.or(given))),
+            Err(_) => assert!(is_delete && !was_visible),
+        }
+        if dice.throw(10) > 0 {
+            continue;
+        }
+        let visible = held.iter().filter(|(_, (is_visible, _))| *is_visible);
+        let visible: BTreeMap<String, Option<i64>> = visible.map(|(name, (_, given))| (name.clone(), *given)).collect();
+        let view = view(&ledger, space);
+        let Some(table) = view.table(&notes).expect("readable") else { continue };
+        assert_eq!(table.rows, visible.len() as u64);
+        assert_eq!(table.source_version, visible.values().filter_map(|version| *version).max());
+        assert_eq!(table.version, view.position().expect("readable"));
+        let all = |versions: Versions| {
+            let (mut rows, mut next) = (Vec::new(), Some(versions));
+            while let Some(versions) = next {
+                let limits = PageLimits { rows: 3, bytes: usize::MAX, looked_at: 4 };
+                let page = view.manifest(&notes, &versions, limits).expect("readable");
+                rows.extend(page.rows);
+                next = page.next;
+            }
+            rows
+        };
+        let rows = all(Versions::Own(0..=u64::MAX));
+        assert_eq!(rows.iter().fold(0, |sum: u128, row| sum.wrapping_add(row.digest)), table.digest);
+        let told: BTreeMap<String, Option<i64>> =
+            rows.iter().map(|row| (row.key.as_str().to_owned(), row.source_version)).collect();
+        assert_eq!(told, visible);
+        let by_source = all(Versions::Source(i64::MIN..=i64::MAX));
+        assert!(by_source.is_sorted_by_key(|row| row.source_version));
+        assert_eq!(by_source.len(), visible.values().filter(|version| version.is_some()).count());
+        let some = all(Versions::Source(-5..=5));
+        assert_eq!(
+            some.len(),
+            visible.values().filter(|version| version.is_some_and(|v| (-5..=5).contains(&v))).count()
+        );
     }
 }

@@ -1,0 +1,190 @@
+//! What is known of a table as a whole, and its rows by version: what a client compares with what it has.
+//!
+//! **Invariant**: the digest of a table, or of a stretch of versions, is the sum of what stands for each of its rows, so
+//! whoever knows keys and versions can add it up; and nothing here reads more rows than it tells of.
+
+use std::ops::{ControlFlow, RangeInclusive};
+
+use super::key;
+use super::record::{self, FeedRow, TableRow};
+use super::rows::PageLimits;
+use super::view::{View, damaged, object_key};
+use super::writing::row_digest;
+use crate::model::{CollectionName, ObjectKey};
+use crate::store::StoreError;
+
+/// A table as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSummary {
+    /// How many rows are visible.
+    pub rows: u64,
+    /// The last version of any of its rows, deleted ones included; 0 if there was none.
+    pub version: u64,
+    /// When that came, in milliseconds since 1970; for people.
+    pub modified_ms: Option<u64>,
+    /// The highest version that a client gave one of its visible rows.
+    pub source_version: Option<i64>,
+    /// The sum of what stands for each visible row.
+    pub digest: u128,
+}
+
+/// Which rows of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Versions {
+    /// With these versions.
+    Own(RangeInclusive<u64>),
+    /// With these versions of clients.
+    Source(RangeInclusive<i64>),
+}
+
+/// A row in a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its key.
+    pub key: ObjectKey,
+    /// Its version.
+    pub version: u64,
+    /// The version that a client gave it.
+    pub source_version: Option<i64>,
+    /// What stands for it in digests.
+    pub digest: u128,
+}
+
+/// A page of a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manifest {
+    /// The rows, by version.
+    pub rows: Vec<Listed>,
+    /// The sum of what stands for them.
+    pub digest: u128,
+    /// Where to go on: the first version that was not looked at.
+    pub next: Option<Versions>,
+}
+
+impl View {
+    /// A table as a whole; none if nothing was ever written to it.
+    pub fn table(&self, collection: &CollectionName) -> Result<Option<TableSummary>, StoreError> {
+        let Some(table) = self.collection_number(collection) else { return Ok(None) };
+        let key = key::table(self.number(), table);
+        let Some(value) = self.snapshot().get(&key)? else { return Ok(None) };
+        let TableRow { objects, digest, position } = record::read(&key, &value)?;
+        let place = key::position(self.number(), position);
+        let feed: Option<FeedRow> =
+            self.snapshot().get(&place)?.map(|value| record::read(&place, &value)).transpose()?;
+        let source_version = self.last_source(table)?;
+        let modified_ms = feed.map(|feed| feed.modified_ms);
+        Ok(Some(TableSummary { rows: objects, version: position, modified_ms, source_version, digest }))
+    }
+
+    /// The rows of a table with these versions, by version.
+    pub fn manifest(
+        &self,
+        collection: &CollectionName,
+        versions: &Versions,
+        limits: PageLimits,
+    ) -> Result<Manifest, StoreError> {
+        let Some(table) = self.collection_number(collection) else { return Ok(Manifest::default()) };
+        let mut manifest = match versions {
+            Versions::Own(versions) => self.by_version(table, versions, limits)?,
+            Versions::Source(versions) => self.by_source(collection, table, versions, limits)?,
+        };
+        manifest.digest = manifest.rows.iter().fold(0, |sum: u128, row| sum.wrapping_add(row.digest));
+        Ok(manifest)
+    }
+
+    fn by_version(
+        &self,
+        table: u32,
+        versions: &RangeInclusive<u64>,
+        limits: PageLimits,
+    ) -> Result<Manifest, StoreError> {
+        let number = self.number();
+        let (from, until) = (*versions.start(), *versions.end());
+        let mut found: Vec<(u64, FeedRow)> = Vec::new();
+        let (mut next, mut looked_at, mut result) = (None, 0, Ok(()));
+        let end = key::position(number, until.saturating_add(1));
+        self.snapshot().scan(&key::position(number, from), &end, &mut |stored, value| {
+            result = record::read(stored, value).and_then(|row: FeedRow| {
+                let position = key::counter_at(stored, 5).ok_or_else(|| damaged("position"))?;
+                if looked_at >= limits.looked_at || found.len() >= limits.rows {
+                    next = Some(Versions::Own(position..=until));
+                } else if row.collection == table && !row.deleted {
+                    found.push((position, row));
+                }
+                looked_at += 1;
+                Ok(())
+            });
+            if result.is_ok() && next.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        let list = |(version, row): (u64, FeedRow)| {
+            let key: ObjectKey = row.key.parse().map_err(damaged)?;
+            let collection = self.collection_name(table)?;
+            let source_version = self.standing(collection, &key)?.and_then(|standing| standing.source_version);
+            Ok(Listed { digest: row_digest(key.as_str(), version), key, version, source_version })
+        };
+        Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
+    }
+
+    fn by_source(
+        &self,
+        collection: &CollectionName,
+        table: u32,
+        versions: &RangeInclusive<i64>,
+        limits: PageLimits,
+    ) -> Result<Manifest, StoreError> {
+        let (number, until) = (self.number(), *versions.end());
+        let prefix = key::sources(number, table);
+        let end = match until.checked_add(1) {
+            Some(next) => key::sources_from(number, table, next),
+            None => key::after_prefix(&prefix),
+        };
+        let mut found: Vec<(i64, ObjectKey)> = Vec::new();
+        let (mut next, mut result) = (None, Ok(()));
+        self.snapshot().scan(&key::sources_from(number, table, *versions.start()), &end, &mut |stored, _| {
+            result = (|| {
+                let version = key::source_version_at(stored, prefix.len()).ok_or_else(|| damaged("source version"))?;
+                // Rows of one version are told together: a page never ends between them.
+                if found.len() >= limits.rows && found.last().is_some_and(|(last, _)| *last != version) {
+                    next = Some(Versions::Source(version..=until));
+                } else {
+                    found.push((version, object_key(stored, &stored[..prefix.len() + 8])?));
+                }
+                Ok(())
+            })();
+            if result.is_ok() && next.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        let list = |(source_version, key): (i64, ObjectKey)| {
+            let version = self.standing(collection, &key)?.map(|standing| standing.position).unwrap_or_default();
+            let digest = row_digest(key.as_str(), version);
+            Ok(Listed { key, version, source_version: Some(source_version), digest })
+        };
+        Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
+    }
+
+    /// The highest version that a client gave a visible row: looked for by halves, since maps are read forwards only.
+    fn last_source(&self, table: u32) -> Result<Option<i64>, StoreError> {
+        let prefix = key::sources(self.number(), table);
+        let end = key::after_prefix(&prefix);
+        let from = |version: i64| -> Result<Option<i64>, StoreError> {
+            let mut found = None;
+            self.snapshot().scan(&key::sources_from(self.number(), table, version), &end, &mut |stored, _| {
+                found = key::source_version_at(stored, prefix.len());
+                ControlFlow::Break(())
+            })?;
+            Ok(found)
+        };
+        let Some(mut last) = from(i64::MIN)? else { return Ok(None) };
+        let mut over = i64::MAX;
+        while last < over {
+            let half = over.wrapping_sub(last).cast_unsigned().div_ceil(2);
+            let middle = last.wrapping_add_unsigned(half);
+            match from(middle)? {
+                Some(found) => last = found,
+                None => over = middle - 1,
+            }
+        }
+        Ok(Some(last))
+    }
+}
