@@ -6,8 +6,16 @@
 //!
 //! | file | what it is |
 //! |---|---|
-//! | [`problem`] | what a request is answered that cannot be done |
+//! | [`problem`](Problem) | what a request is answered that cannot be done |
+//! | [`origin`](Origin) | a web origin whose pages may speak to it |
+//! | [`http`] | the server: what holds for every request, whatever it is about |
+//! | [`routes`] | which path leads where |
 
+pub mod http;
+mod origin;
 mod problem;
+mod routes;
 
+pub use self::origin::{InvalidOrigin, Origin};
 pub use self::problem::{Problem, ProblemCode};
+pub use self::routes::{MetricsGate, routes};
