@@ -14,10 +14,13 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+use crate::relay::Origin;
 use crate::transport::PeerAddress;
 
 /// Where a node listens unless told otherwise: every address of the machine.
 pub const LISTEN_DEFAULT: &str = "0.0.0.0:7117";
+/// Where a relay serves HTTP unless told otherwise: this machine only.
+pub const HTTP_DEFAULT: &str = "127.0.0.1:7118";
 /// How many MiB of pages the store keeps in memory unless told otherwise.
 pub const CACHE_MIB_DEFAULT: u32 = 64;
 
@@ -61,6 +64,36 @@ pub struct Flags {
     pub peers: Vec<PeerAddress>,
     /// Whom a node counts as cluster peers.
     pub cluster_peers: Vec<PeerAddress>,
+    /// Where and how a relay serves HTTP.
+    pub http: HttpFlags,
+}
+
+/// What was said on the command line about HTTP.
+#[derive(Clone, Debug, Default)]
+pub struct HttpFlags {
+    /// Where to listen.
+    pub listen: Option<SocketAddr>,
+    /// The file with the certificate.
+    pub tls_cert: Option<PathBuf>,
+    /// The file with its key.
+    pub tls_key: Option<PathBuf>,
+    /// Whether to serve others than this machine without TLS.
+    pub insecure: bool,
+    /// Whose pages may speak to it from a browser.
+    pub cors: Vec<Origin>,
+}
+
+/// Where and how a relay serves HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpSettings {
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// The files with the certificate and its key, if it is to be TLS.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Whether to serve others than this machine without TLS.
+    pub insecure: bool,
+    /// Whose pages may speak to it from a browser.
+    pub cors: Vec<Origin>,
 }
 
 /// What counts.
@@ -80,6 +113,8 @@ pub struct Settings {
     pub peers: Vec<PeerAddress>,
     /// Whom a node counts as cluster peers.
     pub cluster_peers: Vec<PeerAddress>,
+    /// Where and how a relay serves HTTP.
+    pub http: HttpSettings,
     /// How much memory the store may use to keep pages, in bytes.
     pub cache_bytes: usize,
 }
@@ -104,6 +139,12 @@ pub enum ConfigError {
         /// What is wrong.
         what: String,
     },
+    /// Of a certificate and its key only one was given.
+    #[error("TLS takes a certificate and its key, and only the {given} was given")]
+    HalfOfTls {
+        /// Which one.
+        given: &'static str,
+    },
     /// No folder was named, and the platform names none for this user.
     #[error("there is no home folder to keep data in")]
     NoHome,
@@ -121,6 +162,11 @@ struct Members {
     peers: Option<Vec<PeerAddress>>,
     cluster_peers: Option<Vec<PeerAddress>>,
     cache_mib: Option<u32>,
+    http: Option<SocketAddr>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    http_insecure: Option<bool>,
+    cors: Option<Vec<Origin>>,
 }
 
 impl Members {
@@ -131,8 +177,10 @@ impl Members {
         let mut members: Self =
             toml::from_str(&text).map_err(|error| wrong(error.to_string().trim_end().to_owned()))?;
         // A path in a file means the same wherever a command is run.
-        if let (Some(data), Some(folder)) = (&mut members.data, path.parent()) {
-            *data = folder.join(&data);
+        if let Some(folder) = path.parent() {
+            for named in [&mut members.data, &mut members.tls_cert, &mut members.tls_key].into_iter().flatten() {
+                *named = folder.join(&named);
+            }
         }
         Ok(members)
     }
@@ -171,9 +219,13 @@ impl Environment<'_> {
         }
     }
 
-    fn peers(&self, name: &'static str) -> Result<Option<Vec<PeerAddress>>, ConfigError> {
+    fn list<T>(&self, name: &'static str) -> Result<Option<Vec<T>>, ConfigError>
+    where
+        T: FromStr,
+        T::Err: std::fmt::Display,
+    {
         let Some(text) = self.text(name)? else { return Ok(None) };
-        let wrong = |error: crate::transport::PeerAddressError| ConfigError::Variable { name, what: error.to_string() };
+        let wrong = |error: T::Err| ConfigError::Variable { name, what: error.to_string() };
         let parts = text.split([',', ' ']).filter(|part| !part.is_empty());
         parts.map(|part| part.parse().map_err(wrong)).collect::<Result<_, _>>().map(Some)
     }
@@ -193,8 +245,8 @@ impl Settings {
         let json = environment.flag("THENCE_JSON")?.or(file.json);
         let log_format = environment.parsed("THENCE_LOG_FORMAT")?.or(file.log_format);
         let listen = environment.parsed("THENCE_LISTEN")?.or(file.listen);
-        let peers = environment.peers("THENCE_PEERS")?.or(file.peers);
-        let cluster_peers = environment.peers("THENCE_CLUSTER_PEERS")?.or(file.cluster_peers);
+        let peers = environment.list("THENCE_PEERS")?.or(file.peers);
+        let cluster_peers = environment.list("THENCE_CLUSTER_PEERS")?.or(file.cluster_peers);
         let cache_mib = environment.parsed("THENCE_CACHE_MIB")?.or(file.cache_mib).unwrap_or(CACHE_MIB_DEFAULT);
 
         let data = flags.data.or_else(|| environment.path("THENCE_DATA")).or(file.data);
@@ -203,6 +255,21 @@ impl Settings {
             None => Self::platform_folder().ok_or(ConfigError::NoHome)?,
         };
         let listen = flags.listen.or(listen);
+        let http = HttpSettings {
+            listen: flags
+                .http
+                .listen
+                .or(environment.parsed("THENCE_HTTP")?)
+                .or(file.http)
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7118))),
+            tls: both_of_tls(
+                flags.http.tls_cert.or_else(|| environment.path("THENCE_TLS_CERT")).or(file.tls_cert),
+                flags.http.tls_key.or_else(|| environment.path("THENCE_TLS_KEY")).or(file.tls_key),
+            )?,
+            insecure: flags.http.insecure
+                || environment.flag("THENCE_HTTP_INSECURE")?.or(file.http_insecure).unwrap_or(false),
+            cors: flag_or(flags.http.cors, environment.list("THENCE_CORS")?.or(file.cors)),
+        };
         Ok(Self {
             data,
             json: flags.json || json.unwrap_or(false),
@@ -211,6 +278,7 @@ impl Settings {
             listen: listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7117))),
             peers: flag_or(flags.peers, peers),
             cluster_peers: flag_or(flags.cluster_peers, cluster_peers),
+            http,
             cache_bytes: usize::try_from(u64::from(cache_mib.max(1)) << 20).unwrap_or(usize::MAX),
         })
     }
@@ -222,8 +290,18 @@ impl Settings {
 }
 
 /// A list from the flags, unless it was not given there.
-fn flag_or(flag: Vec<PeerAddress>, other: Option<Vec<PeerAddress>>) -> Vec<PeerAddress> {
+fn flag_or<T>(flag: Vec<T>, other: Option<Vec<T>>) -> Vec<T> {
     if flag.is_empty() { other.unwrap_or_default() } else { flag }
+}
+
+/// One without the other is a mistake, and serving without TLS would hide it.
+fn both_of_tls(cert: Option<PathBuf>, key: Option<PathBuf>) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (None, None) => Ok(None),
+        (Some(_), None) => Err(ConfigError::HalfOfTls { given: "certificate" }),
+        (None, Some(_)) => Err(ConfigError::HalfOfTls { given: "key" }),
+    }
 }
 
 #[cfg(test)]
@@ -248,7 +326,32 @@ mod tests {
     #[test]
     fn the_default_port_is_the_documented_one() {
         let settings = Settings::gather(Flags { data: Some("d".into()), ..Flags::default() }, &|_| None);
-        assert_eq!(settings.expect("settings").listen.to_string(), LISTEN_DEFAULT);
+        let settings = settings.expect("settings");
+        assert_eq!(settings.listen.to_string(), LISTEN_DEFAULT);
+        assert_eq!(settings.http.listen.to_string(), HTTP_DEFAULT);
+        assert!(settings.http.listen.ip().is_loopback(), "without TLS it is for this machine only");
+    }
+
+    #[test]
+    fn http_is_set_like_everything_else() {
+        let file = "http = \"127.0.0.1:1\"\ntls_cert = \"c.pem\"\ntls_key = \"k.pem\"\nhttp_insecure = true\n\
+                    cors = [\"https://a.example\"]\n";
+        let variables = [("THENCE_HTTP", "127.0.0.1:2"), ("THENCE_CORS", "https://b.example, http://c.example:3000")];
+        let flags = |listen| Flags { http: HttpFlags { listen, ..HttpFlags::default() }, ..Flags::default() };
+
+        let by_file = gather(file, &[], Flags::default()).expect("settings").http;
+        assert_eq!((by_file.listen.port(), by_file.insecure), (1, true));
+        let (cert, key) = by_file.tls.expect("both");
+        assert!(cert.is_absolute() && cert.ends_with("c.pem") && key.ends_with("k.pem"), "relative to the file");
+        assert_eq!(by_file.cors.iter().map(Origin::as_str).collect::<Vec<_>>(), ["https://a.example"]);
+        let by_environment = gather(file, &variables, Flags::default()).expect("settings").http;
+        assert_eq!(by_environment.listen.port(), 2);
+        assert_eq!(by_environment.cors.len(), 2);
+        let by_flag = gather(file, &variables, flags(Some(SocketAddr::from(([127, 0, 0, 1], 3))))).expect("settings");
+        assert_eq!(by_flag.http.listen.port(), 3);
+        for half in ["tls_cert = \"c.pem\"", "tls_key = \"k.pem\""] {
+            assert!(matches!(gather(half, &[], Flags::default()), Err(ConfigError::HalfOfTls { .. })), "{half}");
+        }
     }
 
     #[test]
@@ -294,6 +397,9 @@ mod tests {
             ("THENCE_CLUSTER_PEERS", "someone"),
             ("THENCE_LOG_FORMAT", "loud"),
             ("THENCE_CACHE_MIB", "-1"),
+            ("THENCE_HTTP", "localhost"),
+            ("THENCE_HTTP_INSECURE", "perhaps"),
+            ("THENCE_CORS", "*"),
         ] {
             let error = gather("", &[(name, value)], Flags::default()).expect_err(name).to_string();
             assert!(error.contains(name), "{error}");

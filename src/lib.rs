@@ -93,6 +93,7 @@ pub mod causal;
 pub mod cli;
 pub mod codec;
 pub mod config;
+mod duration;
 pub mod model;
 pub mod node;
 pub mod relay;

@@ -16,10 +16,11 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Value, json};
 
 /// The commands of the contract.
-const COMMANDS: [&str; 30] = [
+const COMMANDS: [&str; 31] = [
     "init",
     "id",
     "node",
+    "relay",
     "peer",
     "space",
     "invite",

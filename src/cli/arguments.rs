@@ -8,9 +8,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use super::duration;
-use crate::config::{Flags, LogFormat};
+use crate::config::{Flags, HttpFlags, LogFormat};
+use crate::duration;
 use crate::model::{DeviceId, Role};
+use crate::relay::Origin;
 use crate::transport::PeerAddress;
 
 const TEACH: &str = "\
@@ -26,15 +27,20 @@ On the other:
   thence node                    keep it in step from now on
   thence status                  what is synced with whom, what is not yet, and why
 
+For phones, browsers and scripts:
+  thence relay                   a node that they reach over HTTP
+
 Everything works offline too. A command asks the running node of the data
 folder if there is one, and otherwise opens the store itself.
 
 A setting is taken from the first of these that has it:
   flags
   THENCE_DATA, THENCE_LISTEN, THENCE_PEERS, THENCE_CLUSTER_PEERS, THENCE_JSON,
-  THENCE_LOG, THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG in the environment
-  data, listen, peers, cluster_peers, json, log, log_format, cache_mib in the
-  --config file
+  THENCE_LOG, THENCE_LOG_FORMAT, THENCE_CACHE_MIB, THENCE_CONFIG, and for a relay
+  THENCE_HTTP, THENCE_TLS_CERT, THENCE_TLS_KEY, THENCE_HTTP_INSECURE, THENCE_CORS
+  in the environment
+  data, listen, peers, cluster_peers, json, log, log_format, cache_mib, http,
+  tls_cert, tls_key, http_insecure, cors in the --config file
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 timed out, 4 not found.";
 
@@ -95,6 +101,18 @@ pub enum Action {
     /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`. Ctrl-C and SIGTERM let it finish what it is doing.
     #[command(after_help = "Example:\n  thence node --listen 0.0.0.0:7117 --peer DEVICE_ID@192.168.1.20:7117")]
     Node(NodeArguments),
+    /// Run a relay: a node that also serves phones, browsers and scripts over HTTP
+    ///
+    /// Everything that `thence node` does, and HTTP beside it. The first line on stdout is
+    /// `ready DEVICE_ID ADDR:PORT URL`, with the address for nodes and the URL for everybody else.
+    ///
+    /// Tokens travel with every request. So without TLS it serves this machine only, say a proxy on it that ends TLS; give
+    /// it a certificate and a key to be reached from elsewhere. Ctrl-C and SIGTERM let requests that are under way end, and
+    /// tell new ones to come again.
+    #[command(
+        after_help = "Examples:\n  thence relay\n  thence relay --http 0.0.0.0:443 --tls-cert fullchain.pem --tls-key privkey.pem\n  thence relay --cors https://app.example.org\n  curl http://127.0.0.1:7118/health/ready"
+    )]
+    Relay(RelayArguments),
     /// Remember, forget or list the devices to keep in step with
     #[command(after_help = "Example:\n  thence peer add DEVICE_ID@relay.example.org:7117")]
     Peer {
@@ -298,6 +316,29 @@ pub struct NodeArguments {
     pub cluster_peers: Vec<PeerAddress>,
 }
 
+/// Of `relay`.
+#[derive(Debug, Args)]
+pub struct RelayArguments {
+    #[command(flatten)]
+    pub node: NodeArguments,
+    /// Where to serve HTTP, over TCP; port 0 picks a free one [env: THENCE_HTTP] [default: 127.0.0.1:7118]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub http: Option<SocketAddr>,
+    /// The certificate for TLS with those that lead to its root, in PEM; read once, at the start [env: THENCE_TLS_CERT]
+    #[arg(long, value_name = "FILE.pem")]
+    pub tls_cert: Option<PathBuf>,
+    /// The certificate's private key, in PEM [env: THENCE_TLS_KEY]
+    #[arg(long, value_name = "FILE.pem")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve other machines without TLS: for a network of your own, behind a proxy that ends TLS
+    /// [env: THENCE_HTTP_INSECURE]
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub http_insecure: bool,
+    /// A web origin whose pages may speak to the relay from a browser; may be repeated [env: THENCE_CORS]
+    #[arg(long, value_name = "ORIGIN")]
+    pub cors: Vec<Origin>,
+}
+
 /// Of `peer`.
 #[derive(Debug, Subcommand)]
 pub enum PeerAction {
@@ -429,14 +470,26 @@ impl Arguments {
     /// The settings among the arguments.
     pub fn flags(&self) -> Flags {
         let Global { data, json, config, log_format } = &self.global;
-        let (listen, peers, cluster_peers) = match &self.action {
-            Action::Node(NodeArguments { listen, peers, cluster_peers }) => {
-                (*listen, peers.clone(), cluster_peers.clone())
+        let (node, http) = match &self.action {
+            Action::Node(node) => (Some(node), HttpFlags::default()),
+            Action::Relay(RelayArguments { node, http, tls_cert, tls_key, http_insecure, cors }) => {
+                let http = HttpFlags {
+                    listen: *http,
+                    tls_cert: tls_cert.clone(),
+                    tls_key: tls_key.clone(),
+                    insecure: *http_insecure,
+                    cors: cors.clone(),
+                };
+                (Some(node), http)
             }
-            _ => (None, Vec::new(), Vec::new()),
+            _ => (None, HttpFlags::default()),
+        };
+        let (listen, peers, cluster_peers) = match node {
+            Some(NodeArguments { listen, peers, cluster_peers }) => (*listen, peers.clone(), cluster_peers.clone()),
+            None => (None, Vec::new(), Vec::new()),
         };
         let (data, config, json, log_format) = (data.clone(), config.clone(), *json, *log_format);
-        Flags { data, config, json, log_format, listen, peers, cluster_peers }
+        Flags { data, config, json, log_format, listen, peers, cluster_peers, http }
     }
 }
 

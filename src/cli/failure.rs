@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::ConfigError;
 use crate::model::{InvalidEdit, InvalidName, InvalidTicket, InvalidValue};
 use crate::node::{FolderError, JoinError, NodeError, OpenError, RestoreError};
+use crate::relay::http::HttpError;
 use crate::replica::TicketRefusal;
 use crate::store::{BackupError, LedgerError, StoreError, WriteError};
 use crate::transport::TransportError;
@@ -149,8 +150,10 @@ impl From<ConfigError> for Failure {
         let help = match &error {
             ConfigError::NoHome => "name a data folder with --data DIR or THENCE_DATA",
             ConfigError::File { .. } => {
-                "a settings file may hold: data, json, log, log_format, listen, peers, cache_mib"
+                "a settings file may hold: data, json, log, log_format, listen, peers, cluster_peers, cache_mib, http, \
+                 tls_cert, tls_key, http_insecure, cors"
             }
+            ConfigError::HalfOfTls { .. } => "give both, --tls-cert FILE.pem --tls-key FILE.pem, or none",
             _ => "correct or unset it",
         };
         Self::usage(error.to_string(), help)
@@ -265,6 +268,35 @@ impl From<TransportError> for Failure {
             _ => "check the network and try again",
         };
         Self::new(Code::Network, error.to_string(), help)
+    }
+}
+
+impl From<HttpError> for Failure {
+    fn from(error: HttpError) -> Self {
+        let message = error.to_string();
+        match error {
+            HttpError::Insecure { .. } => Self::usage(
+                message,
+                "give it --tls-cert FILE.pem --tls-key FILE.pem; or serve 127.0.0.1 with a proxy on this machine that ends \
+                 TLS; or say --http-insecure if such a proxy is elsewhere in a network of your own",
+            ),
+            HttpError::Pem { .. } => Self::new(
+                Code::File,
+                message,
+                "name files in PEM that this user can read, as a certificate authority gives them",
+            ),
+            HttpError::Tls { .. } => Self::new(
+                Code::File,
+                message,
+                "name the certificate, followed by those that lead to its root, and its own key",
+            ),
+            HttpError::Socket { .. } => Self::new(
+                Code::Network,
+                message,
+                "another program may use that port, or the address may not be this machine's: choose another with \
+                 --http ADDR:PORT (port 0 picks a free one)",
+            ),
+        }
     }
 }
 

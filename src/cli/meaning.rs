@@ -20,8 +20,10 @@ const STDIN_BYTES_MAX: u64 = 8 << 20;
 /// The command that an action means; none for those that are more than one command.
 pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failure> {
     Ok(Some(match action {
-        Action::Init | Action::Id | Action::Node(_) | Action::Import(_) | Action::Watch { .. } => return Ok(None),
-        Action::Completions { .. }
+        Action::Init | Action::Id | Action::Import(_) | Action::Watch { .. } => return Ok(None),
+        Action::Node(_)
+        | Action::Relay(_)
+        | Action::Completions { .. }
         | Action::Manual { .. }
         | Action::Backup { .. }
         | Action::Restore { .. }

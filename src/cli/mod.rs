@@ -8,7 +8,7 @@
 //! | `execute` | does it, with a node; the one path for all commands |
 //! | `show` | answers → text or JSON |
 //! | `serve`, `socket`, `wire` | how a running node is asked |
-//! | `import`, `watch`, `backup`, `node` | what is more than one question |
+//! | `import`, `watch`, `backup`, `node`, `relay` | what is more than one question |
 //! | `manual` | the words as manual pages |
 //! | `failure` | exit codes, and errors that say what to do |
 //!
@@ -19,7 +19,7 @@
 mod arguments;
 mod backup;
 mod command;
-mod duration;
+
 mod execute;
 mod failure;
 mod import;
@@ -29,6 +29,7 @@ mod manual;
 mod meaning;
 mod node;
 mod reach;
+mod relay;
 mod serve;
 mod show;
 mod socket;
@@ -133,13 +134,15 @@ fn perform(action: &Action, settings: &Settings) -> Result<(), Failure> {
     if let Action::Repair = action {
         return print_summary(&backup::repair(&folder, settings.cache_bytes)?, settings.json);
     }
-    logs::begin(settings, if matches!(action, Action::Node(_)) { NODES_LOG } else { COMMANDS_LOG })?;
+    let runs = matches!(action, Action::Node(_) | Action::Relay(_));
+    logs::begin(settings, if runs { NODES_LOG } else { COMMANDS_LOG })?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::bug)?;
     let outcome = runtime.block_on(async {
         let interrupt = Interrupt::listen().map_err(Failure::bug)?;
         let reach = Reach { folder, cache_bytes: settings.cache_bytes, interrupt: interrupt.clone() };
         match (action, command, import) {
-            (Action::Node(_), ..) => node::run(settings, &interrupt).await,
+            (Action::Node(_), ..) => node::run(settings, &interrupt, None).await,
+            (Action::Relay(_), ..) => relay::run(settings, &interrupt).await,
             (Action::Watch { space, from }, ..) => watch::watch(&reach, space.clone(), *from, io::stdout()).await,
             (Action::Backup { file }, ..) => {
                 backup::backup(&reach, file, progress).await.and_then(|made| print_summary(&made, settings.json))

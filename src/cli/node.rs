@@ -1,17 +1,19 @@
-//! `thence node`: a node that runs until it is told to stop.
+//! `thence node` and `thence relay`: a node that runs until it is told to stop, alone or with HTTP beside it.
 
 use std::io::Write as _;
 
 use super::failure::{Code, Failure};
 use super::interrupt::Interrupt;
 use super::reach::PATIENCE;
+use super::relay;
 use super::serve::serve;
 use super::socket::Listener;
 use crate::config::Settings;
 use crate::node::{DataFolder, Node, NodeConfig};
+use crate::relay::http::HttpServer;
 
-/// Runs a node on the data folder, which is initialised if it is absent or empty.
-pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failure> {
+/// Runs a node on the data folder, which is initialised if it is absent or empty; a relay if there is a server for it.
+pub async fn run(settings: &Settings, interrupt: &Interrupt, http: Option<HttpServer>) -> Result<(), Failure> {
     let folder = DataFolder::new(&settings.data);
     let claim = {
         let folder = folder.clone();
@@ -27,30 +29,46 @@ pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failu
     config.peers.clone_from(&settings.peers);
     config.cluster_peers.clone_from(&settings.cluster_peers);
     let node = Node::open(config).await?;
-    let served = serve_until(&folder, &node, interrupt).await;
+    let served = serve_until(&folder, &node, interrupt, http).await;
     tracing::info!("stopping");
     node.close().await;
     served
 }
 
-async fn serve_until(folder: &DataFolder, node: &Node, interrupt: &Interrupt) -> Result<(), Failure> {
+async fn serve_until(
+    folder: &DataFolder,
+    node: &Node,
+    interrupt: &Interrupt,
+    http: Option<HttpServer>,
+) -> Result<(), Failure> {
     let path = folder.socket();
     let listener = Listener::bind(&path).map_err(|error| {
         let help = "a data folder must lie on a local disk, where sockets can be made: name another with --data DIR";
         Failure::new(Code::Folder, format!("{}: {error}", path.display()), help)
     })?;
+    let relay = match http {
+        Some(http) => Some((relay::open(folder, node).await?, http)),
+        None => None,
+    };
     let address = node.local_address().ok_or_else(|| Failure::bug("a node without an address"))?;
+    let url = relay.as_ref().map(|(_, http)| format!(" {}", http.url())).unwrap_or_default();
     // Whoever started the node may have lost interest in this line; that is no reason to stop.
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "ready {} {address}", node.device()).and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "ready {} {address}{url}", node.device()).and_then(|()| stdout.flush());
     drop(stdout);
-    let mut outcome = Ok(());
-    let stop = async {
+    let stop = async || {
         tokio::select! {
-            () = interrupt.wanted() => {}
-            () = node.broken() => outcome = Err(Failure::bug("a part of the node ended unexpectedly, so it stops")),
+            () = interrupt.wanted() => Ok(()),
+            () = node.broken() => Err(Failure::bug("a part of the node ended unexpectedly, so it stops")),
         }
     };
-    serve(node, listener, stop).await;
+    let mut outcome = Ok(());
+    let commands = serve(node, listener, async { outcome = stop().await });
+    let requests = async {
+        if let Some((relay, http)) = relay {
+            relay::serve(relay, http, async { drop(stop().await) }).await;
+        }
+    };
+    tokio::join!(commands, requests);
     outcome
 }

@@ -15,8 +15,8 @@ use super::command::{
     Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport,
     StatusReport, SyncRow,
 };
-use super::duration;
 use super::failure::{Code, Failure};
+use crate::duration;
 
 /// Prints answers.
 pub struct Show<W> {

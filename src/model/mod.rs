@@ -36,4 +36,5 @@ pub use object::{Conflict, Content, Entry, FieldKind, Object, Precedence, Seen, 
 pub use path::{COLLECTION_BYTES_MAX, CollectionName, FIELD_BYTES_MAX, InvalidName, KEY_BYTES_MAX, ObjectKey, Path};
 pub use segment::{Incarnation, InvalidSegment, SEGMENT_BYTES_MAX, Segment};
 pub use transaction::{Operation, Request};
+pub(crate) use value::inexact_number;
 pub use value::{Array, Float, InvalidValue, NESTING_MAX, Value, parse_json};

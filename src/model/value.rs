@@ -4,6 +4,7 @@
 //! value that comes back different from what was written is a lost update. Bytes are `{"$bytes": "base64"}`.
 
 use std::fmt;
+use std::ops::Range;
 
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
@@ -243,7 +244,16 @@ pub(crate) fn check_json(json: &Json, depth: usize) -> Result<(), InvalidValue> 
 /// one that serde_json makes of it (with its feature `float_roundtrip`; without, it can be a neighbour).
 pub fn parse_json(text: &str) -> Result<Json, InvalidValue> {
     let json: Json = serde_json::from_str(text).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
-    // From here on the text is known to be valid JSON, so outside of strings a digit or a minus begins a number.
+    if let Some(literal) = inexact_number(text) {
+        return Err(InvalidValue::Number(text[literal].to_owned()));
+    }
+    check_json(&json, 1)?;
+    Ok(json)
+}
+
+/// Where in valid JSON the first number stands that would come back different, if there is one.
+pub(crate) fn inexact_number(text: &str) -> Option<Range<usize>> {
+    // Outside of strings a digit or a minus begins a number.
     let bytes = text.as_bytes();
     let mut at = 0;
     while at < bytes.len() {
@@ -260,16 +270,14 @@ pub fn parse_json(text: &str) -> Result<Json, InvalidValue> {
                 while at < bytes.len() && matches!(bytes[at], b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9') {
                     at += 1;
                 }
-                let literal = &text[start..at];
-                if !is_exact(literal) {
-                    return Err(InvalidValue::Number(literal.to_owned()));
+                if !is_exact(&text[start..at]) {
+                    return Some(start..at);
                 }
             }
             _ => at += 1,
         }
     }
-    check_json(&json, 1)?;
-    Ok(json)
+    None
 }
 
 /// Whether a number literal keeps its value: an integer in i64, or a decimal that the nearest float prints again.

@@ -85,6 +85,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) enum Question {
     Status(oneshot::Sender<Status>),
+    Health(oneshot::Sender<Option<StoreError>>),
     Peers(oneshot::Sender<Vec<Peer>>),
     AddPeer(PeerAddress, oneshot::Sender<Result<(), NodeError>>),
     RemovePeer(DeviceId, oneshot::Sender<Result<bool, NodeError>>),
@@ -410,6 +411,9 @@ impl Driver {
         match question {
             Question::Status(answer) => {
                 let _ = answer.send(self.status());
+            }
+            Question::Health(answer) => {
+                let _ = answer.send(self.storage_failure.clone());
             }
             Question::Peers(answer) => {
                 let _ = answer.send(self.list_peers());

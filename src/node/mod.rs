@@ -500,6 +500,12 @@ impl Node {
         self.ask(Question::Status).await
     }
 
+    /// Whether it takes writes and its loop turns. Cheap however much is kept here, unlike [`Node::status`], which says
+    /// more. It waits for the loop: whoever asks says how long that may take.
+    pub async fn health(&self) -> Result<(), NodeError> {
+        self.ask(Question::Health).await?.map_or(Ok(()), |failure| Err(failure.into()))
+    }
+
     /// Waits until the node has ended without having been asked to, because one of its threads panicked. There is
     /// nothing to be done with it then but to close it.
     pub async fn broken(&self) {

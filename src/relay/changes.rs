@@ -17,7 +17,7 @@ use crate::model::CollectionName;
 use crate::store::{PageLimits, Row, View};
 
 /// Rows in a page if the client does not say, and at most.
-const ROWS_USUAL: usize = 100;
+pub(super) const ROWS_USUAL: usize = 100;
 pub(super) const ROWS_MAX: usize = 1000;
 /// About how many bytes of rows a page has at most.
 const PAGE_BYTES: usize = 4 << 20;

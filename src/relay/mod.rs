@@ -9,25 +9,37 @@
 //! | `tenant` | customers, their databases, and tokens |
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
 //! | `row`, `upload`, `changes` | what clients write and read |
+//! | `table` | tables as a whole, and manifests |
 //! | `problem` | what a request is answered that cannot be done |
+//! | [`origin`](Origin) | a web origin whose pages may speak to it |
+//! | [`http`] | the server: what holds for every request, whatever it is about |
+//! | [`routes`], `api` | which path leads where, and from a request to a function of the relay and back |
 //!
 //! The functions of [`Relay`] need no socket.
 
+mod api;
 mod changes;
+pub mod http;
 mod keys;
+mod origin;
 mod problem;
+mod routes;
 mod row;
 mod sync_point;
+mod table;
 mod tenant;
 mod upload;
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
 
 pub use self::changes::{Changes, Wanted};
 pub use self::keys::{Keys, KeysError};
+pub use self::origin::{InvalidOrigin, Origin};
 pub use self::problem::{Problem, ProblemCode};
+pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
 pub use self::sync_point::{Bearer, Phase, SYNC_POINT_BYTES_MAX, SyncPoint};
 pub use self::tenant::{
@@ -75,6 +87,17 @@ impl Relay {
     pub async fn open(node: &Node, keys: Keys) -> Result<Self, NodeError> {
         let tenants = Tenants::open(node).await?;
         Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys) })
+    }
+
+    /// Puts a token for the administrator into a file that only its owner can read, unless the file is there.
+    pub async fn make_administrator(&self, file: &Path) -> Result<(), Problem> {
+        if file.exists() {
+            return Ok(());
+        }
+        let scope = Scope { customer: None, database: None, role: Role::Owner };
+        let (token, _) = self.tenants.create_token(scope, None).await?;
+        keys::write_secret(file, format!("{token}\n").as_bytes())
+            .map_err(|error| Problem::new(ProblemCode::Internal, error.to_string(), "see to it that it can be written"))
     }
 
     /// Customers, databases and tokens.

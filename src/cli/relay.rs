@@ -1,0 +1,43 @@
+//! `thence relay`: a node that also serves HTTP.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::failure::{Code, Failure};
+use super::interrupt::Interrupt;
+use super::node;
+use crate::config::{HttpSettings, Settings};
+use crate::node::{DataFolder, Node};
+use crate::relay::http::{HttpConfig, HttpServer};
+use crate::relay::{Keys, Relay, routes};
+
+/// Runs a relay. Where it cannot serve HTTP is found before the data folder is touched.
+pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failure> {
+    let HttpSettings { listen, tls, insecure, cors } = settings.http.clone();
+    let http = HttpServer::bind(HttpConfig { tls, insecure, cors, ..HttpConfig::new(listen) }).await?;
+    node::run(settings, interrupt, Some(http)).await
+}
+
+/// Makes the node of a folder a relay. The first time it makes a token for its administrator, too.
+pub async fn open(folder: &DataFolder, node: &Node) -> Result<Arc<Relay>, Failure> {
+    let keys = Keys::load(&folder.path().join("sync-points.keys")).map_err(|error| {
+        let help = "without its keys a relay has every client begin anew; none of them loses what it has not sent";
+        Failure::new(Code::Folder, error.to_string(), help)
+    })?;
+    let relay = Relay::open(node, keys).await?;
+    let token = folder.path().join("administrator.token");
+    relay.make_administrator(&token).await.map_err(|error| unwritable(&token, &error))?;
+    Ok(Arc::new(relay))
+}
+
+fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    let help = "see to it that the data folder can be written to, and start it again";
+    Failure::new(Code::Folder, format!("{}: {error}", path.display()), help)
+}
+
+/// Serves a relay's requests until `stop` is done, and those that are under way then to their end.
+pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output = ()>) {
+    tracing::info!(url = http.url(), "serving HTTP");
+    let router = routes(&relay, &http.metrics());
+    http.serve(router, stop).await;
+}

@@ -1,0 +1,445 @@
+//! From a request to a function of the [`Relay`] and back: paths, queries, headers and bodies.
+//!
+//! **Invariant**: the order of checks is the same everywhere: who asks (401), whether there is such a database as far as
+//! they may know (404), what they may do (403), and only then what the request says.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, State};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, HeaderName, IF_MATCH, IF_NONE_MATCH};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::http::{JsonBody, Reply, SYNC_TOKEN};
+use super::problem::{Problem, ProblemCode};
+use super::row;
+use super::table::Range;
+use super::tenant::{Principal, Visibility};
+use super::upload::BATCH_ROWS_MAX;
+use super::{Access, Relay, Wanted, unauthenticated};
+use crate::model::{CollectionName, Context, Operation, Remark, Request, Role};
+use crate::node::Invitation;
+use crate::store::{Upload, Versions};
+
+type Answer = Result<Reply, Problem>;
+type Shared = State<Arc<Relay>>;
+
+fn malformed(detail: impl Into<String>, help: &str) -> Problem {
+    Problem::new(ProblemCode::Malformed, detail, help)
+}
+
+/// The text of a header, if it is there.
+fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| malformed(format!("the header {name} is no text"), "send plain ASCII"))?;
+    Ok(Some(text))
+}
+
+/// What stands between the quotes of an `If-Match` or `If-None-Match` with one tag.
+fn tag<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+    let Some(text) = header(headers, name)? else { return Ok(None) };
+    let inner =
+        text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|text| !text.contains('"'));
+    let detail = format!("{name} holds no single tag");
+    inner.map(Some).ok_or_else(|| malformed(detail, "send one ETag as it came, in its quotes"))
+}
+
+/// Who asks.
+pub(super) fn principal(relay: &Relay, headers: &HeaderMap) -> Result<Principal, Problem> {
+    let Some(text) = header(headers, &AUTHORIZATION)? else { return Ok(Principal::Anybody) };
+    let token = text.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    relay.tenants().authenticate(token.ok_or_else(unauthenticated)?.1.trim())
+}
+
+/// Only an administrator passes.
+pub(super) fn administrator(relay: &Relay, headers: &HeaderMap) -> Result<(), Problem> {
+    match principal(relay, headers)? {
+        Principal::Token(token) if token.scope.customer.is_none() => Ok(()),
+        Principal::Anybody => Err(unauthenticated()),
+        Principal::Token(_) => {
+            let help = "use the administrator's token";
+            Err(Problem::new(ProblemCode::Forbidden, "this is for the administrator", help))
+        }
+    }
+}
+
+/// `/v1/customers/{customer}/databases/{database}`
+#[derive(Clone, Debug, Deserialize)]
+pub struct BasePath {
+    customer: String,
+    database: String,
+}
+
+/// A table in it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct TablePath {
+    #[serde(flatten)]
+    base: BasePath,
+    table: String,
+}
+
+/// A row in it.
+#[derive(Clone, Debug, Deserialize)]
+pub struct RowPath {
+    #[serde(flatten)]
+    base: BasePath,
+    table: String,
+    key: String,
+}
+
+fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: Role) -> Result<Access, Problem> {
+    relay.enter(principal(relay, headers)?, &path.customer, &path.database, need)
+}
+
+/// What is said of a database when it is registered.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Registration {
+    visibility: Option<Visibility>,
+}
+
+/// Registers a database.
+pub async fn register(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    headers: HeaderMap,
+    body: Option<JsonBody<Registration>>,
+) -> Answer {
+    let asker = principal(&relay, &headers)?;
+    let invalid = |error: super::InvalidTenantName| Problem::new(ProblemCode::Invalid, error.to_string(), "name it so");
+    if asker == Principal::Anybody {
+        return Err(unauthenticated());
+    }
+    let (customer, database) = (path.customer.parse().map_err(invalid)?, path.database.parse().map_err(invalid)?);
+    match asker.role(&customer, &database) {
+        Some(Role::Owner) => {}
+        Some(role) => {
+            let detail = format!("this token is one of a {role}; a database is registered by owners");
+            return Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"));
+        }
+        None => return Err(super::not_found()),
+    }
+    let visibility = body.unwrap_or(JsonBody(Registration::default())).0.visibility;
+    let (database, is_new) = relay.tenants().register(&customer, &database, visibility).await?;
+    let access = Access { database, principal: asker, role: Role::Owner };
+    let body = describe(&relay, &access)?;
+    Ok(if is_new { Reply::created(&body) } else { Reply::ok(&body) })
+}
+
+/// Tells of a database.
+pub async fn database(State(relay): Shared, Path(path): Path<BasePath>, headers: HeaderMap) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Reader)?;
+    Ok(Reply::ok(&describe(&relay, &access)?))
+}
+
+fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
+    let view = relay.view(access)?;
+    let summary = view.summary().map_err(|error| super::tenant::node_problem(error.into()))?;
+    let mut tables = Map::new();
+    for table in view.collections() {
+        if let Some(table_summary) = view.table(&table).map_err(|error| super::tenant::node_problem(error.into()))? {
+            let summary = json!({"count": table_summary.rows, "max_version": table_summary.version});
+            tables.insert(table.to_string(), summary);
+        }
+    }
+    Ok(json!({
+        "customer": access.database.customer,
+        "database": access.database.name,
+        "space": access.database.space.to_string(),
+        "visibility": access.database.visibility,
+        "revision": view.revision(),
+        "epoch": relay.epoch_text(),
+        "version": summary.position,
+        "rows": summary.objects,
+        "bytes": summary.bytes,
+        "conflicts": summary.conflicts,
+        "lost": summary.lost,
+        "tables": tables,
+        "limits": limits_in_force(),
+    }))
+}
+
+/// What holds for every request.
+fn limits_in_force() -> Json {
+    json!({
+        "batch_rows": BATCH_ROWS_MAX,
+        "batch_bytes": 8 << 20,
+        "row_bytes": crate::model::OBJECT_BYTES_MAX,
+        "row_key_bytes": crate::model::KEY_BYTES_MAX,
+        "nesting": crate::model::NESTING_MAX,
+        "id_bytes": 128,
+        "page_rows": super::changes::ROWS_USUAL,
+        "page_rows_max": super::changes::ROWS_MAX,
+        "requests_per_second": 1000,
+    })
+}
+
+/// Tells the limits.
+pub async fn limits() -> Answer {
+    Ok(Reply::ok(&limits_in_force()))
+}
+
+// Tables.
+
+/// Tells of a table as a whole.
+pub async fn table(State(relay): Shared, Path(path): Path<TablePath>, headers: HeaderMap) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Reader)?;
+    let (body, etag) = relay.table(&access, &row::table(&path.table)?)?;
+    Ok(if tag(&headers, &IF_NONE_MATCH)? == Some(&etag) {
+        Reply::not_modified(&etag)
+    } else {
+        Reply::ok(&body).etag(&etag)
+    })
+}
+
+/// Which rows a manifest is of.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestQuery {
+    min_version: Option<u64>,
+    max_version: Option<u64>,
+    min_source_version: Option<i64>,
+    max_source_version: Option<i64>,
+    limit: Option<u64>,
+    #[serde(default)]
+    summary: bool,
+}
+
+/// Tells keys and versions.
+pub async fn manifest(
+    State(relay): Shared,
+    Path(path): Path<TablePath>,
+    Query(query): Query<ManifestQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Reader)?;
+    let by_source = query.min_source_version.is_some() || query.max_source_version.is_some();
+    if by_source && (query.min_version.is_some() || query.max_version.is_some()) {
+        return Err(malformed("a manifest is by `version` or by `source_version`", "leave one of them out"));
+    }
+    let versions = if by_source {
+        let (least, most) =
+            (query.min_source_version.unwrap_or(i64::MIN), query.max_source_version.unwrap_or(i64::MAX));
+        Versions::Source(least..=most)
+    } else {
+        Versions::Own(query.min_version.unwrap_or(0)..=query.max_version.unwrap_or(u64::MAX))
+    };
+    let body = relay.manifest(&access, &row::table(&path.table)?, &versions, query.limit, query.summary)?;
+    Ok(Reply::ok(&body))
+}
+
+/// Rows to write.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rows {
+    rows: Vec<Json>,
+}
+
+/// How to write them.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UploadQuery {
+    #[serde(default)]
+    atomic: bool,
+}
+
+/// Writes rows of a table.
+pub async fn upload(
+    State(relay): Shared,
+    Path(path): Path<TablePath>,
+    Query(query): Query<UploadQuery>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<Rows>,
+) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Writer)?;
+    let results = relay.upload(&access, Some(&row::table(&path.table)?), body.rows, query.atomic).await?;
+    Ok(Reply::ok(&json!({"results": results, "epoch": relay.epoch_text()})))
+}
+
+/// Rows to delete: by key.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keys {
+    keys: Vec<String>,
+}
+
+/// Rows to delete: a range.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeleteQuery {
+    after: Option<u64>,
+    after_source: Option<i64>,
+    #[serde(default)]
+    all: bool,
+}
+
+/// Deletes rows of a table.
+pub async fn delete_rows(
+    State(relay): Shared,
+    Path(path): Path<TablePath>,
+    Query(query): Query<DeleteQuery>,
+    headers: HeaderMap,
+    body: Option<JsonBody<Keys>>,
+) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Writer)?;
+    let table = row::table(&path.table)?;
+    let range = match (query.after, query.after_source, query.all) {
+        (None, None, false) => None,
+        (Some(after), None, false) => Some(Range::After(after)),
+        (None, Some(after), false) => Some(Range::AfterSource(after)),
+        (None, None, true) => Some(Range::All),
+        _ => return Err(malformed("several ranges", "send one of `after`, `after_source` and `all`")),
+    };
+    match (range, body) {
+        (Some(range), None) => {
+            let body = relay.delete_range(&access, &table, range, tag(&headers, &IF_MATCH)?).await?;
+            Ok(Reply::ok(&body))
+        }
+        (None, Some(JsonBody(Keys { keys }))) => {
+            let rows = keys.into_iter().map(|key| json!({"key": key, "op": "delete"})).collect();
+            let results = relay.upload(&access, Some(&table), rows, false).await?;
+            Ok(Reply::ok(&json!({"results": results, "epoch": relay.epoch_text()})))
+        }
+        _ => {
+            Err(malformed("it is not said what to delete", "send either `keys` in the body, or one range in the query"))
+        }
+    }
+}
+
+// Rows.
+
+/// Tells a row.
+pub async fn row(State(relay): Shared, Path(path): Path<RowPath>, headers: HeaderMap) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Reader)?;
+    let (table, key) = (row::table(&path.table)?, row::row_key(&path.key)?);
+    let found = relay.view(&access)?.row(&table, &key).map_err(|error| super::tenant::node_problem(error.into()))?;
+    let found = found.ok_or_else(no_row)?;
+    let etag = found.context.to_string();
+    if tag(&headers, &IF_NONE_MATCH)? == Some(&etag) {
+        return Ok(Reply::not_modified(&etag));
+    }
+    let mut body = row::shown(&found);
+    body.insert("epoch".to_owned(), relay.epoch_text().into());
+    Ok(Reply::ok(&body).etag(&etag))
+}
+
+fn no_row() -> Problem {
+    Problem::new(ProblemCode::NotFound, "there is no such row", "`PUT` makes one")
+}
+
+async fn write_row(relay: &Relay, path: RowPath, headers: &HeaderMap, operation: Operation) -> Answer {
+    let access = enter(relay, headers, &path.base, Role::Writer)?;
+    let (collection, key): (CollectionName, _) = (row::table(&path.table)?, row::row_key(&path.key)?);
+    let expected: Option<Context> = tag(headers, &IF_MATCH)?.map(row::context).transpose()?;
+    let request = Request { collection, key, operation };
+    let upload = Upload { request, seen: None, expected: None, remark: Remark::default() };
+    let done = relay.write_row(&access, upload, expected).await?;
+    let etag = done.seen.to_string();
+    let body = json!({"key": path.key, "version": done.version, "context": etag, "epoch": relay.epoch_text()});
+    Ok(Reply::ok(&body).etag(&etag))
+}
+
+/// Replaces a row.
+pub async fn put_row(
+    State(relay): Shared,
+    Path(path): Path<RowPath>,
+    headers: HeaderMap,
+    JsonBody(fields): JsonBody<Map<String, Json>>,
+) -> Answer {
+    write_row(&relay, path, &headers, Operation::Put(fields)).await
+}
+
+/// Writes some fields of a row.
+pub async fn patch_row(
+    State(relay): Shared,
+    Path(path): Path<RowPath>,
+    headers: HeaderMap,
+    JsonBody(fields): JsonBody<Map<String, Json>>,
+) -> Answer {
+    write_row(&relay, path, &headers, Operation::Patch(fields)).await
+}
+
+/// Deletes a row.
+pub async fn delete_row(State(relay): Shared, Path(path): Path<RowPath>, headers: HeaderMap) -> Answer {
+    write_row(&relay, path, &headers, Operation::Delete).await
+}
+
+// Synchronisation.
+
+/// What is wanted of what changed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangesQuery {
+    limit: Option<u64>,
+    tables: Option<String>,
+}
+
+/// Tells what changed.
+pub async fn changes(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    Query(query): Query<ChangesQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Reader)?;
+    let wanted = Wanted::parse(query.tables.as_deref(), query.limit)?;
+    let view = relay.view(&access)?;
+    let point = relay.position_of(&access, &view, header(&headers, &SYNC_TOKEN)?, &wanted)?;
+    let page = relay.page(&access, &view, point, &wanted)?;
+    Ok(Reply::ok(&page.body).sync_token(&page.token))
+}
+
+/// Up and down in one call.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SyncBody {
+    #[serde(default)]
+    changes: Vec<Json>,
+    limit: Option<u64>,
+    tables: Option<Vec<String>>,
+}
+
+/// Takes what a client wrote, and tells what changed.
+pub async fn sync(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<SyncBody>,
+) -> Answer {
+    let need = if body.changes.is_empty() { Role::Reader } else { Role::Writer };
+    let access = enter(&relay, &headers, &path, need)?;
+    let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;
+    // A token that cannot be used is said so before anything is written: the client sends it all again then.
+    let token = header(&headers, &SYNC_TOKEN)?;
+    let point = relay.position_of(&access, &relay.view(&access)?, token, &wanted)?;
+    let results = relay.upload(&access, None, body.changes, false).await?;
+    let mut page = relay.page(&access, &relay.view(&access)?, point, &wanted)?;
+    page.body.insert("results".to_owned(), results);
+    Ok(Reply::ok(&page.body).sync_token(&page.token))
+}
+
+/// Whom to let in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InviteBody {
+    role: String,
+    uses: Option<u32>,
+    expires: Option<String>,
+}
+
+/// Makes a ticket, with which a full node joins the database over QUIC.
+pub async fn invite(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    headers: HeaderMap,
+    JsonBody(body): JsonBody<InviteBody>,
+) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Owner)?;
+    let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and send it again");
+    let role = body.role.parse::<Role>().map_err(invalid)?;
+    let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
+    let invitation = Invitation { role, uses: body.uses.unwrap_or(1), expires };
+    let ticket = relay.node().invite(access.database.space, &invitation).map_err(super::tenant::node_problem)?;
+    Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
+}

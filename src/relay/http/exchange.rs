@@ -1,0 +1,161 @@
+//! A request on its way to its answer: what handlers and extractors may ask the server about it.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use axum::extract::{FromRequestParts, MatchedPath};
+use axum::http::Extensions;
+use axum::http::request::Parts;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::limits::{Limit, Limits};
+use super::metrics::Metrics;
+use super::request_id::RequestId;
+use crate::relay::{Problem, ProblemCode};
+
+/// In pieces of how many bytes the memory for bodies is given out.
+const BLOCK_BYTES: usize = 16 << 10;
+
+/// What all requests share that is given out and taken back.
+#[derive(Debug)]
+pub struct Shares {
+    pub limits: Limits,
+    pub metrics: Arc<Metrics>,
+    bodies: Arc<Semaphore>,
+    stopping: watch::Receiver<bool>,
+}
+
+impl Shares {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>, stopping: watch::Receiver<bool>) -> Self {
+        let blocks = (limits.bodies_bytes_max / BLOCK_BYTES).clamp(1, Semaphore::MAX_PERMITS);
+        Self { limits, metrics, bodies: Arc::new(Semaphore::new(blocks)), stopping }
+    }
+
+    pub fn stopping(&self) -> Stopping {
+        Stopping(self.stopping.clone())
+    }
+}
+
+/// One request, and what it holds of the [`Shares`] until it is answered.
+#[derive(Clone, Debug)]
+pub struct Exchange(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: RequestId,
+    client: SocketAddr,
+    shares: Arc<Shares>,
+    route: OnceLock<MatchedPath>,
+    held: Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+impl Exchange {
+    pub(super) fn new(id: RequestId, client: SocketAddr, shares: Arc<Shares>) -> Self {
+        Self(Arc::new(Inner { id, client, shares, route: OnceLock::new(), held: Mutex::default() }))
+    }
+
+    /// The one that a request belongs to. A router that is called without a server has the usual limits.
+    pub(super) fn of(extensions: &Extensions) -> Self {
+        extensions.get().cloned().unwrap_or_else(|| {
+            let (_, stopping) = watch::channel(false);
+            let shares = Shares::new(Limits::default(), Arc::default(), stopping);
+            Self::new(RequestId::draw(), SocketAddr::from(([0, 0, 0, 0], 0)), Arc::new(shares))
+        })
+    }
+
+    /// Under which id the request is logged.
+    pub fn id(&self) -> &RequestId {
+        &self.0.id
+    }
+
+    /// Who asks, or the proxy in front of them.
+    pub fn client(&self) -> SocketAddr {
+        self.0.client
+    }
+
+    /// Whether the server stops, so that streams end where they can be taken up again.
+    pub fn stopping(&self) -> Stopping {
+        self.0.shares.stopping()
+    }
+
+    pub(super) fn limits(&self) -> &Limits {
+        &self.0.shares.limits
+    }
+
+    pub(super) fn refused(&self, limit: Limit) {
+        self.0.shares.metrics.refused(limit);
+    }
+
+    pub(super) fn route(&self) -> Option<&str> {
+        self.0.route.get().map(MatchedPath::as_str)
+    }
+
+    /// Notes where a request was led to.
+    pub(super) fn note_route(extensions: &Extensions) {
+        if let (Some(exchange), Some(route)) = (extensions.get::<Self>(), extensions.get::<MatchedPath>()) {
+            let _ = exchange.0.route.set(route.clone());
+        }
+    }
+
+    /// Takes memory for a body that has `bytes` by now.
+    pub(super) fn hold(&self, bytes: usize) -> Result<(), Problem> {
+        let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let has = held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let wants = bytes.div_ceil(BLOCK_BYTES).saturating_sub(has);
+        if wants == 0 {
+            return Ok(());
+        }
+        let wants = u32::try_from(wants).unwrap_or(u32::MAX);
+        match Arc::clone(&self.0.shares.bodies).try_acquire_many_owned(wants) {
+            Ok(more) => {
+                match held.as_mut() {
+                    Some(held) => held.merge(more),
+                    None => *held = Some(more),
+                }
+                Ok(())
+            }
+            Err(_) => {
+                self.refused(Limit::BodiesBytes);
+                Err(overloaded("too much is being uploaded at once"))
+            }
+        }
+    }
+
+    /// Gives back what was held.
+    pub(super) fn release(&self) {
+        drop(self.0.held.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Exchange {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
+}
+
+/// Tells a stream that the server stops.
+#[derive(Clone, Debug)]
+pub struct Stopping(watch::Receiver<bool>);
+
+impl Stopping {
+    /// Whether it stops.
+    pub fn is_wanted(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until the server stops.
+    pub async fn wanted(&mut self) {
+        // Without a server nobody can want it.
+        if self.0.wait_for(|stopping| *stopping).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// There is too much to do; another moment is better.
+pub fn overloaded(detail: &str) -> Problem {
+    Problem::new(ProblemCode::Unavailable, detail, "try again after the seconds in Retry-After").retry_after(1)
+}

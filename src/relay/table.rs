@@ -1,0 +1,168 @@
+//! Tables as a whole, and manifests: what a client compares with its own before it sends or fetches anything.
+
+use std::ops::RangeInclusive;
+
+use data_encoding::HEXLOWER;
+use serde_json::{Value as Json, json};
+
+use super::changes::ROWS_MAX;
+use super::problem::{Problem, ProblemCode};
+use super::tenant::node_problem;
+use super::{Access, Relay};
+use crate::model::{CollectionName, Operation, Remark, Request};
+use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions};
+
+/// So many rows are looked at for one page of a manifest.
+const LOOKED_AT_MAX: usize = 20_000;
+
+/// Which rows of a table are to be deleted together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Range {
+    /// All that are visible.
+    All,
+    /// Those with a higher version.
+    After(u64),
+    /// Those with a higher version of the client's.
+    AfterSource(i64),
+}
+
+fn no_table() -> Problem {
+    Problem::new(ProblemCode::NotFound, "there is no such table", "write a row to it; that makes it")
+}
+
+/// Sums as they are shown.
+pub fn digest_text(digest: u128) -> String {
+    HEXLOWER.encode(&digest.to_be_bytes())
+}
+
+impl Relay {
+    /// A table as a whole, and the tag that changes whenever it does.
+    pub fn table(&self, access: &Access, table: &CollectionName) -> Result<(Json, String), Problem> {
+        let view = self.view(access)?;
+        let summary = view.table(table).map_err(|error| node_problem(error.into()))?.ok_or_else(no_table)?;
+        let TableSummary { rows, version, modified_ms, source_version, digest } = summary;
+        let body = json!({
+            "table": table.to_string(),
+            "count": rows,
+            "max_version": version,
+            "max_source_version": source_version,
+            "max_modified_ms": modified_ms,
+            "digest": digest_text(digest),
+            "revision": view.revision(),
+            "epoch": self.epoch_text(),
+        });
+        Ok((body, self.table_tag(view.revision(), version)))
+    }
+
+    /// Versions only ever rise within an epoch, so the last one says whether anything has changed.
+    fn table_tag(&self, revision: u64, version: u64) -> String {
+        format!("{}-{revision}-{version}", self.epoch_text())
+    }
+
+    /// The keys and versions of a table's rows; without the rows, if only the sum is wanted.
+    pub fn manifest(
+        &self,
+        access: &Access,
+        table: &CollectionName,
+        versions: &Versions,
+        limit: Option<u64>,
+        summary_only: bool,
+    ) -> Result<Json, Problem> {
+        let view = self.view(access)?;
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        view.table(table).map_err(failed)?.ok_or_else(no_table)?;
+        let rows = limit.map_or(ROWS_MAX, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX));
+        let limits = PageLimits { rows, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
+        let (mut count, mut digest, mut listed, mut next) = (0, 0_u128, Vec::new(), Some(versions.clone()));
+        while let Some(versions) = next {
+            let page = view.manifest(table, &versions, limits).map_err(failed)?;
+            count += page.rows.len();
+            digest = digest.wrapping_add(page.digest);
+            next = page.next;
+            if !summary_only {
+                listed = page.rows;
+                break;
+            }
+        }
+        let mut body = json!({
+            "count": count,
+            "digest": digest_text(digest),
+            "epoch": self.epoch_text(),
+            "revision": view.revision(),
+        });
+        if !summary_only {
+            let list = |Listed { key, version, source_version, digest }: &Listed| {
+                json!({
+                    "key": key.as_str(),
+                    "version": version,
+                    "source_version": source_version,
+                    "digest": digest_text(*digest),
+                })
+            };
+            body["rows"] = listed.iter().map(list).collect();
+            body["next"] = match next {
+                Some(Versions::Own(versions)) => json!(versions.start()),
+                Some(Versions::Source(versions)) => json!(versions.start()),
+                None => Json::Null,
+            };
+        }
+        Ok(body)
+    }
+
+    /// Deletes a range of rows, if the table stands as `expected`. Returns how many.
+    ///
+    /// What is written to the table meanwhile is not in the range. A range that is long is deleted in several steps; should
+    /// the relay stop between two of them, the rest is still there and the request can be sent again.
+    pub async fn delete_range(
+        &self,
+        access: &Access,
+        table: &CollectionName,
+        range: Range,
+        expected: Option<&str>,
+    ) -> Result<Json, Problem> {
+        let view = self.view(access)?;
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let summary = view.table(table).map_err(failed)?.ok_or_else(no_table)?;
+        let tag = self.table_tag(view.revision(), summary.version);
+        match expected {
+            None => {
+                let help =
+                    "send `If-Match` with the ETag of the table, so that nothing is deleted which you have not seen";
+                return Err(Problem::new(ProblemCode::Changed, "a range is deleted only with `If-Match`", help));
+            }
+            Some(expected) if expected != tag => {
+                let help = "read the table again, and look at what is new before you delete";
+                return Err(Problem::new(ProblemCode::Changed, "the table has changed", help).with("etag", tag));
+            }
+            Some(_) => {}
+        }
+        let versions = match range {
+            Range::All => Some(Versions::Own(0..=summary.version)),
+            Range::After(after) => after.checked_add(1).map(|from| Versions::Own(from..=summary.version)),
+            Range::AfterSource(after) => after.checked_add(1).map(|from| Versions::Source(from..=i64::MAX)),
+        };
+        let limits = PageLimits { rows: ROWS_MAX, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
+        let (mut next, mut deleted) = (versions.filter(|versions| !is_empty(versions)), 0_u64);
+        while let Some(versions) = next {
+            let page = view.manifest(table, &versions, limits).map_err(failed)?;
+            next = page.next;
+            let remove = |row: Listed| {
+                let request = Request { collection: table.clone(), key: row.key, operation: Operation::Delete };
+                vec![Upload { request, seen: None, expected: None, remark: Remark::default() }]
+            };
+            let parts: Vec<Vec<Upload>> = page.rows.into_iter().map(remove).collect();
+            for outcome in self.node.upload(access.database.space, parts).await {
+                // A row that somebody else deleted meanwhile is gone, which is what was asked for.
+                deleted += u64::from(outcome.map_err(node_problem)?.is_ok());
+            }
+        }
+        Ok(json!({"deleted_rows": deleted, "epoch": self.epoch_text()}))
+    }
+}
+
+fn is_empty(versions: &Versions) -> bool {
+    match versions {
+        Versions::Own(versions) => RangeInclusive::is_empty(versions),
+        Versions::Source(versions) => RangeInclusive::is_empty(versions),
+    }
+}
