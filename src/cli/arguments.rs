@@ -12,6 +12,7 @@ use crate::config::{Flags, HttpFlags, LogFormat};
 use crate::duration;
 use crate::model::{DeviceId, Role};
 use crate::relay::Origin;
+use crate::relay::TenantName;
 use crate::transport::PeerAddress;
 
 const TEACH: &str = "\
@@ -135,6 +136,18 @@ pub enum Action {
         after_help = "Examples:\n  thence invite notes\n  thence invite notes --role reader --uses 5 --expires 12h"
     )]
     Invite(InviteArguments),
+    /// Make, list or end the tokens with which clients use this relay
+    Token {
+        /// What to do with tokens.
+        #[command(subcommand)]
+        action: TokenAction,
+    },
+    /// List the customers of this relay, or show one with its databases
+    Customer {
+        /// What to do with customers.
+        #[command(subcommand)]
+        action: CustomerAction,
+    },
     /// Redeem a ticket: take part in the space that it leads to
     #[command(after_help = "Example:\n  thence join thence1…")]
     Join {
@@ -356,6 +369,48 @@ pub enum PeerAction {
     },
     /// List the remembered and the connected devices
     List,
+}
+
+/// Of `token`.
+#[derive(Debug, Subcommand)]
+pub enum TokenAction {
+    /// Print a new token, alone; it is shown this once and kept as a hash only
+    #[command(
+        after_help = "Examples:\n  thence token create --customer acme\n  thence token create --customer acme --database notes --role reader --expires 90d"
+    )]
+    Create {
+        /// The customer whose databases it opens
+        #[arg(long, value_name = "C")]
+        customer: TenantName,
+        /// The only database that it opens; all of the customer's if not given
+        #[arg(long, value_name = "D")]
+        database: Option<TenantName>,
+        /// What it allows: owner, writer or reader
+        #[arg(long, default_value = "writer")]
+        role: Role,
+        /// How long it is valid: 12h, 90d; for ever if not given
+        #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+        expires: Option<Duration>,
+    },
+    /// List the tokens, without what is secret of them
+    List,
+    /// End a token: whoever uses it is refused from then on
+    Revoke {
+        /// Its id, as `thence token list` shows it
+        id: String,
+    },
+}
+
+/// Of `customer`.
+#[derive(Debug, Subcommand)]
+pub enum CustomerAction {
+    /// List the customers and how many databases each has
+    List,
+    /// Show the databases of a customer
+    Show {
+        /// The customer
+        customer: TenantName,
+    },
 }
 
 /// A device id, also with the address after it, as it was added.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
 use crate::node::{ClusterPeer, PeerStatus, Status};
+use crate::relay::{TenantName, TokenRecord};
 use crate::store::{Change, ChangeKind, Copied, Found, Renewed, SpaceSummary};
 use crate::transport::PeerAddress;
 
@@ -67,6 +68,31 @@ pub enum Command {
         uses: u32,
         /// How long it is valid, in seconds.
         expires_s: u64,
+    },
+    /// Make a token for clients of this relay. Answer: [`Answer::Token`].
+    CreateToken {
+        /// Whose databases it opens.
+        customer: TenantName,
+        /// The only one that it opens.
+        database: Option<TenantName>,
+        /// What it allows.
+        role: Role,
+        /// How long it is valid, in seconds.
+        expires_s: Option<u64>,
+    },
+    /// Answer: [`Answer::Tokens`].
+    ListTokens,
+    /// End a token. Answer: [`Answer::Revoked`].
+    RevokeToken {
+        /// Its id.
+        id: String,
+    },
+    /// Answer: [`Answer::Customers`].
+    ListCustomers,
+    /// Answer: [`Answer::Databases`].
+    ShowCustomer {
+        /// The customer.
+        customer: TenantName,
     },
     /// Redeem a ticket. Answer: [`Answer::Joined`].
     Join {
@@ -167,6 +193,16 @@ pub enum Answer {
     Peer(NamedPeer),
     /// A ticket.
     Ticket(TicketRow),
+    /// A token that was made.
+    Token(TokenRow),
+    /// All tokens.
+    Tokens(Vec<TokenRow>),
+    /// The id of the token that was ended.
+    Revoked(RevokedRow),
+    /// All customers.
+    Customers(Vec<CustomerRow>),
+    /// The databases of a customer.
+    Databases(Vec<DatabaseRow>),
     /// The space that a ticket led to.
     Joined(Created),
     /// What a transaction did.
@@ -245,6 +281,62 @@ pub struct PeerRow {
     pub address: Option<String>,
     /// Whether there is a connection now.
     pub connected: bool,
+}
+
+/// A token of a relay's client.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Its public part.
+    pub id: String,
+    /// The text to hand over, where it was just made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// Whose databases it opens; none for an administrator.
+    pub customer: Option<String>,
+    /// The only one that it opens.
+    pub database: Option<String>,
+    /// What it allows.
+    pub role: String,
+    /// Until when, in milliseconds since 1970.
+    pub expires: Option<u64>,
+}
+
+impl TokenRow {
+    /// What is known of a token, and its text if it was just made.
+    pub fn new(record: TokenRecord, token: Option<String>) -> Self {
+        let TokenRecord { id, scope, expires_ms, .. } = record;
+        let (customer, database) = (scope.customer.map(String::from), scope.database.map(String::from));
+        Self { id, token, customer, database, role: scope.role.to_string(), expires: expires_ms }
+    }
+}
+
+/// A token that was ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RevokedRow {
+    /// Its public part.
+    pub id: String,
+}
+
+/// A line of `customer list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CustomerRow {
+    /// What it is called.
+    pub customer: String,
+    /// How many databases it has.
+    pub databases: u64,
+}
+
+/// A line of `customer show`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DatabaseRow {
+    /// What it is called.
+    pub database: String,
+    /// The space that it is.
+    pub space: String,
+    /// How many rows are visible.
+    pub rows: u64,
+    /// How many bytes they take on disk, without the log.
+    pub bytes: u64,
 }
 
 /// A ticket and what it says.

@@ -6,8 +6,9 @@
 //! **Invariant**: memory stays bounded whatever a space holds. Answers go through a short queue, so whoever reads
 //! slowly slows the reading of the store, and whoever stops listening ends it.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use data_encoding::BASE64;
 use serde::Serialize;
@@ -15,12 +16,13 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::Sender;
 
 use super::command::{
-    Answer, ChangeRow, Command, ConflictRow, Created, LostRow, NamedPeer, ObjectRow, PeerRow, Place, Progress,
-    SpaceRow, StatusReport, SyncRow, TicketRow, Unreached, WrittenRow,
+    Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, LostRow, NamedPeer, ObjectRow, PeerRow,
+    Place, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached, WrittenRow,
 };
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
 use crate::node::{Invitation, Node, SyncReport};
+use crate::relay::{Database, Scope, Tenants};
 use crate::store::View;
 
 /// How many rows one answer holds at most.
@@ -31,6 +33,26 @@ const ANSWER_BYTES: usize = 64 << 10;
 const CHANGES_MAX: usize = 64;
 /// How often a sync says how far it is.
 const PROGRESS_EVERY: Duration = Duration::from_millis(200);
+
+/// The databases of all customers.
+async fn databases(node: &Node) -> Result<Vec<Database>, Failure> {
+    match Tenants::of(node)? {
+        Some(tenants) => blocking(move || Ok(tenants.databases()?)).await,
+        None => Ok(Vec::new()),
+    }
+}
+
+/// The space that a name, an id, or `CUSTOMER/DATABASE` means.
+fn find_space(node: &Node, text: &str) -> Result<SpaceId, Failure> {
+    if let Some((customer, database)) = text.split_once('/')
+        && let (Ok(customer), Ok(database)) = (customer.parse(), database.parse())
+        && let Some(tenants) = Tenants::of(node)?
+        && let Some(database) = tenants.database(&customer, &database)?
+    {
+        return Ok(database.space);
+    }
+    Ok(node.find_space(text)?)
+}
 
 /// Does what `command` says.
 ///
@@ -79,8 +101,58 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Invite { space, role, uses, expires_s } => {
             let invitation = Invitation { role, uses, expires: Duration::from_secs(expires_s) };
             let node = node.clone();
-            let ticket = blocking(move || Ok(node.invite(node.find_space(&space)?, &invitation)?)).await?;
+            let ticket = blocking(move || Ok(node.invite(find_space(&node, &space)?, &invitation)?)).await?;
             send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
+        }
+        Command::CreateToken { customer, database, role, expires_s } => {
+            let scope = Scope { customer: Some(customer), database, role };
+            let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+            let now_ms = u64::try_from(now_ms).unwrap_or(u64::MAX);
+            let expires_ms = expires_s.map(|seconds| now_ms.saturating_add(seconds.saturating_mul(1000)));
+            let (token, record) = Tenants::open(node).await?.create_token(scope, expires_ms).await?;
+            send(answers, Answer::Token(TokenRow::new(record, Some(token)))).await
+        }
+        Command::ListTokens => {
+            let tokens = match Tenants::of(node)? {
+                Some(tenants) => blocking(move || Ok(tenants.tokens()?)).await?,
+                None => Vec::new(),
+            };
+            send(answers, Answer::Tokens(tokens.into_iter().map(|token| TokenRow::new(token, None)).collect())).await
+        }
+        Command::RevokeToken { id } => {
+            let is_known = match Tenants::of(node)? {
+                Some(tenants) => tenants.revoke_token(&id).await?,
+                None => false,
+            };
+            if is_known {
+                return send(answers, Answer::Revoked(RevokedRow { id })).await;
+            }
+            let message = format!("there is no token {id}");
+            Err(Failure::new(Code::NotFound, message, "`thence token list` shows the tokens"))
+        }
+        Command::ListCustomers => {
+            let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+            for database in databases(node).await? {
+                *counts.entry(database.customer.into()).or_default() += 1;
+            }
+            let row = |(customer, databases)| CustomerRow { customer, databases };
+            send(answers, Answer::Customers(counts.into_iter().map(row).collect())).await
+        }
+        Command::ShowCustomer { customer } => {
+            let mut all = databases(node).await?;
+            all.retain(|database| database.customer == customer);
+            if all.is_empty() {
+                let message = format!("there is no customer {customer}");
+                return Err(Failure::new(Code::NotFound, message, "`thence customer list` shows the customers"));
+            }
+            let node = node.clone();
+            let row = move |database: Database| {
+                let summary = node.view(database.space)?.summary()?;
+                let (rows, bytes) = (summary.objects, summary.bytes);
+                Ok(DatabaseRow { database: database.name.into(), space: database.space.to_string(), rows, bytes })
+            };
+            let rows = blocking(move || all.into_iter().map(row).collect::<Result<_, Failure>>()).await?;
+            send(answers, Answer::Databases(rows)).await
         }
         Command::Join { ticket, progress } => {
             let space = ticket.ticket().genesis.space();
@@ -91,7 +163,7 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Write { space, requests } => {
             let found = {
                 let node = node.clone();
-                blocking(move || Ok(node.find_space(&space)?)).await?
+                blocking(move || Ok(find_space(&node, &space)?)).await?
             };
             let written = node.write(found, requests).await?;
             let (changed, position) = (written.changed, written.position);
@@ -195,7 +267,7 @@ async fn view<T: Send + 'static>(
     read: impl FnOnce(View) -> Result<T, Failure> + Send + 'static,
 ) -> Result<T, Failure> {
     let node = node.clone();
-    blocking(move || read(node.view(node.find_space(&space)?)?)).await
+    blocking(move || read(node.view(find_space(&node, &space)?)?)).await
 }
 
 /// A visitor's way to stop, with a reason if there is one.

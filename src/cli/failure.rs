@@ -8,6 +8,7 @@ use crate::config::ConfigError;
 use crate::model::{InvalidEdit, InvalidName, InvalidTicket, InvalidValue};
 use crate::node::{FolderError, JoinError, NodeError, OpenError, RestoreError};
 use crate::relay::http::HttpError;
+use crate::relay::{Problem, ProblemCode};
 use crate::replica::TicketRefusal;
 use crate::store::{BackupError, LedgerError, StoreError, WriteError};
 use crate::transport::TransportError;
@@ -330,6 +331,13 @@ impl From<InvalidEdit> for Failure {
             _ => (Code::Refused, "correct it and repeat the command; nothing was written"),
         };
         Self::new(code, error.to_string(), help)
+    }
+}
+
+impl From<Problem> for Failure {
+    fn from(problem: Problem) -> Self {
+        let code = if problem.code == ProblemCode::NotFound { Code::NotFound } else { Code::Refused };
+        Self::new(code, problem.detail, problem.help)
     }
 }
 

@@ -8,7 +8,8 @@ use std::io::Read as _;
 use serde_json::{Map, Value as Json};
 
 use super::arguments::{
-    Action, ElementArguments, FieldsArguments, LostAction, ObjectArguments, PeerAction, ScopeArguments, SpaceAction,
+    Action, CustomerAction, ElementArguments, FieldsArguments, LostAction, ObjectArguments, PeerAction, ScopeArguments,
+    SpaceAction, TokenAction,
 };
 use super::command::Command;
 use super::failure::{Code, Failure};
@@ -42,6 +43,20 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
             role: invite.role,
             uses: invite.uses,
             expires_s: invite.expires.as_secs(),
+        },
+        Action::Token { action } => match action {
+            TokenAction::Create { customer, database, role, expires } => Command::CreateToken {
+                customer: customer.clone(),
+                database: database.clone(),
+                role: *role,
+                expires_s: expires.map(|expires| expires.as_secs()),
+            },
+            TokenAction::List => Command::ListTokens,
+            TokenAction::Revoke { id } => Command::RevokeToken { id: id.clone() },
+        },
+        Action::Customer { action } => match action {
+            CustomerAction::List => Command::ListCustomers,
+            CustomerAction::Show { customer } => Command::ShowCustomer { customer: customer.clone() },
         },
         Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()?, progress },
         Action::Put(FieldsArguments { object, fields }) => write(object, Operation::Put(members(fields)?))?,

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::command::{
     Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport,
-    StatusReport, SyncRow,
+    StatusReport, SyncRow, TokenRow,
 };
 use super::failure::{Code, Failure};
 use crate::duration;
@@ -47,6 +47,9 @@ impl<W: Write> Show<W> {
         let array = match command {
             Command::ListSpaces
             | Command::ListPeers
+            | Command::ListTokens
+            | Command::ListCustomers
+            | Command::ShowCustomer { .. }
             | Command::List { .. }
             | Command::Conflicts { .. }
             | Command::Lost { .. } => json.then_some(false),
@@ -55,6 +58,9 @@ impl<W: Write> Show<W> {
         let nothing = match command {
             Command::ListSpaces => "no spaces yet: `thence space create NAME` or `thence join TICKET`",
             Command::ListPeers => "no peers yet: `thence peer add DEVICE_ID@ADDR:PORT`",
+            Command::ListTokens => "no tokens yet: `thence token create --customer C`",
+            Command::ListCustomers => "no customers yet: whoever has a token registers a database over HTTP",
+            Command::ShowCustomer { .. } => "no databases",
             Command::List { .. } => "no objects",
             Command::Conflicts { .. } => "no conflicts",
             Command::Lost { .. } => "no edits were lost",
@@ -123,6 +129,11 @@ impl<W: Write> Show<W> {
         match answer {
             Answer::Spaces(rows) => self.members(&rows),
             Answer::Peers(rows) => self.members(&rows),
+            Answer::Tokens(rows) => self.members(&rows),
+            Answer::Customers(rows) => self.members(&rows),
+            Answer::Databases(rows) => self.members(&rows),
+            Answer::Token(row) => self.document(&row),
+            Answer::Revoked(row) => self.document(&row),
             Answer::Places(rows) => self.members(&rows),
             Answer::Conflicts(rows) => self.members(&rows),
             Answer::Lost(rows) => self.members(&rows),
@@ -192,6 +203,30 @@ impl<W: Write> Show<W> {
                 let address = row.address.clone().unwrap_or_else(|| "no address known".to_owned());
                 [row.device.clone(), address, if row.connected { "connected" } else { "not connected" }.to_owned()]
             })),
+            Answer::Token(row) => writeln!(self.to, "{}", row.token.unwrap_or(row.id)),
+            Answer::Revoked(_) => Ok(()),
+            Answer::Tokens(rows) => self.table(rows.iter().map(|row| {
+                let TokenRow { id, customer, database, role, expires, .. } = row;
+                let of = match (customer, database) {
+                    (None, _) => "administrator".to_owned(),
+                    (Some(customer), None) => customer.clone(),
+                    (Some(customer), Some(database)) => format!("{customer}/{database}"),
+                };
+                let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                let ends = match expires {
+                    None => "for ever".to_owned(),
+                    Some(expires) if u128::from(*expires) <= now_ms => "over".to_owned(),
+                    Some(expires) => format!("{} days left", (u128::from(*expires) - now_ms) / 86_400_000),
+                };
+                [id.clone(), of, role.clone(), ends]
+            })),
+            Answer::Customers(rows) => {
+                self.table(rows.iter().map(|row| [row.customer.clone(), count(row.databases, "database")]))
+            }
+            Answer::Databases(rows) => self.table(
+                rows.iter()
+                    .map(|row| [row.database.clone(), row.space.clone(), count(row.rows, "row"), size(row.bytes)]),
+            ),
             Answer::Places(rows) => {
                 self.table(rows.iter().map(|Place { collection, key }| [collection.clone(), key.clone()]))
             }
