@@ -30,7 +30,7 @@ fn malformed(detail: impl Into<String>, help: &str) -> Problem {
 }
 
 /// The text of a header, if it is there.
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let Some(value) = headers.get(name) else { return Ok(None) };
     let text = value.to_str().map_err(|_| malformed(format!("the header {name} is no text"), "send plain ASCII"))?;
     Ok(Some(text))
@@ -88,7 +88,8 @@ pub struct RowPath {
     key: String,
 }
 
-fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: Role) -> Result<Access, Problem> {
+/// Lets whoever sends these headers in to a database.
+pub(super) fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: Role) -> Result<Access, Problem> {
     relay.enter(principal(relay, headers)?, &path.customer, &path.database, need)
 }
 

@@ -9,6 +9,7 @@
 //! | `tenant` | customers, their databases, and tokens |
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
 //! | `row`, `upload`, `changes` | what clients write and read |
+//! | `events` | hints that there is something new |
 //! | `table` | tables as a whole, and manifests |
 //! | `problem` | what a request is answered that cannot be done |
 //! | [`origin`](Origin) | a web origin whose pages may speak to it |
@@ -19,6 +20,7 @@
 
 mod api;
 mod changes;
+mod events;
 pub mod http;
 mod keys;
 mod origin;

@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use serde_json::json;
 
 use super::http::{Metrics, Reply};
-use super::{Problem, ProblemCode, Relay, api};
+use super::{Problem, ProblemCode, Relay, api, events};
 
 /// How long the node's loop may take to say how it is.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -33,6 +33,7 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
         )
         .route(&of("/changes"), get(api::changes))
         .route(&of("/sync"), post(api::sync))
+        .route(&of("/events"), get(events::events))
         .route(&of("/invites"), post(api::invite))
         .route("/v1/limits", get(api::limits))
         .route("/health/live", get(|| async { Reply::ok(&json!({"status": "live"})) }))
