@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
 use thence::model::{CollectionName, Role};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig};
-use thence::relay::{Access, Keys, Principal, ProblemCode, Relay, Scope, Visibility, Wanted};
+use thence::relay::{Access, Keys, Principal, ProblemCode, Relay, Schema, Scope, TableSettings, Visibility, Wanted};
 
 /// A node on a folder of its own, on the loopback.
 async fn node(folder: &TempDir) -> Node {
@@ -343,4 +343,93 @@ async fn a_batch_is_answered_row_by_row_or_done_whole() {
     }
     let many = vec![json!({"table": "t", "key": "k", "fields": {}}); 1001];
     assert_eq!(relay.upload(&access, None, many, false).await.expect_err("too many").code, ProblemCode::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_was_away_for_longer_than_deletions_are_told_begins_anew_and_loses_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let owner = bearer(&relay, Some("acme"), Role::Owner).await;
+    let access = relay.enter(owner, "acme", "notes", Role::Owner).expect("it may");
+    let put = |key: &str| json!({"table": "notes", "key": key, "fields": {"title": key}, "id": format!("id of {key}")});
+    let rows: Vec<Json> = (0..20).map(|n| put(&format!("n{n}"))).collect();
+    sent(&relay, &access, rows).await;
+    let mut away = Phone::new(1);
+    while away.pull(&relay, &access, 7).await {}
+    // It writes fifty times without being able to send any of it.
+    let mut dice = Dice(1);
+    (0..50).for_each(|_| away.write(&mut dice));
+    let unsent = away.outbox.clone();
+    let deleted = |n: usize| json!({"table": "notes", "key": format!("n{n}"), "op": "delete"});
+    sent(&relay, &access, (0..15).map(deleted).collect()).await;
+    // While deletions are told, it would be told of these.
+    assert_eq!(relay.keep().await.expect("it looks"), Default::default());
+    let notes = CollectionName::user("notes").expect("a name");
+    let settings = TableSettings { retention_days: Some(0), ..TableSettings::default() };
+    relay.set_table(&access, &notes, &settings).await.expect("an owner");
+    // The clock of the relay must have gone on since the deletions.
+    let kept = loop {
+        let kept = relay.keep().await.expect("it looks");
+        if kept.forgotten > 0 {
+            break kept;
+        }
+    };
+    assert_eq!((kept.forgotten, kept.expired, kept.ids), (15, 0, 0));
+
+    let view = relay.view(&access).expect("readable");
+    let gone = relay.position_of(&access, &view, away.token.as_deref(), &wanted(7)).expect_err("it is too old");
+    assert_eq!((gone.code, &gone.members["reason"]), (ProblemCode::Gone, &json!("retention")));
+    assert_eq!(gone.members["action"], "resync-keep-outbox");
+    away.token = gone.members["token"].as_str().map(str::to_owned);
+    away.table.clear();
+    assert_eq!(away.outbox, unsent);
+    let mut increments = BTreeSet::new();
+    while !away.outbox.is_empty() {
+        away.send(&relay, &access, &mut dice, &mut increments).await;
+    }
+    while away.pull(&relay, &access, 7).await {}
+    assert_eq!(away.table, visible(&relay, &access));
+    // Nothing that was deleted came back unless it was put anew, and what was patched beside the delete is kept.
+    let puts = |key: &str| unsent.iter().any(|row| row["key"] == key && row["table"] == "notes" && row["op"] == "put");
+    for n in 0..15 {
+        let (key, at) = (format!("n{n}"), ("notes".to_owned(), format!("n{n}")));
+        assert!(!away.table.contains_key(&at) || puts(&key), "{key}");
+    }
+    // Whoever begins now is told of no deletion.
+    let mut fresh = Phone::new(2);
+    while fresh.pull(&relay, &access, 3).await {}
+    assert_eq!(fresh.table, away.table);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_expire_and_a_changed_schema_has_clients_begin_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let rows = ["old", "kept"].map(|table| json!({"table": table, "key": "k", "fields": {}}));
+    sent(&relay, &access, rows.to_vec()).await;
+    let mut phone = Phone::new(1);
+    while phone.pull(&relay, &access, 1).await {}
+    let table = |name: &str| CollectionName::user(name).expect("a name");
+    let at_once = TableSettings { expire_days: Some(0), ..TableSettings::default() };
+    let refused = relay.set_table(&access, &table("old"), &at_once).await.expect_err("at once is no expiry");
+    assert_eq!(refused.code, ProblemCode::Invalid);
+    let settings = TableSettings { expire_days: Some(1), ..TableSettings::default() };
+    relay.set_table(&access, &table("old"), &settings).await.expect("it is set");
+    assert_eq!(relay.keep().await.expect("it looks").expired, 0, "it is not a day old");
+
+    let settings = TableSettings { schema: Some(Schema::Number(2)), ..TableSettings::default() };
+    relay.set_table(&access, &table("kept"), &settings).await.expect("it is set");
+    let view = relay.view(&access).expect("readable");
+    let gone = relay.position_of(&access, &view, phone.token.as_deref(), &wanted(1)).expect_err("another schema");
+    assert_eq!((&gone.members["reason"], &gone.members["action"]), (&json!("schema"), &json!("upgrade")));
+    // Those who never asked for that table go on.
+    let others = Wanted::parse(Some("old"), None).expect("a name");
+    let point = relay.position_of(&access, &view, None, &others).expect("the beginning");
+    let token = relay.page(&access, &view, point, &others).expect("readable").token;
+    let settings = TableSettings { schema: Some(Schema::Name("third".to_owned())), ..TableSettings::default() };
+    relay.set_table(&access, &table("kept"), &settings).await.expect("it is set");
+    assert!(relay.position_of(&access, &view, Some(&token), &others).is_ok());
 }

@@ -9,7 +9,7 @@ use super::node;
 use crate::config::{HttpSettings, Settings};
 use crate::node::{DataFolder, Node};
 use crate::relay::http::{HttpConfig, HttpServer};
-use crate::relay::{Keys, Relay, routes};
+use crate::relay::{KEPT_EVERY, Kept, Keys, Relay, routes};
 
 /// Runs a relay. Where it cannot serve HTTP is found before the data folder is touched.
 pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -35,9 +35,26 @@ fn unwritable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure::new(Code::Folder, format!("{}: {error}", path.display()), help)
 }
 
+/// Looks after the databases from time to time.
+async fn keep(relay: &Relay) {
+    loop {
+        match relay.keep().await {
+            Ok(kept) if kept == Kept::default() => {}
+            Ok(Kept { expired, forgotten, ids }) => {
+                tracing::info!(expired, forgotten, ids, "looked after the databases")
+            }
+            Err(problem) => tracing::warn!(%problem, "cannot look after the databases"),
+        }
+        tokio::time::sleep(KEPT_EVERY).await;
+    }
+}
+
 /// Serves a relay's requests until `stop` is done, and those that are under way then to their end.
 pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output = ()>) {
     tracing::info!(url = http.url(), "serving HTTP");
     let router = routes(&relay, &http.metrics());
-    http.serve(router, stop).await;
+    tokio::select! {
+        () = http.serve(router, stop) => {}
+        () = keep(&relay) => {}
+    }
 }

@@ -42,7 +42,9 @@ pub use self::surroundings::{Surroundings, Task};
 use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
-use crate::store::{Change, Done, Ledger, SpaceSummary, StoreError, Upload, Uploaded, View, Work, WriteError, Written};
+use crate::store::{
+    Change, Done, Ledger, SpaceSummary, StoreError, Trimming, Upload, Uploaded, View, Work, WriteError, Written,
+};
 use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress, TransportConfig};
 
 /// How a node is to run.
@@ -404,6 +406,11 @@ impl Node {
             });
         }
         outcomes
+    }
+
+    /// Removes what is not told or remembered any more.
+    pub(crate) async fn trim(&self, space: SpaceId, trimming: Trimming) -> Result<(), NodeError> {
+        self.commit(Work::Trim { space, trimming }).await.map(drop)
     }
 
     /// A setting of this node, that [`Node::remember_setting`] remembered.

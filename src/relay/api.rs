@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json, json};
 use super::http::{JsonBody, Reply, SYNC_TOKEN};
 use super::problem::{Problem, ProblemCode};
 use super::row;
+use super::settings::TableSettings;
 use super::table::Range;
 use super::tenant::{Principal, Visibility};
 use super::upload::BATCH_ROWS_MAX;
@@ -156,6 +157,7 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
         "bytes": summary.bytes,
         "conflicts": summary.conflicts,
         "lost": summary.lost,
+        "horizon": view.horizon().map_err(|error| super::tenant::node_problem(error.into()))?,
         "tables": tables,
         "limits": limits_in_force(),
     }))
@@ -192,6 +194,17 @@ pub async fn table(State(relay): Shared, Path(path): Path<TablePath>, headers: H
     } else {
         Reply::ok(&body).etag(&etag)
     })
+}
+
+/// Sets what is set of a table.
+pub async fn set_table(
+    State(relay): Shared,
+    Path(path): Path<TablePath>,
+    headers: HeaderMap,
+    JsonBody(settings): JsonBody<TableSettings>,
+) -> Answer {
+    let access = enter(&relay, &headers, &path.base, Role::Owner)?;
+    Ok(Reply::ok(&relay.set_table(&access, &row::table(&path.table)?, &settings).await?))
 }
 
 /// Which rows a manifest is of.

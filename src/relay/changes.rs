@@ -76,21 +76,33 @@ impl Relay {
         token: Option<&str>,
         wanted: &Wanted,
     ) -> Result<SyncPoint, Problem> {
-        let fresh = || self.beginning(view, wanted);
+        let schema = self.settings(&access.database)?.schemas(wanted.tables.as_ref());
+        let fresh = || self.beginning(view, schema, wanted);
         let Some(token) = token else { return fresh() };
         let point = self.open_token(access, token).ok_or_else(|| {
             let help =
                 "send the token exactly as it came, for the same database and with the same access token; or none";
             Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
         })?;
-        let now =
-            SyncPoint { epoch: self.epoch(), revision: view.revision(), filter: wanted.filter(), ..point.clone() };
+        let now = SyncPoint {
+            epoch: self.epoch(),
+            revision: view.revision(),
+            schema,
+            filter: wanted.filter(),
+            ..point.clone()
+        };
+        let horizon = view.horizon().map_err(|error| node_problem(error.into()))?;
+        let (Phase::Initial { position, .. } | Phase::Live { position, .. }) = point.phase;
         let (reason, action, detail) = if point.revision != now.revision {
             ("revision", "wipe-local", "the database was wiped since")
         } else if point.epoch != now.epoch {
             ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
         } else if point.filter != now.filter {
             ("filter", "resync-keep-outbox", "the token was made for other tables")
+        } else if point.schema != now.schema {
+            ("schema", "upgrade", "the schema of a table has changed")
+        } else if position < horizon && !planted!("old-token-goes-on") {
+            ("retention", "resync-keep-outbox", "it is so old that rows were deleted since which are not told any more")
         } else {
             return Ok(point);
         };
@@ -102,10 +114,10 @@ impl Relay {
         Err(problem.with("reason", reason).with("action", action).with("token", fresh))
     }
 
-    fn beginning(&self, view: &View, wanted: &Wanted) -> Result<SyncPoint, Problem> {
+    fn beginning(&self, view: &View, schema: u64, wanted: &Wanted) -> Result<SyncPoint, Problem> {
         let position = view.position().map_err(|error| node_problem(error.into()))?;
         let phase = Phase::Initial { after: None, position, rows_done: 0, bytes_done: 0 };
-        Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), filter: wanted.filter(), phase })
+        Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), schema, filter: wanted.filter(), phase })
     }
 
     /// The page that follows on a sync point.

@@ -10,6 +10,7 @@
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
 //! | `row`, `upload`, `changes` | what clients write and read |
 //! | `events` | hints that there is something new |
+//! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
 //! | `table` | tables as a whole, and manifests |
 //! | `problem` | what a request is answered that cannot be done |
 //! | [`origin`](Origin) | a web origin whose pages may speak to it |
@@ -22,11 +23,13 @@ mod api;
 mod changes;
 mod events;
 pub mod http;
+mod keeping;
 mod keys;
 mod origin;
 mod problem;
 mod routes;
 mod row;
+mod settings;
 mod sync_point;
 mod table;
 mod tenant;
@@ -38,11 +41,13 @@ use std::sync::{Mutex, PoisonError};
 use data_encoding::HEXLOWER;
 
 pub use self::changes::{Changes, Wanted};
+pub use self::keeping::{KEPT_EVERY, Kept};
 pub use self::keys::{Keys, KeysError};
 pub use self::origin::{InvalidOrigin, Origin};
 pub use self::problem::{Problem, ProblemCode};
 pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
+pub use self::settings::{Schema, TableSettings};
 pub use self::sync_point::{Bearer, Phase, SYNC_POINT_BYTES_MAX, SyncPoint};
 pub use self::tenant::{
     Database, InvalidTenantName, Principal, SYSTEM_NAME, Scope, TenantName, Tenants, TokenRecord, Visibility,

@@ -24,7 +24,7 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
     let counted = Arc::clone(metrics);
     Router::new()
         .route(BASE, put(api::register).get(api::database))
-        .route(&of("/tables/{table}"), get(api::table).post(api::upload).delete(api::delete_rows))
+        .route(&of("/tables/{table}"), get(api::table).put(api::set_table).post(api::upload).delete(api::delete_rows))
         .route(&of("/tables/{table}/delete"), post(api::delete_rows))
         .route(&of("/tables/{table}/manifest"), get(api::manifest))
         .route(

@@ -26,6 +26,8 @@ pub struct SyncPoint {
     pub epoch: u64,
     /// Which generation of the database.
     pub revision: u64,
+    /// What the schemas of its tables came to, as a number.
+    pub schema: u64,
     /// What the filter came to, as a number.
     pub filter: u64,
     /// Where in it.
@@ -120,7 +122,7 @@ mod tests {
         let key = keys.newest(1, [7; 32]).expect("memory does not fail");
         let after = Some((CollectionName::user("a").expect("a name"), "k".parse().expect("a key")));
         let phase = Phase::Initial { after, position: 9, rows_done: 3, bytes_done: 120 };
-        let point = SyncPoint { epoch: 5, revision: 1, filter: 0, phase };
+        let point = SyncPoint { epoch: 5, revision: 1, schema: 0, filter: 0, phase };
         let text = point.seal(BEARER, key, [3; NONCE_LEN]);
         assert_eq!(SyncPoint::open(&text, BEARER, &keys), Some(point));
         for bearer in [

@@ -48,6 +48,7 @@ impl Relay {
             "max_source_version": source_version,
             "max_modified_ms": modified_ms,
             "digest": digest_text(digest),
+            "min_retained_version": view.horizon().map_err(|error| node_problem(error.into()))?,
             "revision": view.revision(),
             "epoch": self.epoch_text(),
         });

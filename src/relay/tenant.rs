@@ -1,7 +1,8 @@
 //! Customers and their databases: which space of this node each is, and who may come in.
 //!
 //! All of it lies in one space of the node's own, the *system* space: an ordinary space, so that it is backed up and
-//! read like any other. Its collections are `databases` (key `CUSTOMER/DATABASE`) and `tokens` (key: the token's id).
+//! read like any other. Its collections are `databases` and `tables` (key `CUSTOMER/DATABASE`; what is set
+//! of its tables) and `tokens` (key: the token's id).
 //!
 //! **Invariant**: a token is stored as the hash of its secret part only.
 
@@ -245,6 +246,22 @@ impl Tenants {
     pub fn database(&self, customer: &TenantName, name: &TenantName) -> Result<Option<Database>, Problem> {
         let Some(record) = self.record("databases", &format!("{customer}/{name}"))? else { return Ok(None) };
         database(customer, name, &record).map(Some)
+    }
+
+    /// What is set of the tables of a database, by table.
+    pub(super) fn tables(&self, database: &Database) -> Result<Vec<(String, Json)>, Problem> {
+        let Some(record) = self.record("tables", &format!("{}/{}", database.customer, database.name))? else {
+            return Ok(Vec::new());
+        };
+        Ok(record.as_object().map(|tables| tables.clone().into_iter().collect()).unwrap_or_default())
+    }
+
+    /// Sets what is set of a table.
+    pub(super) async fn set_table(&self, database: &Database, table: &str, fields: Json) -> Result<(), Problem> {
+        let key = format!("{}/{}", database.customer, database.name);
+        let mut tables: Map<String, Json> = self.tables(database)?.into_iter().collect();
+        tables.insert(table.to_owned(), fields);
+        self.write(Transaction::new().update("tables", &key, tables.into())).await
     }
 
     /// All databases, by customer and name.

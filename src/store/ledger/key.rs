@@ -173,6 +173,10 @@ pub(super) fn index(number: u32, index: Index, collection: u32, name: &str) -> V
     key(b'x', &[&number.to_be_bytes(), &[index as u8], &collection.to_be_bytes(), name.as_bytes()])
 }
 
+pub(super) fn all_asked(number: u32) -> Vec<u8> {
+    key(b'i', &[&number.to_be_bytes()])
+}
+
 pub(super) fn asked(number: u32, id: &str) -> Vec<u8> {
     key(b'i', &[&number.to_be_bytes(), id.as_bytes()])
 }

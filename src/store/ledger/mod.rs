@@ -23,6 +23,7 @@ mod split;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trimming;
 mod uploading;
 mod view;
 mod writing;
@@ -38,6 +39,7 @@ pub use self::rows::{Page, PageLimits, Row};
 pub use self::salvage::Salvaged;
 use self::shelf::{Names, Shelf};
 pub use self::table::{Listed, Manifest, TableSummary, Versions};
+pub use self::trimming::Trimming;
 pub use self::uploading::{Upload, Uploaded};
 pub use self::view::{Change, ChangeKind, Copied, Found, SpaceSummary, View};
 use self::writing::{Chance, Writing};
@@ -102,6 +104,13 @@ pub enum Work {
         space: SpaceId,
         /// What, each object once.
         uploads: Vec<Upload>,
+    },
+    /// Remove what is not told or remembered any more, where it still is as it was found.
+    Trim {
+        /// Of which space.
+        space: SpaceId,
+        /// What.
+        trimming: Trimming,
     },
     /// Grant what a ticket says to whoever shows it.
     Admit {

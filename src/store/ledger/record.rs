@@ -116,6 +116,8 @@ pub(super) struct Totals {
     pub(super) position: u64,
     /// The last arrival that was given out.
     pub(super) arrival: u64,
+    /// The last position at which a deletion was that is not told any more.
+    pub(super) horizon: u64,
 }
 
 /// The head of a replica.

@@ -114,8 +114,8 @@ impl Shelf {
         let totals = key::totals(number);
         if let Some(value) = read.get(&totals)? {
             shelf.totals = record::read(&totals, &value)?;
-            let Totals { objects, bytes, conflicts, lost, position, arrival } = shelf.totals;
-            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival])?;
+            let Totals { objects, bytes, conflicts, lost, position, arrival, horizon } = shelf.totals;
+            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival, horizon])?;
         }
         rows(read, &key::replicas(number), |_, author: Author| {
             names.add_replica(author);

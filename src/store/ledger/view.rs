@@ -155,7 +155,7 @@ impl View {
         self.published.row.genesis
     }
 
-    fn totals(&self) -> Result<Totals, StoreError> {
+    pub(super) fn totals(&self) -> Result<Totals, StoreError> {
         let key = key::totals(self.number());
         let value = self.snapshot.get(&key)?;
         value.map_or_else(|| Ok(Totals::default()), |value| record::read(&key, &value))

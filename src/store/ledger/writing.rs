@@ -159,6 +159,10 @@ impl<'a> Writing<'a> {
             }
             Work::Write { space, requests } => Ok(Done::Written(self.write_as_user(*space, requests)?)),
             Work::Upload { space, uploads } => Ok(Done::Uploaded(self.upload(*space, uploads)?)),
+            Work::Trim { space, trimming } => {
+                self.trim(*space, trimming)?;
+                Ok(Done::Done)
+            }
             Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
             Work::Share { space, device } => Ok(Done::Shared(self.share(*space, *device)?)),
             Work::Receive { session, space, segments } => {

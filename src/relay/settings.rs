@@ -1,0 +1,117 @@
+//! What is set per table: its schema, how long deletions are told, and when rows expire.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use super::{Access, Database, Relay};
+use crate::model::CollectionName;
+
+/// How long deletions are told if nothing else is set, in days.
+pub const RETENTION_DAYS: u32 = 180;
+/// No longer than this can be set, in days.
+const DAYS_MAX: u32 = 36_500;
+
+/// The settings of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TableSettings {
+    /// What the rows look like, as a number or a name: once it changes, every client begins anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Schema>,
+    /// How long it is told that a row was deleted, in days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<u32>,
+    /// Rows that nobody changed for so long are deleted, in days.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expire_days: Option<u32>,
+}
+
+/// What the rows of a table look like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Schema {
+    /// As a number.
+    Number(u64),
+    /// As a name.
+    Name(String),
+}
+
+impl TableSettings {
+    fn check(&self) -> Result<(), Problem> {
+        let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail, "correct it and send it again"));
+        if let Some(Schema::Name(name)) = &self.schema
+            && !(1..=64).contains(&name.len())
+        {
+            return invalid("the name of a schema has 1 to 64 bytes".to_owned());
+        }
+        for (name, days) in [("retention_days", self.retention_days), ("expire_days", self.expire_days)] {
+            if days.is_some_and(|days| days > DAYS_MAX) || (name == "expire_days" && days == Some(0)) {
+                return invalid(format!("{name} is at most {DAYS_MAX}, and not 0 where rows expire"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The settings of the tables of a database, by table.
+#[derive(Clone, Debug, Default)]
+pub struct DatabaseSettings(BTreeMap<String, TableSettings>);
+
+impl DatabaseSettings {
+    /// Of one table.
+    pub fn of(&self, table: &CollectionName) -> TableSettings {
+        self.0.get(table.as_str()).cloned().unwrap_or_default()
+    }
+
+    /// Whether rows expire in any table.
+    pub fn expires(&self) -> bool {
+        self.0.values().any(|settings| settings.expire_days.is_some())
+    }
+
+    /// A number that changes whenever the schema of one of these tables does; of all of them if none are named.
+    pub fn schemas(&self, only: Option<&std::collections::BTreeSet<CollectionName>>) -> u64 {
+        let is_wanted = |name: &str| only.is_none_or(|only| only.iter().any(|table| table.as_str() == name));
+        let schemas: BTreeMap<&String, &Schema> = self
+            .0
+            .iter()
+            .filter(|(name, _)| is_wanted(name))
+            .filter_map(|(name, set)| Some((name, set.schema.as_ref()?)))
+            .collect();
+        if schemas.is_empty() {
+            return 0;
+        }
+        let text = serde_json::to_vec(&schemas).unwrap_or_default();
+        let mut number = [0; 8];
+        number.copy_from_slice(&blake3::hash(&text).as_bytes()[..8]);
+        u64::from_le_bytes(number)
+    }
+}
+
+impl Relay {
+    /// The settings of a database's tables.
+    pub fn settings(&self, database: &Database) -> Result<DatabaseSettings, Problem> {
+        let read = |(name, record): (String, Json)| Some((name, serde_json::from_value(record).ok()?));
+        Ok(DatabaseSettings(self.tenants.tables(database)?.into_iter().filter_map(read).collect()))
+    }
+
+    /// Sets what is set of a table, and leaves nothing of what was.
+    pub async fn set_table(
+        &self,
+        access: &Access,
+        table: &CollectionName,
+        settings: &TableSettings,
+    ) -> Result<Json, Problem> {
+        settings.check()?;
+        let fields = serde_json::to_value(settings).unwrap_or_default();
+        self.tenants.set_table(&access.database, table.as_str(), fields).await?;
+        Ok(json!({
+            "table": table.to_string(),
+            "schema": settings.schema,
+            "retention_days": settings.retention_days.unwrap_or(RETENTION_DAYS),
+            "expire_days": settings.expire_days,
+        }))
+    }
+}
