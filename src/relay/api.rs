@@ -3,6 +3,7 @@
 //! **Invariant**: the order of checks is the same everywhere: who asks (401), whether there is such a database as far as
 //! they may know (404), what they may do (403), and only then what the request says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
@@ -11,6 +12,7 @@ use axum::http::header::{AUTHORIZATION, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{JsonBody, Reply, SYNC_TOKEN};
 use super::problem::{Problem, ProblemCode};
 use super::row;
@@ -22,6 +24,8 @@ use super::{Access, Relay, Wanted, unauthenticated};
 use crate::model::{CollectionName, Context, Operation, Remark, Request, Role};
 use crate::node::Invitation;
 use crate::store::{Upload, Versions};
+
+const CLIENT_ID: HeaderName = HeaderName::from_static("client-id");
 
 type Answer = Result<Reply, Problem>;
 type Shared = State<Arc<Relay>>;
@@ -321,6 +325,25 @@ pub async fn delete_rows(
     }
 }
 
+/// Deletes rows, and tells which others were deleted that the client may not know of.
+pub async fn deletions(
+    State(relay): Shared,
+    Path(path): Path<TablePath>,
+    headers: HeaderMap,
+    JsonBody(Keys { keys }): JsonBody<Keys>,
+) -> Answer {
+    let need = if keys.is_empty() { Role::Reader } else { Role::Writer };
+    let access = enter(&relay, &headers, &path.base, need)?;
+    let (table, token) = (row::table(&path.table)?, header(&headers, &SYNC_TOKEN)?);
+    // A token that cannot be used is said so before anything is deleted.
+    relay.deletions(&access, &table, token, &BTreeSet::new())?;
+    let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
+    let results = relay.upload(&access, Some(&table), rows, false).await?;
+    let mut page = relay.deletions(&access, &table, token, &keys.into_iter().collect())?;
+    page.body.insert("results".to_owned(), results);
+    Ok(Reply::ok(&page.body).sync_token(&page.token))
+}
+
 // Rows.
 
 /// Tells a row.
@@ -400,7 +423,9 @@ pub async fn changes(
     let wanted = Wanted::parse(query.tables.as_deref(), query.limit)?;
     let view = relay.view(&access)?;
     let point = relay.position_of(&access, &view, header(&headers, &SYNC_TOKEN)?, &wanted)?;
+    let (client, from) = (client(&headers)?, point.phase.clone());
     let page = relay.page(&access, &view, point, &wanted)?;
+    relay.note_client(&access, client, &from, page.more());
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }
 
@@ -427,10 +452,29 @@ pub async fn sync(
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
     let token = header(&headers, &SYNC_TOKEN)?;
     let point = relay.position_of(&access, &relay.view(&access)?, token, &wanted)?;
+    let (client, from) = (client(&headers)?, point.phase.clone());
     let results = relay.upload(&access, None, body.changes, false).await?;
     let mut page = relay.page(&access, &relay.view(&access)?, point, &wanted)?;
+    relay.note_client(&access, client, &from, page.more());
     page.body.insert("results".to_owned(), results);
     Ok(Reply::ok(&page.body).sync_token(&page.token))
+}
+
+/// Which device it is, if it says so.
+fn client(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    match header(headers, &CLIENT_ID)? {
+        Some(name) if !(1..=CLIENT_NAME_BYTES_MAX).contains(&name.len()) => {
+            let detail = format!("a Client-Id has 1 to {CLIENT_NAME_BYTES_MAX} bytes");
+            Err(malformed(detail, "shorten it"))
+        }
+        name => Ok(name),
+    }
+}
+
+/// Tells of the clients of a database.
+pub async fn clients(State(relay): Shared, Path(path): Path<BasePath>, headers: HeaderMap) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Owner)?;
+    Ok(Reply::ok(&relay.clients(&access)?))
 }
 
 /// Whom to let in.

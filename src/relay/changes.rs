@@ -67,6 +67,13 @@ pub struct Changes {
     pub token: String,
 }
 
+impl Changes {
+    /// Whether there is more to be asked for at once.
+    pub fn more(&self) -> bool {
+        self.body.get("more").and_then(Json::as_bool).unwrap_or_default()
+    }
+}
+
 impl Relay {
     /// Where the client of this token is; a refusal if it can no longer be used. None is at the beginning.
     pub fn position_of(
@@ -76,37 +83,55 @@ impl Relay {
         token: Option<&str>,
         wanted: &Wanted,
     ) -> Result<SyncPoint, Problem> {
+        let position = view.position().map_err(|error| node_problem(error.into()))?;
+        let phase = Phase::Initial { after: None, position, rows_done: 0, bytes_done: 0 };
+        let beginning = self.point(access, view, wanted, phase)?;
+        let point = self.usable(access, view, token, beginning)?;
+        match point.phase {
+            Phase::Deletions { .. } => Err(other_token()),
+            _ => Ok(point),
+        }
+    }
+
+    /// A place in a database as it is now.
+    pub(super) fn point(
+        &self,
+        access: &Access,
+        view: &View,
+        wanted: &Wanted,
+        phase: Phase,
+    ) -> Result<SyncPoint, Problem> {
         let schema = self.settings(&access.database)?.schemas(wanted.tables.as_ref());
-        let fresh = || self.beginning(view, schema, wanted);
-        let Some(token) = token else { return fresh() };
-        let point = self.open_token(access, token).ok_or_else(|| {
-            let help =
-                "send the token exactly as it came, for the same database and with the same access token; or none";
-            Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
-        })?;
-        let now = SyncPoint {
-            epoch: self.epoch(),
-            revision: view.revision(),
-            schema,
-            filter: wanted.filter(),
-            ..point.clone()
-        };
+        Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), schema, filter: wanted.filter(), phase })
+    }
+
+    /// What a token says, if one can go on from it to where `beginning` begins.
+    pub(super) fn usable(
+        &self,
+        access: &Access,
+        view: &View,
+        token: Option<&str>,
+        beginning: SyncPoint,
+    ) -> Result<SyncPoint, Problem> {
+        let Some(token) = token else { return Ok(beginning) };
+        let point = self.open_token(access, token).ok_or_else(other_token)?;
         let horizon = view.horizon().map_err(|error| node_problem(error.into()))?;
-        let (Phase::Initial { position, .. } | Phase::Live { position, .. }) = point.phase;
-        let (reason, action, detail) = if point.revision != now.revision {
+        let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position }) =
+            point.phase;
+        let (reason, action, detail) = if point.revision != beginning.revision {
             ("revision", "wipe-local", "the database was wiped since")
-        } else if point.epoch != now.epoch {
+        } else if point.epoch != beginning.epoch {
             ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
-        } else if point.filter != now.filter {
+        } else if point.filter != beginning.filter {
             ("filter", "resync-keep-outbox", "the token was made for other tables")
-        } else if point.schema != now.schema {
+        } else if point.schema != beginning.schema {
             ("schema", "upgrade", "the schema of a table has changed")
         } else if position < horizon && !planted!("old-token-goes-on") {
             ("retention", "resync-keep-outbox", "it is so old that rows were deleted since which are not told any more")
         } else {
             return Ok(point);
         };
-        let fresh = self.seal(access, &fresh()?)?;
+        let fresh = self.seal(access, &beginning)?;
         // Clients that all meet this at the same moment must not all come back at the same moment.
         let after = 1 + self.node.surroundings().random() % 10;
         let help = "do what `action` says, and go on with the `token` that is in this answer; nothing unsent is lost";
@@ -114,10 +139,35 @@ impl Relay {
         Err(problem.with("reason", reason).with("action", action).with("token", fresh))
     }
 
-    fn beginning(&self, view: &View, schema: u64, wanted: &Wanted) -> Result<SyncPoint, Problem> {
-        let position = view.position().map_err(|error| node_problem(error.into()))?;
-        let phase = Phase::Initial { after: None, position, rows_done: 0, bytes_done: 0 };
-        Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), schema, filter: wanted.filter(), phase })
+    /// The keys of a table's rows that were deleted, of which the client may not know; `told` it knows by itself.
+    pub fn deletions(
+        &self,
+        access: &Access,
+        table: &CollectionName,
+        token: Option<&str>,
+        told: &BTreeSet<String>,
+    ) -> Result<Changes, Problem> {
+        let view = self.view(access)?;
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let wanted = Wanted { tables: Some(BTreeSet::from([table.clone()])), limit: None };
+        let horizon = view.horizon().map_err(failed)?;
+        let beginning = self.point(access, &view, &wanted, Phase::Deletions { position: horizon })?;
+        let point = self.usable(access, &view, token, beginning)?;
+        let Phase::Deletions { position } = point.phase else { return Err(other_token()) };
+        let limits = PageLimits { rows: ROWS_MAX, bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX };
+        let top = view.position().map_err(failed)?;
+        let page = view.rows_changed(position, top, wanted.tables.as_ref(), limits).map_err(failed)?;
+        let gone = page.rows.iter().filter(|row| row.fields.is_none()).map(|row| row.key.as_str());
+        let gone: Vec<&str> = gone.filter(|key| !told.contains(*key)).collect();
+        let token = self.seal(access, &SyncPoint { phase: Phase::Deletions { position: page.at }, ..point })?;
+        let body = json!({
+            "deleted": gone,
+            "more": !page.is_last,
+            "epoch": self.epoch_text(),
+            "revision": view.revision(),
+            "token": token,
+        });
+        Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token })
     }
 
     /// The page that follows on a sync point.
@@ -141,6 +191,7 @@ impl Relay {
                     (page.rows, Phase::Initial { after: page.at, position, rows_done, bytes_done }, true)
                 }
             }
+            Phase::Deletions { .. } => return Err(other_token()),
             Phase::Live { position, high } => {
                 // A new round begins where the last one has ended.
                 let high = if position >= high { top } else { high };
@@ -158,6 +209,13 @@ impl Relay {
         body.insert("token".to_owned(), token.clone().into());
         Ok(Changes { body, token })
     }
+}
+
+/// What is said of a token that was not made here, or for something else.
+fn other_token() -> Problem {
+    let help =
+        "send the token exactly as it came, for the same database and call and with the same access token; or none";
+    Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
 }
 
 /// About how many bytes a row takes as it is sent.

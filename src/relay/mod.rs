@@ -9,6 +9,7 @@
 //! | `tenant` | customers, their databases, and tokens |
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
 //! | `row`, `upload`, `changes` | what clients write and read |
+//! | `clients` | how far each client is, for people |
 //! | `events` | hints that there is something new |
 //! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
 //! | `table` | tables as a whole, and manifests |
@@ -21,6 +22,7 @@
 
 mod api;
 mod changes;
+mod clients;
 mod events;
 pub mod http;
 mod keeping;
@@ -41,6 +43,7 @@ use std::sync::{Mutex, PoisonError};
 use data_encoding::HEXLOWER;
 
 pub use self::changes::{Changes, Wanted};
+use self::clients::Clients;
 pub use self::keeping::{KEPT_EVERY, Kept};
 pub use self::keys::{Keys, KeysError};
 pub use self::origin::{InvalidOrigin, Origin};
@@ -63,6 +66,7 @@ pub struct Relay {
     node: Node,
     tenants: Tenants,
     keys: Mutex<Keys>,
+    clients: Mutex<Clients>,
 }
 
 /// A database that somebody may use.
@@ -93,7 +97,7 @@ impl Relay {
     /// Makes a node a relay.
     pub async fn open(node: &Node, keys: Keys) -> Result<Self, NodeError> {
         let tenants = Tenants::open(node).await?;
-        Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys) })
+        Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys), clients: Mutex::default() })
     }
 
     /// Puts a token for the administrator into a file that only its owner can read, unless the file is there.

@@ -26,6 +26,7 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
         .route(BASE, put(api::register).get(api::database))
         .route(&of("/tables/{table}"), get(api::table).put(api::set_table).post(api::upload).delete(api::delete_rows))
         .route(&of("/tables/{table}/delete"), post(api::delete_rows))
+        .route(&of("/tables/{table}/deletions"), post(api::deletions))
         .route(&of("/tables/{table}/manifest"), get(api::manifest))
         .route(
             &of("/tables/{table}/rows/{key}"),
@@ -34,6 +35,7 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
         .route(&of("/changes"), get(api::changes))
         .route(&of("/sync"), post(api::sync))
         .route(&of("/events"), get(events::events))
+        .route(&of("/clients"), get(api::clients))
         .route(&of("/invites"), post(api::invite))
         .route("/v1/limits", get(api::limits))
         .route("/health/live", get(|| async { Reply::ok(&json!({"status": "live"})) }))

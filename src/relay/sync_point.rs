@@ -55,6 +55,11 @@ pub enum Phase {
         /// The round that it is in goes up to here.
         high: u64,
     },
+    /// It asks for the deletions of one table only.
+    Deletions {
+        /// It was told of all up to here.
+        position: u64,
+    },
 }
 
 /// For whom a sync point is.

@@ -1,0 +1,125 @@
+//! How far each client is, for those who run the relay.
+//!
+//! Sync points need no memory of clients; this is for people only, and is gone when the relay stops.
+//!
+//! **Invariant**: so many clients are remembered and no more, however many names strangers think of; the one that was not
+//! heard of for longest is forgotten first.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value as Json, json};
+
+use super::problem::Problem;
+use super::sync_point::Phase;
+use super::tenant::node_problem;
+use super::{Access, Relay};
+use crate::model::SpaceId;
+
+/// So many clients are remembered.
+const CLIENTS_MAX: usize = 10_000;
+/// The longest name of a client, in bytes.
+pub const CLIENT_NAME_BYTES_MAX: usize = 128;
+/// Who asks so often from one place although there is more does not get on.
+const REPEATS_MAX: u32 = 3;
+
+/// What is remembered of the clients.
+#[derive(Debug, Default)]
+pub struct Clients(BTreeMap<(SpaceId, String), Client>);
+
+#[derive(Debug)]
+struct Client {
+    seen_ms: u64,
+    phase: Phase,
+    more: bool,
+    /// How often it asked from the place where it is.
+    repeats: u32,
+    requests: u64,
+}
+
+impl Clients {
+    /// Notes that a client asked from `from` and was told that there is `more`, or not.
+    pub fn note(&mut self, space: SpaceId, name: &str, now_ms: u64, from: &Phase, more: bool) {
+        let key = (space, name.to_owned());
+        if !self.0.contains_key(&key) && self.0.len() >= CLIENTS_MAX {
+            let oldest = self.0.iter().min_by_key(|(_, client)| client.seen_ms).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        let fresh = Client { seen_ms: now_ms, phase: from.clone(), more, repeats: 0, requests: 0 };
+        let client = self.0.entry(key).or_insert(fresh);
+        let is_same = client.requests > 0 && client.phase == *from && client.more;
+        client.repeats = if is_same { client.repeats.saturating_add(1) } else { 0 };
+        client.requests = client.requests.saturating_add(1);
+        (client.seen_ms, client.phase, client.more) = (now_ms, from.clone(), more);
+    }
+}
+
+impl Relay {
+    /// Notes where a client is.
+    pub(super) fn note_client(&self, access: &Access, name: Option<&str>, from: &Phase, more: bool) {
+        let name = name.unwrap_or(access.principal.name());
+        let now_ms = self.node.surroundings().wall_ms();
+        let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        clients.note(access.database.space, name, now_ms, from, more);
+    }
+
+    /// The clients of a database that were heard of since the relay started.
+    pub fn clients(&self, access: &Access) -> Result<Json, Problem> {
+        let view = self.view(access)?;
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let (top, horizon) = (view.position().map_err(failed)?, view.horizon().map_err(failed)?);
+        let clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let space = access.database.space;
+        let of_space = clients.0.range((space, String::new())..).take_while(|((of, _), _)| *of == space);
+        let told = of_space.map(|((_, name), client)| {
+            let (phase, position, rows_done) = match &client.phase {
+                Phase::Initial { position, rows_done, .. } => ("initial", *position, Some(*rows_done)),
+                Phase::Live { position, .. } => ("live", *position, None),
+                Phase::Deletions { position } => ("deletions", *position, None),
+            };
+            let reason = if position < horizon {
+                Some("it was away for longer than deletions are told; it has to begin anew")
+            } else if client.repeats >= REPEATS_MAX {
+                Some("it asks from the same place again and again: it does not keep the token that it is given")
+            } else {
+                None
+            };
+            json!({
+                "client": name,
+                "last_seen_ms": client.seen_ms,
+                "phase": phase,
+                "position": position,
+                "rows_behind": top.saturating_sub(position),
+                "rows_done": rows_done,
+                "more": client.more,
+                "requests": client.requests,
+                "reason": reason,
+            })
+        });
+        Ok(json!({"clients": told.collect::<Vec<_>>(), "version": top, "epoch": self.epoch_text()}))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_fill_no_memory_and_those_who_do_not_get_on_are_counted() {
+        let mut clients = Clients::default();
+        let (space, at) = (SpaceId::from_bytes([1; 16]), |position| Phase::Live { position, high: 9 });
+        for n in 0..CLIENTS_MAX as u64 + 50 {
+            clients.note(space, &format!("c{n}"), n, &at(1), true);
+        }
+        assert_eq!(clients.0.len(), CLIENTS_MAX);
+        let repeats = |clients: &Clients| clients.0[&(space, "c100".to_owned())].repeats;
+        for _ in 0..4 {
+            clients.note(space, "c100", 1 << 40, &at(1), true);
+        }
+        assert_eq!(repeats(&clients), 4);
+        clients.note(space, "c100", 1 << 40, &at(2), true);
+        assert_eq!(repeats(&clients), 0, "it gets on");
+        clients.note(space, "c100", 1 << 40, &at(9), false);
+        clients.note(space, "c100", 1 << 40, &at(9), false);
+        assert_eq!(repeats(&clients), 0, "it has everything, and asks whether there is more");
+    }
+}
