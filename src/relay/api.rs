@@ -69,6 +69,16 @@ pub(super) fn administrator(relay: &Relay, headers: &HeaderMap) -> Result<(), Pr
     }
 }
 
+/// Reads in the store where nobody waits for the thread.
+pub(super) async fn aside<T: Send + 'static>(
+    read: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a read broke off");
+        Err(Problem::new(ProblemCode::Internal, "the read broke off", "tell the operator its Request-Id"))
+    })
+}
+
 /// `/v1/customers/{customer}/databases/{database}`
 #[derive(Clone, Debug, Deserialize)]
 pub struct BasePath {
@@ -243,7 +253,8 @@ pub async fn manifest(
     } else {
         Versions::Own(query.min_version.unwrap_or(0)..=query.max_version.unwrap_or(u64::MAX))
     };
-    let body = relay.manifest(&access, &row::table(&path.table)?, &versions, query.limit, query.summary)?;
+    let table = row::table(&path.table)?;
+    let body = aside(move || relay.manifest(&access, &table, &versions, query.limit, query.summary)).await?;
     Ok(Reply::ok(&body))
 }
 
@@ -421,11 +432,14 @@ pub async fn changes(
 ) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Reader)?;
     let wanted = Wanted::parse(query.tables.as_deref(), query.limit)?;
-    let view = relay.view(&access)?;
-    let point = relay.position_of(&access, &view, header(&headers, &SYNC_TOKEN)?, &wanted)?;
-    let (client, from) = (client(&headers)?, point.phase.clone());
-    let page = relay.page(&access, &view, point, &wanted)?;
-    relay.note_client(&access, client, &from, page.more());
+    let token = header(&headers, &SYNC_TOKEN)?.map(str::to_owned);
+    let client = client(&headers)?.map(str::to_owned);
+    let page = aside(move || {
+        let view = relay.view(&access)?;
+        let point = relay.position_of(&access, &view, token.as_deref(), &wanted)?;
+        relay.next_page(&access, client.as_deref(), point, &wanted)
+    });
+    let page = page.await?;
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }
 
@@ -452,10 +466,9 @@ pub async fn sync(
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
     let token = header(&headers, &SYNC_TOKEN)?;
     let point = relay.position_of(&access, &relay.view(&access)?, token, &wanted)?;
-    let (client, from) = (client(&headers)?, point.phase.clone());
+    let client = client(&headers)?.map(str::to_owned);
     let results = relay.upload(&access, None, body.changes, false).await?;
-    let mut page = relay.page(&access, &relay.view(&access)?, point, &wanted)?;
-    relay.note_client(&access, client, &from, page.more());
+    let mut page = aside(move || relay.next_page(&access, client.as_deref(), point, &wanted)).await?;
     page.body.insert("results".to_owned(), results);
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }

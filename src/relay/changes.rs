@@ -170,6 +170,20 @@ impl Relay {
         Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token })
     }
 
+    /// The page that follows on a sync point, for a client that is remembered under this name.
+    pub(super) fn next_page(
+        &self,
+        access: &Access,
+        client: Option<&str>,
+        point: SyncPoint,
+        wanted: &Wanted,
+    ) -> Result<Changes, Problem> {
+        let from = point.phase.clone();
+        let page = self.page(access, &self.view(access)?, point, wanted)?;
+        self.note_client(access, client, &from, page.more());
+        Ok(page)
+    }
+
     /// The page that follows on a sync point.
     pub fn page(&self, access: &Access, view: &View, point: SyncPoint, wanted: &Wanted) -> Result<Changes, Problem> {
         let failed = |error: crate::store::StoreError| node_problem(error.into());

@@ -10,6 +10,7 @@
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
 //! | `row`, `upload`, `changes` | what clients write and read |
 //! | `clients` | how far each client is, for people |
+//! | `export` | everything of a customer |
 //! | `events` | hints that there is something new |
 //! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
 //! | `table` | tables as a whole, and manifests |
@@ -24,6 +25,7 @@ mod api;
 mod changes;
 mod clients;
 mod events;
+mod export;
 pub mod http;
 mod keeping;
 mod keys;

@@ -10,7 +10,7 @@ use axum::routing::{get, post, put};
 use serde_json::json;
 
 use super::http::{Metrics, Reply};
-use super::{Problem, ProblemCode, Relay, api, events};
+use super::{Problem, ProblemCode, Relay, api, events, export};
 
 /// How long the node's loop may take to say how it is.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -37,6 +37,7 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
         .route(&of("/events"), get(events::events))
         .route(&of("/clients"), get(api::clients))
         .route(&of("/invites"), post(api::invite))
+        .route("/v1/customers/{customer}/export", get(export::export))
         .route("/v1/limits", get(api::limits))
         .route("/health/live", get(|| async { Reply::ok(&json!({"status": "live"})) }))
         .route("/health/ready", get(ready))
