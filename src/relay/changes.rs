@@ -65,6 +65,7 @@ pub struct Changes {
     pub body: Map<String, Json>,
     /// The sync point that stands for having it.
     pub token: String,
+    phase: Phase,
 }
 
 impl Changes {
@@ -159,7 +160,8 @@ impl Relay {
         let page = view.rows_changed(position, top, wanted.tables.as_ref(), limits).map_err(failed)?;
         let gone = page.rows.iter().filter(|row| row.fields.is_none()).map(|row| row.key.as_str());
         let gone: Vec<&str> = gone.filter(|key| !told.contains(*key)).collect();
-        let token = self.seal(access, &SyncPoint { phase: Phase::Deletions { position: page.at }, ..point })?;
+        let phase = Phase::Deletions { position: page.at };
+        let token = self.seal(access, &SyncPoint { phase: phase.clone(), ..point })?;
         let body = json!({
             "deleted": gone,
             "more": !page.is_last,
@@ -167,7 +169,7 @@ impl Relay {
             "revision": view.revision(),
             "token": token,
         });
-        Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token })
+        Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token, phase })
     }
 
     /// The page that follows on a sync point, for a client that is remembered under this name.
@@ -180,7 +182,7 @@ impl Relay {
     ) -> Result<Changes, Problem> {
         let from = point.phase.clone();
         let page = self.page(access, &self.view(access)?, point, wanted)?;
-        self.note_client(access, client, &from, page.more());
+        self.note_client(access, client, (&from, &page.phase), page.more());
         Ok(page)
     }
 
@@ -215,13 +217,13 @@ impl Relay {
                 (page.rows, Phase::Live { position: page.at, high }, !page.is_last || high < top)
             }
         };
-        let token = self.seal(access, &SyncPoint { phase, ..point })?;
+        let token = self.seal(access, &SyncPoint { phase: phase.clone(), ..point })?;
         body.insert("epoch".to_owned(), self.epoch_text().into());
         body.insert("revision".to_owned(), point.revision.into());
         body.insert("changes".to_owned(), rows.iter().map(row::changed).collect());
         body.insert("more".to_owned(), more.into());
         body.insert("token".to_owned(), token.clone().into());
-        Ok(Changes { body, token })
+        Ok(Changes { body, token, phase })
     }
 }
 

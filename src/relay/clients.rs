@@ -29,37 +29,40 @@ pub struct Clients(BTreeMap<(SpaceId, String), Client>);
 #[derive(Debug)]
 struct Client {
     seen_ms: u64,
-    phase: Phase,
+    /// From where it asked last, and to where that led it.
+    from: Phase,
+    to: Phase,
     more: bool,
-    /// How often it asked from the place where it is.
+    /// How often it asked again from the same place although there was more.
     repeats: u32,
     requests: u64,
 }
 
 impl Clients {
-    /// Notes that a client asked from `from` and was told that there is `more`, or not.
-    pub fn note(&mut self, space: SpaceId, name: &str, now_ms: u64, from: &Phase, more: bool) {
+    /// Notes that a client asked from `from`, was led to `to`, and was told that there is `more`, or not.
+    pub fn note(&mut self, space: SpaceId, name: &str, now_ms: u64, (from, to): (&Phase, &Phase), more: bool) {
         let key = (space, name.to_owned());
         if !self.0.contains_key(&key) && self.0.len() >= CLIENTS_MAX {
             let oldest = self.0.iter().min_by_key(|(_, client)| client.seen_ms).map(|(key, _)| key.clone());
             oldest.and_then(|oldest| self.0.remove(&oldest));
         }
-        let fresh = Client { seen_ms: now_ms, phase: from.clone(), more, repeats: 0, requests: 0 };
-        let client = self.0.entry(key).or_insert(fresh);
-        let is_same = client.requests > 0 && client.phase == *from && client.more;
-        client.repeats = if is_same { client.repeats.saturating_add(1) } else { 0 };
-        client.requests = client.requests.saturating_add(1);
-        (client.seen_ms, client.phase, client.more) = (now_ms, from.clone(), more);
+        let before = self.0.get(&key);
+        let repeats = before
+            .filter(|before| before.from == *from && before.more)
+            .map_or(0, |before| before.repeats.saturating_add(1));
+        let requests = before.map_or(1, |before| before.requests.saturating_add(1));
+        let (from, to) = (from.clone(), to.clone());
+        self.0.insert(key, Client { seen_ms: now_ms, from, to, more, repeats, requests });
     }
 }
 
 impl Relay {
     /// Notes where a client is.
-    pub(super) fn note_client(&self, access: &Access, name: Option<&str>, from: &Phase, more: bool) {
+    pub(super) fn note_client(&self, access: &Access, name: Option<&str>, led: (&Phase, &Phase), more: bool) {
         let name = name.unwrap_or(access.principal.name());
         let now_ms = self.node.surroundings().wall_ms();
         let mut clients = self.clients.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        clients.note(access.database.space, name, now_ms, from, more);
+        clients.note(access.database.space, name, now_ms, led, more);
     }
 
     /// The clients of a database that were heard of since the relay started.
@@ -71,7 +74,7 @@ impl Relay {
         let space = access.database.space;
         let of_space = clients.0.range((space, String::new())..).take_while(|((of, _), _)| *of == space);
         let told = of_space.map(|((_, name), client)| {
-            let (phase, position, rows_done) = match &client.phase {
+            let (phase, position, rows_done) = match &client.to {
                 Phase::Initial { position, rows_done, .. } => ("initial", *position, Some(*rows_done)),
                 Phase::Live { position, .. } => ("live", *position, None),
                 Phase::Deletions { position } => ("deletions", *position, None),
@@ -107,19 +110,20 @@ mod tests {
     fn strangers_fill_no_memory_and_those_who_do_not_get_on_are_counted() {
         let mut clients = Clients::default();
         let (space, at) = (SpaceId::from_bytes([1; 16]), |position| Phase::Live { position, high: 9 });
+        let mut asks = |name: &str, from: u64, to: u64| {
+            clients.note(space, name, 1 << 40, (&at(from), &at(to)), to < 9);
+            clients.0[&(space, name.to_owned())].repeats
+        };
+        for _ in 0..4 {
+            asks("stuck", 1, 2);
+        }
+        assert_eq!(asks("stuck", 1, 2), 4);
+        assert_eq!(asks("stuck", 2, 9), 0, "it gets on");
+        assert_eq!([asks("stuck", 9, 9), asks("stuck", 9, 9)], [0, 0], "it has everything, and asks for more");
         for n in 0..CLIENTS_MAX as u64 + 50 {
-            clients.note(space, &format!("c{n}"), n, &at(1), true);
+            clients.note(space, &format!("c{n}"), n, (&at(1), &at(1)), true);
         }
         assert_eq!(clients.0.len(), CLIENTS_MAX);
-        let repeats = |clients: &Clients| clients.0[&(space, "c100".to_owned())].repeats;
-        for _ in 0..4 {
-            clients.note(space, "c100", 1 << 40, &at(1), true);
-        }
-        assert_eq!(repeats(&clients), 4);
-        clients.note(space, "c100", 1 << 40, &at(2), true);
-        assert_eq!(repeats(&clients), 0, "it gets on");
-        clients.note(space, "c100", 1 << 40, &at(9), false);
-        clients.note(space, "c100", 1 << 40, &at(9), false);
-        assert_eq!(repeats(&clients), 0, "it has everything, and asks whether there is more");
+        assert!(clients.0.contains_key(&(space, "stuck".to_owned())), "it was heard of last");
     }
 }
