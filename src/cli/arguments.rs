@@ -137,12 +137,14 @@ pub enum Action {
     )]
     Invite(InviteArguments),
     /// Make, list or end the tokens with which clients use this relay
+    #[command(after_help = "Example:\n  thence token create --customer acme --role writer --expires 90d")]
     Token {
         /// What to do with tokens.
         #[command(subcommand)]
         action: TokenAction,
     },
     /// List the customers of this relay, or show one with its databases
+    #[command(after_help = "Example:\n  thence customer show acme")]
     Customer {
         /// What to do with customers.
         #[command(subcommand)]
@@ -393,6 +395,7 @@ pub enum TokenAction {
         expires: Option<Duration>,
     },
     /// List the tokens, without what is secret of them
+    #[command(after_help = "Example:\n  thence token list")]
     List,
     /// End a token: whoever uses it is refused from then on
     Revoke {

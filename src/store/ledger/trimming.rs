@@ -140,7 +140,7 @@ impl Writing<'_> {
             }
             horizon = horizon.max(*position);
         }
-        if horizon != shelf.totals.horizon && !planted!("horizon-stays") {
+        if horizon != shelf.totals.horizon {
             shelf.totals.horizon = horizon;
             let totals = shelf.totals.clone();
             self.put(key::totals(number), &totals);
