@@ -173,15 +173,42 @@ impl Device {
         RunningNode::start(self.name, command)
     }
 
+    /// Starts a relay on ports that the system picks.
+    #[track_caller]
+    pub fn start_relay(&self, extra: &[&str]) -> RunningNode {
+        self.start_relay_at("127.0.0.1:0", extra)
+    }
+
+    /// Starts a relay that serves HTTP at `http`.
+    #[track_caller]
+    pub fn start_relay_at(&self, http: &str, extra: &[&str]) -> RunningNode {
+        let mut command = self.command(&["relay", "--listen", "127.0.0.1:0", "--http", http]);
+        command.args(extra);
+        RunningNode::start(self.name, command)
+    }
+
     /// Starts a node that cannot make a file larger than `bytes`, as on a disk that is full then.
     #[cfg(target_os = "linux")]
     #[track_caller]
     pub fn start_cramped_node(&self, bytes: u64) -> RunningNode {
+        self.start_cramped(bytes, &["node", "--listen", "127.0.0.1:0"])
+    }
+
+    /// The same, as a relay.
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    pub fn start_cramped_relay(&self, bytes: u64) -> RunningNode {
+        self.start_cramped(bytes, &["relay", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+    }
+
+    #[cfg(target_os = "linux")]
+    #[track_caller]
+    fn start_cramped(&self, bytes: u64, arguments: &[&str]) -> RunningNode {
         // Ignored, the signal of that limit becomes an error, as a full disk is one.
         let mut command = Command::new("sh");
         command.args(["-c", r#"trap "" XFSZ; exec prlimit --fsize="$0": -- "$@""#, &bytes.to_string()]);
         command.arg(env!("CARGO_BIN_EXE_thence")).arg("--data").arg(self.data());
-        command.args(["node", "--listen", "127.0.0.1:0"]);
+        command.args(arguments);
         RunningNode::start(self.name, command)
     }
 

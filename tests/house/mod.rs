@@ -9,6 +9,7 @@
 
 mod command;
 mod device;
+mod http;
 mod node;
 pub mod proxy;
 mod rows;
@@ -22,6 +23,7 @@ use serde_json::Value;
 
 pub use command::{Outcome, finish, thence};
 pub use device::{Device, parse_export, position_of};
+pub use http::{Http, HttpAnswer, request};
 pub use node::{RunningNode, Watch, send_signal};
 pub use rows::{Dice, bytes_of, made_up_rows, read_rows, rows, write_rows};
 

@@ -18,6 +18,8 @@ pub struct RunningNode {
     child: Child,
     device: String,
     address: SocketAddr,
+    /// Where it serves HTTP, if it is a relay.
+    url: Option<String>,
     stdout: Option<thread::JoinHandle<()>>,
     stderr: Collected,
 }
@@ -26,6 +28,7 @@ impl RunningNode {
     #[track_caller]
     pub(super) fn start(name: &'static str, mut command: Command) -> Self {
         let what = describe(&command);
+        let is_relay = command.get_args().any(|argument| argument == "relay");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("`{what}` did not start: {error}"));
         let stderr = collect(child.stderr.take().expect("stderr is piped"));
@@ -35,15 +38,19 @@ impl RunningNode {
         let parsed = ready.as_deref().ok().and_then(|line| {
             let mut words = line.split(' ');
             let (word, device, address) = (words.next()?, words.next()?, words.next()?);
-            (word == "ready" && words.next().is_none()).then_some(())?;
-            Some((device.to_owned(), address.parse().ok()?))
+            let url = words.next().map(str::to_owned);
+            (word == "ready" && words.next().is_none() && url.is_some() == is_relay).then_some(())?;
+            Some((device.to_owned(), address.parse().ok()?, url))
         });
-        let Some((device, address)) = parsed else {
+        let Some((device, address, url)) = parsed else {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{name}: `{what}` said {ready:?} first, not `ready DEVICE_ID ADDR:PORT`\n{}", stderr.text());
+            panic!(
+                "{name}: `{what}` said {ready:?} first, not `ready DEVICE_ID ADDR:PORT` and a relay's URL\n{}",
+                stderr.text()
+            );
         };
-        Self { name, child, device, address, stdout: Some(stdout), stderr }
+        Self { name, child, device, address, url, stdout: Some(stdout), stderr }
     }
 
     /// The number of its process.
@@ -54,6 +61,19 @@ impl RunningNode {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where a relay serves HTTP: `http://ADDR:PORT`.
+    #[track_caller]
+    pub fn url(&self) -> &str {
+        self.url.as_deref().expect("a relay")
+    }
+
+    /// The address in that.
+    #[track_caller]
+    pub fn http(&self) -> SocketAddr {
+        let address = self.url().split_once("://").and_then(|(_, address)| address.parse().ok());
+        address.unwrap_or_else(|| panic!("no address in {}", self.url()))
     }
 
     /// The device id that it printed.

@@ -25,7 +25,7 @@ use super::wire::Wire;
 /// How large the buffers of a connection of HTTP/1.1 may grow, beyond its headers.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How many requests one connection of HTTP/2 may have under way.
-const STREAMS_MAX: u32 = 64;
+const STREAMS_MAX: u32 = 32;
 /// What HTTP/2 lets through of headers, in multiples of what is allowed: it refuses without a word, the front says why.
 const HTTP2_HEADERS_FACTOR: usize = 2;
 
@@ -74,7 +74,7 @@ async fn http1(wire: Wire<impl AsyncRead + AsyncWrite + Unpin>, visitor: Visitor
         .max_header_size(limits.header_bytes_max)
         .max_buf_size(limits.header_bytes_max.saturating_add(BUFFER_BYTES_MAX))
         .serve_connection(TokioIo::new(wire), visitor);
-    let mut stopping = shares.stopping();
+    let mut ending = shares.ending();
     let mut told = false;
     let overdue = overdue(&pace, limits, &shares.metrics);
     let mut overdue = std::pin::pin!(overdue);
@@ -86,7 +86,7 @@ async fn http1(wire: Wire<impl AsyncRead + AsyncWrite + Unpin>, visitor: Visitor
                 }
                 return connection.into_parts().io.into_inner().end().await;
             }
-            () = stopping.wanted(), if !told => {
+            () = ending.wanted(), if !told => {
                 told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -120,7 +120,7 @@ async fn http2(wire: Wire<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
         .serve_connection(TokioIo::new(wire), visitor);
     let mut connection = std::pin::pin!(connection);
     let mut tasks = JoinSet::new();
-    let mut stopping = shares.stopping();
+    let mut ending = shares.ending();
     let mut told = false;
     let overdue = overdue(&pace, limits, &shares.metrics);
     let mut overdue = std::pin::pin!(overdue);
@@ -136,7 +136,7 @@ async fn http2(wire: Wire<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
                 tasks.spawn(task);
             }
             Some(_) = tasks.join_next() => {}
-            () = stopping.wanted(), if !told => {
+            () = ending.wanted(), if !told => {
                 told = true;
                 connection.as_mut().graceful_shutdown();
             }

@@ -17,23 +17,42 @@ use crate::relay::{Problem, ProblemCode};
 /// In pieces of how many bytes the memory for bodies is given out.
 const BLOCK_BYTES: usize = 16 << 10;
 
+/// How far a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It serves.
+    Serving,
+    /// It finishes what is under way, and tells everybody else to come again.
+    Stopping,
+    /// Nothing is under way any more.
+    Done,
+}
+
 /// What all requests share that is given out and taken back.
 #[derive(Debug)]
 pub struct Shares {
     pub limits: Limits,
     pub metrics: Arc<Metrics>,
     bodies: Arc<Semaphore>,
-    stopping: watch::Receiver<bool>,
+    stage: watch::Receiver<Stage>,
 }
 
 impl Shares {
-    pub fn new(limits: Limits, metrics: Arc<Metrics>, stopping: watch::Receiver<bool>) -> Self {
+    pub fn new(limits: Limits, metrics: Arc<Metrics>, stage: watch::Receiver<Stage>) -> Self {
         let blocks = (limits.bodies_bytes_max / BLOCK_BYTES).clamp(1, Semaphore::MAX_PERMITS);
-        Self { limits, metrics, bodies: Arc::new(Semaphore::new(blocks)), stopping }
+        Self { limits, metrics, bodies: Arc::new(Semaphore::new(blocks)), stage }
     }
 
+    /// Tells when it stops.
     pub fn stopping(&self) -> Stopping {
-        Stopping(self.stopping.clone())
+        Stopping { stage: self.stage.clone(), awaited: Stage::Stopping }
+    }
+
+    /// Tells a connection when it is to end: one that was there before the server began to stop, then; one that came
+    /// later, when it has had the time to be told.
+    pub fn ending(&self) -> Stopping {
+        let awaited = if *self.stage.borrow() == Stage::Serving { Stage::Stopping } else { Stage::Done };
+        Stopping { stage: self.stage.clone(), awaited }
     }
 }
 
@@ -58,8 +77,8 @@ impl Exchange {
     /// The one that a request belongs to. A router that is called without a server has the usual limits.
     pub(super) fn of(extensions: &Extensions) -> Self {
         extensions.get().cloned().unwrap_or_else(|| {
-            let (_, stopping) = watch::channel(false);
-            let shares = Shares::new(Limits::default(), Arc::default(), stopping);
+            let (_, stage) = watch::channel(Stage::Serving);
+            let shares = Shares::new(Limits::default(), Arc::default(), stage);
             Self::new(RequestId::draw(), SocketAddr::from(([0, 0, 0, 0], 0)), Arc::new(shares))
         })
     }
@@ -138,18 +157,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Exchange {
 
 /// Tells a stream that the server stops.
 #[derive(Clone, Debug)]
-pub struct Stopping(watch::Receiver<bool>);
+pub struct Stopping {
+    stage: watch::Receiver<Stage>,
+    awaited: Stage,
+}
 
 impl Stopping {
     /// Whether it stops.
     pub fn is_wanted(&self) -> bool {
-        *self.0.borrow()
+        *self.stage.borrow() >= self.awaited
     }
 
     /// Waits until the server stops.
     pub async fn wanted(&mut self) {
+        let awaited = self.awaited;
         // Without a server nobody can want it.
-        if self.0.wait_for(|stopping| *stopping).await.is_err() {
+        if self.stage.wait_for(|stage| *stage >= awaited).await.is_err() {
             std::future::pending::<()>().await;
         }
     }

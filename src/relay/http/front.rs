@@ -9,13 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, HeaderMap, HeaderValue};
-use axum::http::{Request, Response, StatusCode};
+use axum::http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderValue};
+use axum::http::{Request, Response, StatusCode, Version};
 use axum::response::IntoResponse;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use hyper::service::Service as HyperService;
@@ -116,7 +116,7 @@ impl Front {
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, client: SocketAddr, turn: Turn) -> Response<Answer> {
         let id = RequestId::of(request.headers());
-        let method = method_name(request.method());
+        let (method, version) = (method_name(request.method()), request.version());
         let origin = self.cors.origin(request.headers());
         let preflight = origin.is_some() && Cors::is_preflight(request.method(), request.headers());
         let exchange = Exchange::new(id.clone(), client, Arc::clone(&self.shares));
@@ -154,10 +154,13 @@ impl Front {
         if status.is_client_error() || status.is_server_error() {
             headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         }
+        if self.shares.stopping().is_wanted() && version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         headers.insert(REQUEST_ID, id.header());
         self.cors.mark(origin.as_ref(), preflight, headers);
         account.answer(status, response.body().size_hint().exact().is_some());
-        response.map(|body| Answer { body, account })
+        response.map(|body| Answer { body, rest: Bytes::new(), account })
     }
 }
 
@@ -311,11 +314,32 @@ impl Front {
     }
 }
 
+/// In pieces of how many bytes an answer is handed to the connection.
+const PIECE_BYTES: usize = 32 << 10;
+
 /// An answer's body, on its way to the client.
+///
+/// It is handed over piece by piece, as the client takes it: handed over whole it would be out of sight, and would still
+/// take the memory that the limits count.
 #[derive(Debug)]
 pub struct Answer {
     body: Body,
+    /// What the body has given and is not handed over yet.
+    rest: Bytes,
     account: Account,
+}
+
+impl Answer {
+    fn piece(&mut self) -> Bytes {
+        let piece = if self.rest.len() > PIECE_BYTES {
+            self.rest.split_to(PIECE_BYTES)
+        } else {
+            // A piece keeps the memory of the whole; the last one must not, when nobody counts it any more.
+            Bytes::copy_from_slice(&std::mem::take(&mut self.rest))
+        };
+        self.account.bytes += piece.len() as u64;
+        piece
+    }
 }
 
 impl HttpBody for Answer {
@@ -326,18 +350,29 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            self.account.bytes += frame.data_ref().map_or(0, Bytes::len) as u64;
+        if self.rest.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(frame) => return Poll::Ready(Some(Ok(frame))),
+                },
+                end => return Poll::Ready(end),
+            }
         }
-        frame
+        Poll::Ready(Some(Ok(Frame::data(self.piece()))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (rest, body) = (self.rest.len() as u64, self.body.size_hint());
+        let mut hint = SizeHint::new();
+        hint.set_lower(body.lower() + rest);
+        if let Some(upper) = body.upper() {
+            hint.set_upper(upper + rest);
+        }
+        hint
     }
 }

@@ -1,7 +1,7 @@
 //! What a stranger may cost: everything about a request that somebody else decides has a limit here.
 //!
-//! **Invariant**: memory is bounded by `connections_max` times a connection's buffers (some 200 KiB at the worst), plus
-//! `bodies_bytes_max`, plus what `requests_max` answers weigh.
+//! **Invariant**: memory is bounded by `connections_max` times a connection's buffers (some 200 KiB at the worst, 2 MiB
+//! where it speaks HTTP/2 and takes none of 32 answers), plus `bodies_bytes_max`, plus what `requests_max` answers weigh.
 
 use std::time::Duration;
 

@@ -55,7 +55,7 @@ pub use self::metrics::Metrics;
 pub use self::request_id::{REQUEST_ID, RequestId};
 
 use self::cors::Cors;
-use self::exchange::{Shares, overloaded};
+use self::exchange::{Shares, Stage, overloaded};
 use self::front::Front;
 use super::Origin;
 
@@ -180,7 +180,7 @@ impl HttpServer {
     /// A stream that has no end of its own asks its [`Exchange`] when to end; any other is given the same time.
     pub async fn serve(self, router: Router, stop: impl Future<Output = ()>) {
         let Self { listener, tls, cors, limits, rate_key, metrics, .. } = self;
-        let (stopping, seen) = watch::channel(false);
+        let (stage, seen) = watch::channel(Stage::Serving);
         let shares = Arc::new(Shares::new(limits, metrics, seen));
         let front = Arc::new(Front::new(router, cors, rate_key, shares));
         let mut door = Door {
@@ -194,7 +194,7 @@ impl HttpServer {
             () = door.accept(&listener) => {}
             () = stop => {}
         }
-        let _ = stopping.send(true);
+        let _ = stage.send(Stage::Stopping);
         let drain = async {
             // Whoever comes meanwhile is told so, rather than left to guess.
             tokio::select! {
@@ -202,6 +202,7 @@ impl HttpServer {
                 () = front.is_done() => {}
             }
             drop(listener);
+            let _ = stage.send(Stage::Done);
             while door.connections.join_next().await.is_some() {}
         };
         if tokio::time::timeout(limits.drain_time_max, drain).await.is_err() {

