@@ -14,6 +14,7 @@
 //! | [`origin`](Origin) | a web origin whose pages may speak to it |
 //! | [`http`] | the server: what holds for every request, whatever it is about |
 //! | [`routes`], `api` | which path leads where, and from a request to a function of the relay and back |
+//! | `openapi`, `operation`, `schemas` | the same for machines, as OpenAPI |
 //!
 //! The functions of [`Relay`] need no socket.
 
@@ -21,10 +22,13 @@ mod api;
 mod changes;
 pub mod http;
 mod keys;
+mod openapi;
+mod operation;
 mod origin;
 mod problem;
 mod routes;
 mod row;
+mod schemas;
 mod sync_point;
 mod table;
 mod tenant;
