@@ -12,14 +12,14 @@ use std::{fs, io, thread};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::http::HeaderMap;
 use axum::routing::{get, post};
 use house::{DONE, Device, FAILED, Http, PATIENCE, USAGE, eventually, request};
 use hyper::body::Frame;
 use serde_json::{Value, json};
+use thence::model::Role;
 use thence::node::{DataFolder, Node, NodeConfig};
 use thence::relay::http::{Exchange, HttpConfig, HttpServer, JsonBody, Limits, Metrics, Reply};
-use thence::relay::{MetricsGate, Problem, ProblemCode, routes};
+use thence::relay::{Keys, Problem, ProblemCode, Relay, Scope, routes};
 use tokio::sync::{oneshot, watch};
 
 /// A time that is over soon; for limits whose being met is the story.
@@ -834,9 +834,8 @@ fn a_relay_that_cannot_serve_says_what_to_do_and_touches_nothing() {
     relay.terminate();
 }
 
-/// Closed to those without the word, open to those with it.
 #[test]
-fn metrics_are_for_whom_the_gate_lets_through() {
+fn metrics_are_for_the_administrator() {
     let folder = tempfile::tempdir().expect("a folder");
     let folder = DataFolder::new(folder.path().join("data"));
     let runtime =
@@ -848,17 +847,23 @@ fn metrics_are_for_whom_the_gate_lets_through() {
         let server = HttpServer::bind(HttpConfig::new("127.0.0.1:0".parse().expect("an address"))).await;
         let server = server.expect("a free port");
         let address = server.local_address();
-        let gate: MetricsGate = Arc::new(|headers: &HeaderMap| match headers.get("authorization") {
-            Some(token) if token == "Bearer word" => Ok(()),
-            _ => Err(Problem::new(ProblemCode::Unauthenticated, "not without the word", "say it")),
-        });
-        let router = routes(&node, &server.metrics(), &gate);
+        let relay = Arc::new(Relay::open(&node, Keys::in_memory()).await.expect("a relay"));
+        let customer = "acme".parse().ok();
+        let mut tokens = Vec::new();
+        for customer in [None, customer] {
+            let scope = Scope { customer, database: None, role: Role::Owner };
+            let (token, _) = relay.tenants().create_token(scope, None).await.expect("a token");
+            tokens.push(format!("Bearer {token}"));
+        }
+        let router = routes(&relay, &server.metrics());
+        drop(relay);
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.serve(router, async { drop(stopped.await) }));
         let asking = tokio::task::spawn_blocking(move || {
             let mut http = Http::connect(address);
             http.ask("GET", "/metrics", &[]).problem(401, "unauthenticated");
-            http.ask("GET", "/metrics", &[("Authorization", "Bearer word")]).expect(200)
+            http.ask("GET", "/metrics", &[("Authorization", &tokens[1])]).problem(403, "forbidden");
+            http.ask("GET", "/metrics", &[("Authorization", &tokens[0])]).expect(200)
         });
         let answer = asking.await.expect("no panic");
         assert!(answer.header("content-type").is_some_and(|kind| kind.starts_with("text/plain")), "{answer:?}");

@@ -18,6 +18,7 @@
 //! | [`origin`](Origin) | a web origin whose pages may speak to it |
 //! | [`http`] | the server: what holds for every request, whatever it is about |
 //! | [`routes`], `api` | which path leads where, and from a request to a function of the relay and back |
+//! | `openapi`, `operation`, `schemas` | the same for machines, as OpenAPI |
 //!
 //! The functions of [`Relay`] need no socket.
 
@@ -29,10 +30,13 @@ mod export;
 pub mod http;
 mod keeping;
 mod keys;
+mod openapi;
+mod operation;
 mod origin;
 mod problem;
 mod routes;
 mod row;
+mod schemas;
 mod settings;
 mod sync_point;
 mod table;

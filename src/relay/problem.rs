@@ -3,10 +3,10 @@
 //! **Invariant**: what is told never depends on anything that the asker may not see; whether a database of somebody
 //! else's exists is not told.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What kind of problem it is. The name is a contract; clients compare it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum ProblemCode {

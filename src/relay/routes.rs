@@ -1,16 +1,22 @@
 //! Which path of the relay leads where.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
+use axum::handler::Handler;
 use axum::http::HeaderMap;
-use axum::routing::{get, post, put};
-use serde_json::json;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
+use axum::routing::{MethodFilter, MethodRouter};
+use axum::{Extension, Router};
+use serde_json::{Value as Json, json};
 
 use super::http::{Metrics, Reply};
-use super::{Problem, ProblemCode, Relay, api, events, export};
+use super::operation::Asker::{Administrator, Anybody, Member};
+use super::operation::Operation;
+use super::{Problem, ProblemCode, Relay, api, events, export, openapi};
+use crate::model::Role;
 
 /// How long the node's loop may take to say how it is.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -18,38 +24,228 @@ const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
 /// Where everything of a database lies.
 const BASE: &str = "/v1/customers/{customer}/databases/{database}";
 
-/// Everything that a relay answers.
+/// A path, what can be asked there, and what answers.
+pub(super) struct Route {
+    pub(super) path: String,
+    pub(super) operations: Vec<(&'static str, Operation)>,
+    handlers: MethodRouter<Arc<Relay>>,
+}
+
+impl Route {
+    fn at(path: impl Into<String>) -> Self {
+        Self { path: path.into(), operations: Vec::new(), handlers: MethodRouter::new() }
+    }
+
+    /// Something in a database.
+    fn of(rest: &str) -> Self {
+        Self::at(format!("{BASE}{rest}"))
+    }
+
+    fn on<H, T>(mut self, method: (&'static str, MethodFilter), handler: H, operation: Operation) -> Self
+    where
+        H: Handler<T, Arc<Relay>>,
+        T: 'static,
+    {
+        self.handlers = self.handlers.on(method.1, handler);
+        self.operations.push((method.0, operation));
+        self
+    }
+}
+
+const GET: (&str, MethodFilter) = ("get", MethodFilter::GET);
+const PUT: (&str, MethodFilter) = ("put", MethodFilter::PUT);
+const POST: (&str, MethodFilter) = ("post", MethodFilter::POST);
+const PATCH: (&str, MethodFilter) = ("patch", MethodFilter::PATCH);
+const DELETE: (&str, MethodFilter) = ("delete", MethodFilter::DELETE);
+
+/// Everything that a relay answers: the router and the document for machines are both made of this.
+pub(super) fn table() -> Vec<Route> {
+    let (reader, writer, owner) = (Member(Role::Reader), Member(Role::Writer), Member(Role::Owner));
+    let delete_rows = |name, summary| {
+        let operation = Operation::new(name, summary, writer).query("DeleteQuery").may_take("Keys");
+        operation.heeds("If-Match").gives(200, "Deletion")
+    };
+    let write_row = |name, summary| Operation::new(name, summary, writer).tagged().heeds("If-Match");
+    vec![
+        Route::at(BASE)
+            .on(
+                PUT,
+                api::register,
+                Operation::new("register", "Registers a database.", owner)
+                    .may_take("Registration")
+                    .gives(200, "Database")
+                    .gives(201, "Database"),
+            )
+            .on(GET, api::database, Operation::new("database", "Tells of a database.", reader).gives(200, "Database")),
+        Route::of("/tables/{table}")
+            .on(
+                GET,
+                api::table,
+                Operation::new("table", "Tells of a table as a whole.", reader)
+                    .heeds("If-None-Match")
+                    .tagged()
+                    .gives(200, "Table"),
+            )
+            .on(
+                PUT,
+                api::set_table,
+                Operation::new("set_table", "Sets a table's schema, retention and expiry.", owner)
+                    .takes("TableSettings")
+                    .gives(200, "TableSet"),
+            )
+            .on(
+                POST,
+                api::upload,
+                Operation::new("upload", "Writes rows: each by itself, or all as one.", writer)
+                    .query("UploadQuery")
+                    .takes("Rows")
+                    .gives(200, "Results"),
+            )
+            .on(DELETE, api::delete_rows, delete_rows("delete_rows", "Deletes rows, by their keys or by a range.")),
+        Route::of("/tables/{table}/delete").on(
+            POST,
+            api::delete_rows,
+            delete_rows("post_delete_rows", "The same for clients that cannot send DELETE with a body."),
+        ),
+        Route::of("/tables/{table}/deletions").on(
+            POST,
+            api::deletions,
+            Operation::new("deletions", "Deletes rows, and tells which others were deleted.", reader)
+                .takes("Keys")
+                .heeds("Sync-Token")
+                // Who deletes has to be a writer.
+                .may_fail(ProblemCode::Forbidden)
+                .gives(200, "Deletions"),
+        ),
+        Route::of("/tables/{table}/manifest").on(
+            GET,
+            api::manifest,
+            Operation::new("manifest", "Lists keys and versions.", reader)
+                .query("ManifestQuery")
+                .gives(200, "Manifest"),
+        ),
+        Route::of("/tables/{table}/rows/{key}")
+            .on(
+                GET,
+                api::row,
+                Operation::new("row", "Tells a row.", reader).heeds("If-None-Match").tagged().gives(200, "Row"),
+            )
+            .on(
+                PUT,
+                api::put_row,
+                write_row("put_row", "Replaces a row, or makes it.").takes("Fields").gives(200, "Written"),
+            )
+            .on(
+                PATCH,
+                api::patch_row,
+                write_row("patch_row", "Writes some fields of a row.").takes("Fields").gives(200, "Written"),
+            )
+            .on(DELETE, api::delete_row, write_row("delete_row", "Deletes a row.").gives(200, "Written")),
+        Route::of("/changes").on(
+            GET,
+            api::changes,
+            Operation::new("changes", "Tells what changed since the sync token, or everything.", reader)
+                .query("ChangesQuery")
+                .heeds("Sync-Token")
+                .may_fail(ProblemCode::Invalid)
+                .gives(200, "Changes"),
+        ),
+        Route::of("/sync").on(
+            POST,
+            api::sync,
+            Operation::new("sync", "Takes what a client wrote, and tells what changed.", reader)
+                .takes("Sync")
+                .heeds("Sync-Token")
+                // Who sends changes has to be a writer.
+                .may_fail(ProblemCode::Forbidden)
+                .gives(200, "Synchronised"),
+        ),
+        Route::of("/events").on(
+            GET,
+            events::events,
+            Operation::new("events", "Hints, as server-sent events, that there is something new.", reader)
+                .heeds("Last-Event-ID")
+                .gives_as(200, "text/event-stream", "Events"),
+        ),
+        Route::of("/clients").on(
+            GET,
+            api::clients,
+            Operation::new("clients", "Tells how far each client is.", owner).gives(200, "Clients"),
+        ),
+        Route::of("/invites").on(
+            POST,
+            api::invite,
+            Operation::new("invite", "Makes a ticket, with which a full node joins.", owner)
+                .takes("Invitation")
+                .gives(201, "Ticket"),
+        ),
+        Route::at("/v1/customers/{customer}/export").on(
+            GET,
+            export::export,
+            Operation::new("export", "Tells everything of a customer, as JSON lines.", owner).gives_as(
+                200,
+                "application/x-ndjson",
+                "Export",
+            ),
+        ),
+        Route::at("/v1/limits").on(
+            GET,
+            api::limits,
+            Operation::new("limits", "Tells the limits in force.", Anybody).gives(200, "Limits"),
+        ),
+        Route::at("/health/live").on(
+            GET,
+            live,
+            Operation::new("live", "Tells that it runs.", Anybody).gives(200, "Health"),
+        ),
+        Route::at("/health/ready").on(
+            GET,
+            ready,
+            Operation::new("ready", "Tells whether it can do its work.", Anybody).gives(200, "Health"),
+        ),
+        Route::at("/metrics").on(
+            GET,
+            counts,
+            Operation::new("metrics", "Tells counts, for Prometheus.", Administrator).gives_as(
+                200,
+                "text/plain",
+                "Metrics",
+            ),
+        ),
+        Route::at("/openapi.json").on(
+            GET,
+            openapi,
+            Operation::new("openapi", "Tells this document.", Anybody).gives(200, "OpenApi"),
+        ),
+    ]
+}
+
+/// Leads requests to where they are answered.
 pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
-    let of = |rest: &str| format!("{BASE}{rest}");
-    let counted = Arc::clone(metrics);
-    Router::new()
-        .route(BASE, put(api::register).get(api::database))
-        .route(&of("/tables/{table}"), get(api::table).put(api::set_table).post(api::upload).delete(api::delete_rows))
-        .route(&of("/tables/{table}/delete"), post(api::delete_rows))
-        .route(&of("/tables/{table}/deletions"), post(api::deletions))
-        .route(&of("/tables/{table}/manifest"), get(api::manifest))
-        .route(
-            &of("/tables/{table}/rows/{key}"),
-            get(api::row).put(api::put_row).patch(api::patch_row).delete(api::delete_row),
-        )
-        .route(&of("/changes"), get(api::changes))
-        .route(&of("/sync"), post(api::sync))
-        .route(&of("/events"), get(events::events))
-        .route(&of("/clients"), get(api::clients))
-        .route(&of("/invites"), post(api::invite))
-        .route("/v1/customers/{customer}/export", get(export::export))
-        .route("/v1/limits", get(api::limits))
-        .route("/health/live", get(|| async { Reply::ok(&json!({"status": "live"})) }))
-        .route("/health/ready", get(ready))
-        .route(
-            "/metrics",
-            get(move |State(relay): State<Arc<Relay>>, headers: HeaderMap| {
-                let text = api::administrator(&relay, &headers)
-                    .map(|()| ([("content-type", "text/plain; version=0.0.4")], counted.text()));
-                std::future::ready(text)
-            }),
-        )
-        .with_state(Arc::clone(relay))
+    let add = |router: Router<Arc<Relay>>, route: Route| router.route(&route.path, route.handlers);
+    let router = table().into_iter().fold(Router::new(), add);
+    router.layer(Extension(Arc::clone(metrics))).with_state(Arc::clone(relay))
+}
+
+/// Whether it runs.
+async fn live() -> Reply {
+    Reply::ok(&json!({"status": "live"}))
+}
+
+/// What was counted since it began.
+async fn counts(
+    State(relay): State<Arc<Relay>>,
+    Extension(metrics): Extension<Arc<Metrics>>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Problem> {
+    api::administrator(&relay, &headers)?;
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.text()))
+}
+
+/// All of this, for machines.
+async fn openapi() -> Reply {
+    static DOCUMENT: LazyLock<Json> = LazyLock::new(|| openapi::document(&table()));
+    Reply::ok(&*DOCUMENT)
 }
 
 /// Whether it can do its work. Anybody may ask, so it does not say more than that; `thence status` does, and the log.

@@ -12,7 +12,7 @@ use crate::model::CollectionName;
 /// How long deletions are told if nothing else is set, in days.
 pub const RETENTION_DAYS: u32 = 180;
 /// No longer than this can be set, in days.
-const DAYS_MAX: u32 = 36_500;
+pub(super) const DAYS_MAX: u32 = 36_500;
 
 /// The settings of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,383 @@
+//! The shapes of what is sent and answered, as JSON Schema (2020-12, which OpenAPI 3.1 speaks).
+//!
+//! **Invariant**: a request that fits is understood, and one that does not is refused; what each row of a batch says is
+//! judged row by row, so its schema is as lenient as that. An answer has all members that are required here. Members may
+//! be added to answers in time, so programs are told to bear with more.
+
+use serde::Deserialize;
+use serde::de::value::Error;
+use serde_json::{Map, Value as Json, json};
+
+use super::changes::ROWS_MAX;
+use super::problem::ProblemCode;
+use super::row::RowOperation;
+use super::settings::DAYS_MAX;
+use super::tenant::Visibility;
+use super::upload::BATCH_ROWS_MAX;
+use crate::model::{KEY_BYTES_MAX, Role};
+
+/// All of them, by name.
+pub fn schemas() -> Map<String, Json> {
+    [requests(), values(), answers()].into_iter().flatten().collect()
+}
+
+/// An object of these members, all of which are there, but perhaps for the `optional` ones.
+fn object(properties: Json, optional: &[&str]) -> Json {
+    let names = properties.as_object().into_iter().flat_map(Map::keys);
+    let required: Vec<&String> = names.filter(|name| !optional.contains(&name.as_str())).collect();
+    json!({"type": "object", "properties": properties, "required": required})
+}
+
+/// The same as part of a request, where none of the members has to be there but for `required`, and others are refused.
+fn request(properties: Json, required: &[&str]) -> Json {
+    json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false})
+}
+
+fn schema(name: &str) -> Json {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn list(items: Json) -> Json {
+    json!({"type": "array", "items": items})
+}
+
+fn or_null(schema: Json) -> Json {
+    json!({"anyOf": [schema, {"type": "null"}]})
+}
+
+fn text() -> Json {
+    json!({"type": "string"})
+}
+
+fn said(description: &str, mut schema: Json) -> Json {
+    schema["description"] = description.into();
+    schema
+}
+
+/// A whole number of 64 bits without a sign.
+fn natural() -> Json {
+    json!({"type": "integer", "minimum": 0, "maximum": u64::MAX})
+}
+
+/// A whole number of 64 bits with a sign.
+fn integer() -> Json {
+    json!({"type": "integer", "minimum": i64::MIN, "maximum": i64::MAX})
+}
+
+fn at_least_one() -> Json {
+    json!({"type": "integer", "minimum": 1, "maximum": u64::MAX})
+}
+
+fn days(least: u32) -> Json {
+    json!({"type": "integer", "minimum": least, "maximum": DAYS_MAX})
+}
+
+fn choice(names: &[&str]) -> Json {
+    json!({"type": "string", "enum": names})
+}
+
+fn members(of: Json) -> Map<String, Json> {
+    if let Json::Object(members) = of { members } else { Map::new() }
+}
+
+/// What clients send. Members of the schemas whose names end in `Query` are parameters of a query.
+fn requests() -> Map<String, Json> {
+    let roles = [Role::Reader, Role::Writer, Role::Owner].map(Role::as_str);
+    members(json!({
+        "Registration": request(json!({
+            "visibility": said("`private` if it is not said.", or_null(choice(names_of::<Visibility>()))),
+        }), &[]),
+        "UploadQuery": request(json!({
+            "atomic": said("Whether all rows are written, or none.", json!({"type": "boolean"})),
+        }), &[]),
+        "Rows": request(json!({
+            "rows": {"type": "array", "items": schema("RowChange"), "maxItems": BATCH_ROWS_MAX},
+        }), &["rows"]),
+        "RowChange": request(json!({
+            "table": said("Needed where the path names none, and refused where it does.", or_null(text())),
+            "key": said(&format!("Of 1 to {KEY_BYTES_MAX} bytes; once in a batch."), text()),
+            "op": said("`put` if it is not said.", choice(names_of::<RowOperation>())),
+            "fields": said("Of `put` and `patch`.", or_null(schema("Fields"))),
+            "names": said("Of `unset`: which fields.", or_null(list(text()))),
+            "field": said("Of `increment`, `add` and `remove`: a name, or a JSON pointer.", or_null(text())),
+            "by": said("Of `increment`.", or_null(integer())),
+            "value": said("Of `add` and `remove`.", schema("Value")),
+            "context": said("What was seen of the row; all that the relay has, if it is not said.", or_null(text())),
+            "id": said("Of at most 128 bytes: under it the change takes effect once.", or_null(text())),
+            "source_version": said("The client's own version of the row.", or_null(integer())),
+        }), &["key"]),
+        "DeleteQuery": request(json!({
+            "after": said("All rows of a higher version. Takes `If-Match`.", natural()),
+            "after_source": said("All rows of a higher `source_version`. Takes `If-Match`.", integer()),
+            "all": said("All rows. Takes `If-Match`.", json!({"type": "boolean"})),
+        }), &[]),
+        "Keys": request(json!({
+            "keys": {"type": "array", "items": text(), "uniqueItems": true, "maxItems": BATCH_ROWS_MAX},
+        }), &["keys"]),
+        "TableSettings": request(json!({
+            "schema": said("A number or a name; once it changes, every client begins anew.", or_null(json!({
+                "anyOf": [natural(), {"type": "string", "minLength": 1, "maxLength": 64}],
+            }))),
+            "retention_days": said("How long deletions are told.", or_null(days(0))),
+            "expire_days": said("When rows that nobody changes are deleted.", or_null(days(1))),
+        }), &[]),
+        "ManifestQuery": request(json!({
+            "min_version": natural(),
+            "max_version": natural(),
+            "min_source_version": said("Not together with `min_version` and `max_version`.", integer()),
+            "max_source_version": said("Not together with `min_version` and `max_version`.", integer()),
+            "limit": said(&format!("At most {ROWS_MAX} rows are given."), natural()),
+            "summary": said("Whether count and digest are enough.", json!({"type": "boolean"})),
+        }), &[]),
+        "ChangesQuery": request(json!({
+            "limit": said(&format!("At most {ROWS_MAX} rows are given."), at_least_one()),
+            "tables": said("The only tables that are wanted, with commas between them.", json!({
+                "type": "string",
+                "pattern": "^[A-Za-z0-9_.-]{1,64}(,[A-Za-z0-9_.-]{1,64})*$",
+            })),
+        }), &[]),
+        "Sync": request(json!({
+            "changes": {"type": "array", "items": schema("RowChange"), "maxItems": BATCH_ROWS_MAX},
+            "limit": said(&format!("At most {ROWS_MAX} rows are given."), or_null(at_least_one())),
+            "tables": said("The only tables that are wanted.", or_null(list(schema("Name")))),
+        }), &[]),
+        "Invitation": request(json!({
+            "role": choice(&roles),
+            "uses": said("How many nodes may join with it; 1 if it is not said.", or_null(json!({
+                "type": "integer", "minimum": 0, "maximum": u32::MAX,
+            }))),
+            "expires": said("For how long it holds; 7d if it is not said.", or_null(json!({
+                "type": "string", "pattern": "^[1-9][0-9]{0,2}[smhdw]$",
+            }))),
+        }), &["role"]),
+    }))
+}
+
+/// What stands in requests and answers alike.
+fn values() -> Map<String, Json> {
+    members(json!({
+        "Name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
+        "Key": {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
+        "Fields": {
+            "type": "object",
+            "description": "The fields of a row. Bytes are `{\"$bytes\": BASE64}`; counters show as numbers, sets as \
+                            sorted arrays.",
+            "additionalProperties": schema("Value"),
+        },
+        "Value": {
+            "description": "JSON: numbers are integers of 64 bits with a sign, or floats of 64 bits.",
+            "type": ["null", "boolean", "number", "string", "array", "object"],
+        },
+    }))
+}
+
+/// What is answered.
+fn answers() -> Map<String, Json> {
+    let epoch = || said("Within which versions can be compared.", text());
+    let digest = || json!({"type": "string", "pattern": "^[0-9a-f]{32}$"});
+    let row = json!({
+        "key": schema("Key"),
+        "version": natural(),
+        "source_version": integer(),
+        "modified_ms": natural(),
+        "modified_by": text(),
+        "context": said("What whoever sees this has seen: to be sent back with a write.", text()),
+        "fields": schema("Fields"),
+        "conflicts": said("The values of each field that has several.", json!({
+            "type": "object", "additionalProperties": list(schema("Value")),
+        })),
+    });
+    let with = |of: &Json, more: Json| Json::Object(members(of.clone()).into_iter().chain(members(more)).collect());
+    let changes = json!({
+        "phase": choice(&["initial", "live"]),
+        "progress": object(json!({"rows_done": natural(), "rows_total": natural(), "bytes_done": natural()}), &[]),
+        "epoch": epoch(),
+        "revision": natural(),
+        "changes": list(schema("Change")),
+        "more": said("Whether to ask again at once.", json!({"type": "boolean"})),
+        "token": said("To be sent as `Sync-Token` next time.", text()),
+    });
+    let mut answers = members(json!({
+        "Database": object(json!({
+            "customer": schema("Name"),
+            "database": schema("Name"),
+            "space": text(),
+            "visibility": choice(names_of::<Visibility>()),
+            "revision": natural(),
+            "epoch": epoch(),
+            "version": natural(),
+            "rows": natural(),
+            "bytes": natural(),
+            "conflicts": natural(),
+            "lost": natural(),
+            "horizon": natural(),
+            "tables": {"type": "object", "additionalProperties": object(json!({
+                "count": natural(), "max_version": natural(),
+            }), &[])},
+            "limits": schema("Limits"),
+        }), &[]),
+        "Limits": object(json!({
+            "batch_rows": natural(),
+            "batch_bytes": natural(),
+            "row_bytes": natural(),
+            "row_key_bytes": natural(),
+            "nesting": natural(),
+            "id_bytes": natural(),
+            "page_rows": natural(),
+            "page_rows_max": natural(),
+            "requests_per_second": natural(),
+        }), &[]),
+        "Table": object(json!({
+            "table": schema("Name"),
+            "count": natural(),
+            "max_version": natural(),
+            "max_source_version": or_null(integer()),
+            "max_modified_ms": or_null(natural()),
+            "digest": digest(),
+            "min_retained_version": natural(),
+            "revision": natural(),
+            "epoch": epoch(),
+        }), &[]),
+        "TableSet": object(json!({
+            "table": schema("Name"),
+            "schema": or_null(json!({"type": ["integer", "string"]})),
+            "retention_days": natural(),
+            "expire_days": or_null(natural()),
+        }), &[]),
+        "Deletions": object(json!({
+            "results": list(schema("Result")),
+            "deleted": list(schema("Key")),
+            "more": said("Whether to ask again at once.", json!({"type": "boolean"})),
+            "epoch": epoch(),
+            "revision": natural(),
+            "token": said("To be sent as `Sync-Token` to this call next time.", text()),
+        }), &[]),
+        "Clients": object(json!({
+            "clients": list(object(json!({
+                "client": text(),
+                "last_seen_ms": natural(),
+                "phase": choice(&["initial", "live", "deletions"]),
+                "position": natural(),
+                "rows_behind": natural(),
+                "rows_done": or_null(natural()),
+                "more": json!({"type": "boolean"}),
+                "requests": natural(),
+                "reason": said("Why it does not get on.", or_null(text())),
+            }), &[])),
+            "version": natural(),
+            "epoch": epoch(),
+        }), &[]),
+        "Manifest": object(json!({
+            "count": natural(),
+            "digest": digest(),
+            "epoch": epoch(),
+            "revision": natural(),
+            "rows": list(object(json!({
+                "key": schema("Key"),
+                "version": natural(),
+                "source_version": or_null(integer()),
+                "digest": digest(),
+            }), &[])),
+            "next": said("Where to go on, as `min_version` or `min_source_version`.", or_null(integer_of_any())),
+        }), &["rows", "next"]),
+        "Results": object(json!({"results": list(schema("Result")), "epoch": epoch()}), &[]),
+        "Result": object(json!({
+            "table": text(),
+            "key": text(),
+            "id": text(),
+            "status": choice(&["accepted", "duplicate", "rejected", "retry"]),
+            "version": natural(),
+            "context": text(),
+            "problem": schema("Problem"),
+        }), &["table", "id", "version", "context", "problem"]),
+        "Deletion": {"oneOf": [
+            schema("Results"),
+            object(json!({"deleted_rows": natural(), "epoch": epoch()}), &[]),
+        ]},
+        "Written": object(json!({
+            "key": schema("Key"), "version": natural(), "context": text(), "epoch": epoch(),
+        }), &[]),
+        "Ticket": object(json!({"ticket": text()}), &[]),
+        "Health": object(json!({"status": choice(&["live", "ready"])}), &[]),
+        "Metrics": text(),
+        "Events": text(),
+        "Export": text(),
+        "OpenApi": {"type": "object"},
+    }));
+    answers.extend(members(json!({
+        "Row": object(with(&row, json!({"epoch": epoch()})), &["source_version", "conflicts"]),
+        "Change": object(
+            with(&row, json!({"table": schema("Name"), "op": choice(&["put", "delete"])})),
+            &["source_version", "conflicts", "fields"],
+        ),
+        "Changes": object(changes.clone(), &["progress"]),
+        "Synchronised": object(with(&changes, json!({"results": list(schema("Result"))})), &["progress"]),
+        "Problem": object(json!({
+            "type": text(),
+            "code": choice(names_of::<ProblemCode>()),
+            "title": text(),
+            "status": natural(),
+            "detail": said("What is wrong.", text()),
+            "help": said("What to do.", text()),
+            "path": said("Where in the body it is wrong, as a JSON pointer.", text()),
+            "line": natural(),
+            "column": natural(),
+            "row": said("Which row of the batch is at fault, counted from 0.", natural()),
+            "rows": said("The rows at fault, of a batch that is atomic.", list(object(json!({
+                "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
+            }), &[]))),
+            "etag": said("What the ETag is now.", text()),
+            "reason": said("Why a sync token cannot be used any more.", text()),
+            "action": said("What to do about that.", text()),
+            "token": said("The sync token to go on with.", text()),
+        }), &["path", "line", "column", "row", "rows", "etag", "reason", "action", "token"]),
+    })));
+    answers
+}
+
+fn integer_of_any() -> Json {
+    json!({"type": "integer", "minimum": i64::MIN, "maximum": u64::MAX})
+}
+
+/// The names that serde reads a `T` by: a struct's members, an enum's variants. None if it is neither.
+pub(super) fn names_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    let mut names: &[&str] = &[];
+    // It is told the names and given no value, so there is nothing to be had but an error.
+    let _ = T::deserialize(Names(&mut names));
+    names
+}
+
+struct Names<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> serde::Deserializer<'de> for Names<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(serde::de::Error::custom("there is no value"))
+    }
+
+    fn deserialize_struct<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_enum<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        *self.0 = variants;
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map identifier ignored_any
+    }
+}
