@@ -14,7 +14,7 @@ use super::sync_point::{Phase, SyncPoint};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::CollectionName;
-use crate::store::{PageLimits, Row, View};
+use crate::store::{PageLimits, Row, StoreError, View};
 
 /// Rows in a page if the client does not say, and at most.
 pub(super) const ROWS_USUAL: usize = 100;
@@ -116,12 +116,14 @@ impl Relay {
     ) -> Result<SyncPoint, Problem> {
         let Some(token) = token else { return Ok(beginning) };
         let point = self.open_token(access, token).ok_or_else(other_token)?;
-        let horizon = view.horizon().map_err(|error| node_problem(error.into()))?;
+        let failed = |error: StoreError| node_problem(error.into());
+        let (horizon, top) = (view.horizon().map_err(failed)?, view.position().map_err(failed)?);
         let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position }) =
             point.phase;
         let (reason, action, detail) = if point.revision != beginning.revision {
             ("revision", "wipe-local", "the database was wiped since")
-        } else if point.epoch != beginning.epoch {
+        } else if point.epoch != beginning.epoch || point.phase.reaches() > top {
+            // Who is further than the feed was here before all of this was put back to an older state.
             ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
         } else if point.filter != beginning.filter {
             ("filter", "resync-keep-outbox", "the token was made for other tables")
@@ -149,7 +151,7 @@ impl Relay {
         told: &BTreeSet<String>,
     ) -> Result<Changes, Problem> {
         let view = self.view(access)?;
-        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let failed = |error: StoreError| node_problem(error.into());
         let wanted = Wanted { tables: Some(BTreeSet::from([table.clone()])), limit: None };
         let horizon = view.horizon().map_err(failed)?;
         let beginning = self.point(access, &view, &wanted, Phase::Deletions { position: horizon })?;
@@ -188,7 +190,7 @@ impl Relay {
 
     /// The page that follows on a sync point.
     pub fn page(&self, access: &Access, view: &View, point: SyncPoint, wanted: &Wanted) -> Result<Changes, Problem> {
-        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let failed = |error: StoreError| node_problem(error.into());
         let (only, limits) = (wanted.tables.as_ref(), wanted.limits());
         let top = view.position().map_err(failed)?;
         let mut body = Map::new();

@@ -9,7 +9,7 @@ use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::IntoResponse;
 use axum::routing::{MethodFilter, MethodRouter};
-use axum::{Extension, Router};
+use axum::{Extension, Router, middleware};
 use serde_json::{Value as Json, json};
 
 use super::http::{Metrics, Reply};
@@ -222,7 +222,12 @@ pub(super) fn table() -> Vec<Route> {
 
 /// Leads requests to where they are answered.
 pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
-    let add = |router: Router<Arc<Relay>>, route: Route| router.route(&route.path, route.handlers);
+    // Before a body is read, or a query: who may not come in costs no more than being told so.
+    let let_in = middleware::from_fn_with_state(Arc::clone(relay), api::let_in);
+    let add = |router: Router<Arc<Relay>>, Route { path, handlers, .. }: Route| {
+        let handlers = if path.starts_with(BASE) { handlers.route_layer(let_in.clone()) } else { handlers };
+        router.route(&path, handlers)
+    };
     let router = table().into_iter().fold(Router::new(), add);
     router.layer(Extension(Arc::clone(metrics))).with_state(Arc::clone(relay))
 }
