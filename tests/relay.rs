@@ -29,6 +29,13 @@ async fn relay(folder: &TempDir) -> Relay {
     Relay::open(&node(folder).await, keys(folder)).await.expect("it opens")
 }
 
+/// Closes it whole: its folder is free then.
+async fn close(relay: Relay) {
+    let node = relay.node().clone();
+    drop(relay);
+    node.close().await;
+}
+
 async fn register(relay: &Relay, customer: &str, database: &str) {
     let (customer, database) = (customer.parse().expect("a name"), database.parse().expect("a name"));
     relay.tenants().register(&customer, &database, None).await.expect("it can be registered");
@@ -175,8 +182,7 @@ async fn phones_that_lose_answers_hold_the_same_in_the_end_and_nothing_counts_tw
             }
             if step == 120 && seed == 1 {
                 // The relay stops and comes back between two pages.
-                here.node().clone().close().await;
-                drop(here);
+                close(here).await;
                 here = relay(&folder).await;
                 access = here.enter(access.principal, "acme", "notes", Role::Writer).expect("the token holds");
             }
@@ -394,8 +400,7 @@ async fn customers_and_tokens_are_there_after_a_restore() {
         std::ops::ControlFlow::Continue(())
     };
     here.node().back_up(&mut keep).expect("readable");
-    here.node().clone().close().await;
-    drop(here);
+    close(here).await;
     let file = folder.path().join("backup");
     std::fs::write(&file, backup).expect("a file");
     let data = DataFolder::new(folder.path().join("data"));
@@ -410,7 +415,7 @@ async fn customers_and_tokens_are_there_after_a_restore() {
         let access = here.enter(access.principal.clone(), "acme", "notes", Role::Writer).expect("it is known");
         assert_eq!(visible(&here, &access).len(), 1);
         assert_eq!(gone(&here, &access, &phone), "epoch");
-        here.node().clone().close().await;
+        close(here).await;
     }
 }
 
@@ -430,8 +435,7 @@ async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begin
     let here = relay(&folder).await;
     register(&here, "acme", "notes").await;
     let access = writer(&here, "acme", "notes").await;
-    here.node().clone().close().await;
-    drop(here);
+    close(here).await;
     let files =
         || std::fs::read_dir(folder.path().join("data")).expect("a folder").map(|file| file.expect("a file").path());
     let before: Vec<_> = (files().filter(|path| path.is_file()))
@@ -444,8 +448,7 @@ async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begin
     sent(&here, &access, vec![json!({"table": "notes", "key": "n1", "fields": {}})]).await;
     let (mut phone, epoch) = (Phone::new(1), here.epoch());
     while phone.pull(&here, &access, 1).await {}
-    here.node().clone().close().await;
-    drop(here);
+    close(here).await;
     for (content, modified, path) in before {
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("a file");
@@ -454,7 +457,7 @@ async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begin
     let here = relay(&folder).await;
     assert_eq!(here.epoch(), epoch, "it cannot be seen from here");
     assert_eq!(gone(&here, &access, &phone), "epoch");
-    here.node().clone().close().await;
+    close(here).await;
 }
 
 /// The status of the answer to a request that is sent as it stands.

@@ -163,7 +163,7 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Write { space, requests } => {
             let found = {
                 let node = node.clone();
-                blocking(move || Ok(find_space(&node, &space)?)).await?
+                blocking(move || find_space(&node, &space)).await?
             };
             let written = node.write(found, requests).await?;
             let (changed, position) = (written.changed, written.position);
