@@ -7,7 +7,8 @@ use serde_json::{Map, Value as Json, json};
 use tempfile::TempDir;
 use thence::model::{CollectionName, Role};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig};
-use thence::relay::{Access, Keys, Principal, ProblemCode, Relay, Scope, Visibility, Wanted};
+use thence::relay::http::{HttpConfig, HttpServer};
+use thence::relay::{Access, Keys, Principal, ProblemCode, Range, Relay, Scope, Visibility, Wanted, routes};
 
 /// A node on a folder of its own, on the loopback.
 async fn node(folder: &TempDir) -> Node {
@@ -16,6 +17,14 @@ async fn node(folder: &TempDir) -> Node {
     let mut config = NodeConfig::new(folder.claim_for_node(Duration::from_secs(10)).expect("it is free"));
     config.listen = Some("127.0.0.1:0".parse().expect("an address"));
     Node::open(config).await.expect("it opens")
+}
+
+/// Stops a relay, and waits until nobody has its folder any more.
+async fn stop(relay: Relay, folder: &TempDir) {
+    relay.node().clone().close().await;
+    drop(relay);
+    let folder = DataFolder::new(folder.path().join("data"));
+    drop(folder.claim_for_node(Duration::from_secs(10)).expect("it is free"));
 }
 
 fn keys(folder: &TempDir) -> Keys {
@@ -343,4 +352,166 @@ async fn a_batch_is_answered_row_by_row_or_done_whole() {
     }
     let many = vec![json!({"table": "t", "key": "k", "fields": {}}); 1001];
     assert_eq!(relay.upload(&access, None, many, false).await.expect_err("too many").code, ProblemCode::TooLarge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_that_is_deleted_leaves_what_is_written_meanwhile() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let key = |n: usize| format!("n{n:04}");
+    for part in 0..3 {
+        let row = |n: usize| json!({"table": "notes", "key": key(part * 1000 + n), "fields": {"n": 1}});
+        sent(&relay, &access, (0..1000).map(row).collect()).await;
+    }
+    let notes = CollectionName::user("notes").expect("a name");
+    let (_, tag) = relay.table(&access, &notes).expect("it is there");
+    let deleting = relay.delete_range(&access, &notes, Range::All, Some(&tag));
+    let rows = async {
+        // Some are there still when this is asked for, and some may be gone.
+        let row = |n: usize| json!({"table": "notes", "key": key(n), "op": "patch", "fields": {"n": 2}});
+        sent(&relay, &access, (2000..3000).map(row).collect()).await
+    };
+    let (deleted, results) = tokio::join!(deleting, rows);
+    let written = results.iter().filter(|result| result["status"] == "accepted").count();
+    let left = visible(&relay, &access);
+    assert_eq!(left.len(), written, "whatever was accepted is there");
+    assert!(written > 0, "the second step comes after what was asked for before it");
+    assert_eq!(deleted.expect("it is done")["deleted_rows"], 3000 - written);
+    // Of a table that stands otherwise than expected, nothing is.
+    let stale = relay.delete_range(&access, &notes, Range::All, Some(&tag)).await;
+    assert_eq!(stale.expect_err("written since").code, ProblemCode::Changed);
+}
+
+/// Customers and tokens are in a space of their own, and with them all that is reached through them.
+#[tokio::test(flavor = "multi_thread")]
+async fn customers_and_tokens_are_there_after_a_restore() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = relay(&folder).await;
+    register(&here, "acme", "notes").await;
+    let access = writer(&here, "acme", "notes").await;
+    sent(&here, &access, vec![json!({"table": "notes", "key": "n1", "fields": {}})]).await;
+    let mut phone = Phone::new(1);
+    while phone.pull(&here, &access, 1).await {}
+    let mut backup = Vec::new();
+    let mut keep = |piece: &[u8]| {
+        backup.extend_from_slice(piece);
+        std::ops::ControlFlow::Continue(())
+    };
+    here.node().back_up(&mut keep).expect("readable");
+    stop(here, &folder).await;
+    let file = folder.path().join("backup");
+    std::fs::write(&file, backup).expect("a file");
+    let data = DataFolder::new(folder.path().join("data"));
+    let wait = Duration::from_secs(10);
+    for is_repair in [false, true] {
+        if is_repair {
+            data.repair(wait, 1 << 20).expect("it can be repaired");
+        } else {
+            data.restore(&file, wait, 1 << 20, &mut |_| ()).expect("it can be restored");
+        }
+        let here = relay(&folder).await;
+        let access = here.enter(access.principal.clone(), "acme", "notes", Role::Writer).expect("it is known");
+        assert_eq!(visible(&here, &access).len(), 1);
+        assert_eq!(gone(&here, &access, &phone), "epoch");
+        stop(here, &folder).await;
+    }
+}
+
+/// Why a relay does not take a phone's token any more.
+fn gone(relay: &Relay, access: &Access, phone: &Phone) -> String {
+    let view = relay.view(access).expect("readable");
+    let problem = relay.position_of(access, &view, phone.token.as_deref(), &wanted(1)).expect_err("not any more");
+    assert_eq!(problem.code, ProblemCode::Gone);
+    problem.members["reason"].as_str().expect("text").to_owned()
+}
+
+/// Nobody but the client can tell: the lease holds, and there is no peer.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begins_anew() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let here = relay(&folder).await;
+    register(&here, "acme", "notes").await;
+    let access = writer(&here, "acme", "notes").await;
+    stop(here, &folder).await;
+    let files =
+        || std::fs::read_dir(folder.path().join("data")).expect("a folder").map(|file| file.expect("a file").path());
+    // A second name for each file, so that it is the same file that comes back, and not a copy.
+    let aside = folder.path().join("aside");
+    std::fs::create_dir(&aside).expect("a folder");
+    let before: Vec<_> = (files().filter(|path| path.is_file()))
+        .map(|path| {
+            let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("a time");
+            let same = aside.join(path.file_name().expect("a name"));
+            std::fs::hard_link(&path, &same).expect("a second name");
+            (std::fs::read(&path).expect("readable"), modified, path, same)
+        })
+        .collect();
+    let here = relay(&folder).await;
+    sent(&here, &access, vec![json!({"table": "notes", "key": "n1", "fields": {}})]).await;
+    let (mut phone, epoch) = (Phone::new(1), here.epoch());
+    while phone.pull(&here, &access, 1).await {}
+    stop(here, &folder).await;
+    for (content, modified, path, same) in before {
+        std::fs::rename(same, &path).expect("it was there");
+        std::fs::write(&path, content).expect("writable");
+        let file = std::fs::File::options().append(true).open(&path).expect("a file");
+        file.set_modified(modified).expect("a time");
+    }
+    let here = relay(&folder).await;
+    assert_eq!(here.epoch(), epoch, "it cannot be seen from here");
+    assert_eq!(gone(&here, &access, &phone), "epoch");
+    stop(here, &folder).await;
+}
+
+/// The status of the answer to a request that is sent as it stands.
+async fn status(address: std::net::SocketAddr, request: &str) -> u16 {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it listens");
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.expect("it answers");
+    std::str::from_utf8(&answer[9..]).expect("digits").parse().expect("a status")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_matters_before_what_is_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = std::sync::Arc::new(relay(&folder).await);
+    register(&relay, "acme", "notes").await;
+    let scope = |customer: &str| Scope { customer: customer.parse().ok(), database: None, role: Role::Writer };
+    let (own, _) = relay.tenants().create_token(scope("acme"), None).await.expect("a token");
+    let (other, _) = relay.tenants().create_token(scope("other"), None).await.expect("a token");
+    let http = HttpServer::bind(HttpConfig::new("127.0.0.1:0".parse().expect("an address"))).await.expect("it is free");
+    let (address, router) = (http.local_address(), routes(&relay, &http.metrics()));
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(http.serve(router, async move { _ = stopped.await }));
+    let base = "/v1/customers/acme/databases/notes";
+    let body = "Content-Type: application/json\r\nContent-Length: 1\r\n\r\n{";
+    let unread = "Content-Type: application/json\r\nContent-Length: 8000000\r\n\r\n";
+    for (rest, own_status) in [
+        (format!("POST {base}/sync HTTP/1.1\r\n<>{body}"), 400),
+        (format!("PUT {base}/tables/t/rows/k HTTP/1.1\r\n<>{body}"), 400),
+        (format!("PUT {base} HTTP/1.1\r\n<>{body}"), 400),
+        (format!("GET {base}/changes?limit=x HTTP/1.1\r\n<>\r\n"), 400),
+        (format!("POST {base}/tables/t HTTP/1.1\r\n<>{unread}"), 0),
+    ] {
+        let with = |token: Option<&str>| {
+            let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+            rest.replace("<>", &format!("Host: relay\r\n{token}"))
+        };
+        assert_eq!(status(address, &with(None)).await, 401, "{rest}");
+        assert_eq!(status(address, &with(Some("thence_none_none"))).await, 401, "{rest}");
+        // Who registers is told what is wrong with the request, which says nothing of what there is.
+        let registers = rest.starts_with(&format!("PUT {base} "));
+        assert_eq!(status(address, &with(Some(&other))).await, if registers { 400 } else { 404 }, "{rest}");
+        if own_status > 0 {
+            assert_eq!(status(address, &with(Some(&own))).await, own_status, "{rest}");
+        }
+    }
+    let _ = stop.send(());
+    serving.await.expect("it ends");
+    relay.node().clone().close().await;
 }

@@ -3,12 +3,15 @@
 //! A client without a version vector cannot say which events it knows. It can say which state of an object it was shown:
 //! the context that came with it. A write that comes with a context replaces what the client had seen, and nothing else.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
+use serde::{Deserialize, Serialize};
 
-use super::object::Object;
+use super::Path;
+use super::object::{Object, Slot};
 use crate::causal::{Dot, VersionVector};
 use crate::codec;
 
@@ -20,9 +23,13 @@ const FORM: u8 = 1;
 /// What somebody had seen of one object.
 ///
 /// Of each replica the last event that added something which was there. Events of a replica are taken in in order, so
-/// whatever that replica had added before was there too, or was gone already.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Context(VersionVector);
+/// whatever that replica had added before was there too, or was gone already. Only what somebody wrote themselves stands
+/// apart: a relay writes for many, so who wrote its last event has not seen the one before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Context {
+    seen: VersionVector,
+    wrote: BTreeSet<Dot>,
+}
 
 /// A text that is no context. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,45 +41,65 @@ impl Context {
     pub fn of(object: &Object) -> Self {
         let mut seen = VersionVector::new();
         object.entries().for_each(|(_, dot, _)| seen.advance(dot));
-        Self(seen)
+        Self { seen, wrote: BTreeSet::new() }
     }
 
-    /// The same, and what the event `dot` did besides.
-    #[must_use]
-    pub fn with(mut self, dot: Dot) -> Self {
-        self.0.advance(dot);
+    /// Of whoever wrote an event, and saw nothing else.
+    pub(crate) fn of_author(dot: Dot) -> Self {
+        Self { seen: VersionVector::new(), wrote: BTreeSet::from([dot]) }
+    }
+
+    /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
+    pub(crate) fn after(mut self, dot: Dot, object: &Object) -> Self {
+        self.wrote.insert(dot);
+        if self.covers(object) {
+            return Self::of(object);
+        }
+        // What is gone need not be replaced any more.
+        let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();
+        self.wrote.retain(|dot| left.contains(dot));
         self
     }
 
     /// Whether nothing had been there.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.seen.is_empty() && self.wrote.is_empty()
+    }
+
+    fn contains(&self, dot: Dot) -> bool {
+        self.seen.contains(dot) || self.wrote.contains(&dot)
+    }
+
+    /// Whether all of an object had been seen.
+    pub(crate) fn covers(&self, object: &Object) -> bool {
+        object.entries().all(|(_, dot, _)| self.contains(dot))
+    }
+
+    /// The counters that had been seen, and were counted on since: a run of a counter has one entry, its latest.
+    pub(crate) fn counted(&self, object: &Object) -> BTreeSet<Path> {
+        let unseen = object.entries().filter(|(_, dot, _)| !self.contains(*dot));
+        unseen
+            .filter_map(|(slot, ..)| match slot {
+                Slot::Counter { path, replica, run } if self.contains(Dot::new(*replica, *run)) => Some(path.clone()),
+                _ => None,
+            })
+            .collect()
     }
 
     /// What of an object had been seen.
     pub(crate) fn seen_of(&self, object: &Object) -> Object {
         let mut seen = Object::new();
-        for (slot, dot, entry) in object.entries().filter(|(_, dot, _)| self.0.contains(*dot)) {
+        for (slot, dot, entry) in object.entries().filter(|(_, dot, _)| self.contains(*dot)) {
             seen.insert(slot.clone(), dot, entry.clone());
         }
         seen
-    }
-
-    /// The dots, for those who store it.
-    pub(crate) fn vector(&self) -> &VersionVector {
-        &self.0
-    }
-
-    /// From what [`Context::vector`] gave.
-    pub(crate) fn from_vector(seen: VersionVector) -> Self {
-        Self(seen)
     }
 }
 
 impl fmt::Display for Context {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut bytes = vec![FORM];
-        bytes.extend(codec::encode(&self.0));
+        bytes.extend(codec::encode(self));
         f.write_str(&BASE64URL_NOPAD.encode(&bytes))
     }
 }
@@ -86,7 +113,7 @@ impl FromStr for Context {
         }
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| InvalidContext)?;
         match bytes.split_first() {
-            Some((&FORM, seen)) => codec::decode("context", seen).map(Self).map_err(|_| InvalidContext),
+            Some((&FORM, seen)) => codec::decode("context", seen).map_err(|_| InvalidContext),
             _ => Err(InvalidContext),
         }
     }
@@ -100,7 +127,9 @@ mod tests {
     #[test]
     fn a_context_comes_back_as_it_went() {
         let dot = |replica, counter| Dot::new(ReplicaId::from_bytes([replica; 16]), counter);
-        for context in [Context::default(), Context::default().with(dot(1, 7)).with(dot(2, u64::MAX))] {
+        let seen = VersionVector::from_iter([dot(1, 7), dot(2, u64::MAX)]);
+        let wrote = BTreeSet::from([dot(1, 9), dot(3, 1)]);
+        for context in [Context::default(), Context::of_author(dot(1, 7)), Context { seen, wrote }] {
             let text = context.to_string();
             assert_eq!(text.parse(), Ok(context));
             let mut longer = text.clone();

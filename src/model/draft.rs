@@ -89,6 +89,9 @@ pub struct Draft {
     /// Whether somebody deleted it whom the writer had not heard of yet. What is written is beside that delete then:
     /// anything but a put becomes an edit that lost to it, and is kept as such.
     deleted_beside: bool,
+    /// Counters that the writer had seen, and that counted since. What they showed then is not known any more, so a
+    /// number that is written there counts as what the writer was shown.
+    counted_beside: BTreeSet<Path>,
     /// The event that the transaction will become.
     dot: Dot,
     depth: u64,
@@ -99,8 +102,8 @@ pub struct Draft {
 impl Draft {
     /// Begins to write to an object that stands at `before`, as part of the event `dot` of causal depth `depth`.
     pub fn new(collection: CollectionName, key: ObjectKey, before: Object, dot: Dot, depth: u64) -> Self {
-        let (now, whole, deleted_beside) = (before.clone(), false, false);
-        Self { collection, key, before, now, whole, deleted_beside, dot, depth, bytes_bound: None }
+        let (now, whole, deleted_beside, counted_beside) = (before.clone(), false, false, BTreeSet::new());
+        Self { collection, key, before, now, whole, deleted_beside, counted_beside, dot, depth, bytes_bound: None }
     }
 
     /// The same for somebody who has seen `context` of it and no more: what is written replaces that and nothing else.
@@ -115,9 +118,13 @@ impl Draft {
         depth: u64,
     ) -> Self {
         // What adds to what is there goes on from all of that: a counter has one total per replica.
-        let seen = if is_blind { before.clone() } else { context.seen_of(before) };
+        let (seen, counted_beside) = if is_blind {
+            (before.clone(), BTreeSet::new())
+        } else {
+            (context.seen_of(before), context.counted(before))
+        };
         let deleted_beside = !context.is_empty() && !seen.is_visible();
-        Self { deleted_beside, ..Self::new(collection, key, seen, dot, depth) }
+        Self { deleted_beside, counted_beside, ..Self::new(collection, key, seen, dot, depth) }
     }
 
     /// The state as it will be.
@@ -130,6 +137,8 @@ impl Draft {
         let bytes = check_fields(fields)?;
         let mut leaves = Vec::new();
         flatten(fields, None, &mut leaves)?;
+        let is_number = |value: &Value| matches!(value, Value::Integer(_) | Value::Float(_));
+        leaves.retain(|(path, value)| !(self.counted_beside.contains(path) && is_number(value)));
         let mut kept = BTreeMap::new();
         if self.now.is_visible() {
             keep_counters_and_sets(&self.now.tree(), &mut Vec::new(), fields, &mut kept)?;
@@ -381,6 +390,9 @@ impl Draft {
 
     /// Whether `path` is a counter or set and `json` what it shows; anything else is refused there.
     fn repeats_counter_or_set(&self, path: &Path, json: &Json) -> Result<bool, InvalidEdit> {
+        if json.is_number() && self.counted_beside.contains(path) {
+            return Ok(true);
+        }
         if self.require_no_counter_or_set(path).is_ok() {
             // A value written over a map must not take the counters and sets in it away without a word either.
             let counts = |slot: &Slot| matches!(slot, Slot::Counter { .. } | Slot::Set(_) | Slot::Element { .. });

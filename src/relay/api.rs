@@ -5,9 +5,11 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, Query, State};
-use axum::http::HeaderMap;
+use axum::extract::{Path, Query, RawPathParams, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, HeaderName, IF_MATCH, IF_NONE_MATCH};
+use axum::http::{HeaderMap, Method};
+use axum::middleware::Next;
+use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
@@ -90,6 +92,26 @@ pub struct RowPath {
 
 fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: Role) -> Result<Access, Problem> {
     relay.enter(principal(relay, headers)?, &path.customer, &path.database, need)
+}
+
+/// Lets a request pass to a database that its sender may know of, or to where one is to be registered by somebody. What
+/// else it takes each handler says itself.
+pub async fn let_in(
+    State(relay): Shared,
+    path: RawPathParams,
+    request: HttpRequest,
+    next: Next,
+) -> Result<Response, Problem> {
+    let asker = principal(&relay, request.headers())?;
+    let named = |name: &str| path.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+    let registers = request.method() == Method::PUT && path.iter().count() == 2;
+    if registers && asker == Principal::Anybody {
+        return Err(unauthenticated());
+    }
+    if !registers {
+        relay.enter(asker, named("customer"), named("database"), Role::Reader)?;
+    }
+    Ok(next.run(request).await)
 }
 
 /// What is said of a database when it is registered.

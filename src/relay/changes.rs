@@ -83,11 +83,13 @@ impl Relay {
                 "send the token exactly as it came, for the same database and with the same access token; or none";
             Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
         })?;
+        let top = view.position().map_err(|error| node_problem(error.into()))?;
         let now =
             SyncPoint { epoch: self.epoch(), revision: view.revision(), filter: wanted.filter(), ..point.clone() };
         let (reason, action, detail) = if point.revision != now.revision {
             ("revision", "wipe-local", "the database was wiped since")
-        } else if point.epoch != now.epoch {
+        } else if point.epoch != now.epoch || point.phase.reaches() > top {
+            // Who is further than the feed was here before all of this was put back to an older state.
             ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
         } else if point.filter != now.filter {
             ("filter", "resync-keep-outbox", "the token was made for other tables")

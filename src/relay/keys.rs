@@ -119,8 +119,13 @@ fn write(path: &Path, keys: &BTreeMap<u32, Key>) -> io::Result<()> {
 /// Puts a file in its place whole or not at all, readable by its owner only.
 pub(super) fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     let beside = path.with_extension("new");
+    // One that a crash left there keeps the permissions that it has.
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     let mut options = fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&beside)?;

@@ -42,6 +42,7 @@ pub use self::problem::{Problem, ProblemCode};
 pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
 pub use self::sync_point::{Bearer, Phase, SYNC_POINT_BYTES_MAX, SyncPoint};
+pub use self::table::Range;
 pub use self::tenant::{
     Database, InvalidTenantName, Principal, SYSTEM_NAME, Scope, TenantName, Tenants, TokenRecord, Visibility,
 };

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::{get, post, put};
+use axum::{Router, middleware};
 use serde_json::json;
 
 use super::http::{Metrics, Reply};
@@ -22,7 +22,7 @@ const BASE: &str = "/v1/customers/{customer}/databases/{database}";
 pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
     let of = |rest: &str| format!("{BASE}{rest}");
     let counted = Arc::clone(metrics);
-    Router::new()
+    let of_databases = Router::new()
         .route(BASE, put(api::register).get(api::database))
         .route(&of("/tables/{table}"), get(api::table).post(api::upload).delete(api::delete_rows))
         .route(&of("/tables/{table}/delete"), post(api::delete_rows))
@@ -34,6 +34,10 @@ pub fn routes(relay: &Arc<Relay>, metrics: &Arc<Metrics>) -> Router {
         .route(&of("/changes"), get(api::changes))
         .route(&of("/sync"), post(api::sync))
         .route(&of("/invites"), post(api::invite))
+        // Before a body is read, or a query: who may not come in costs no more than being told so.
+        .route_layer(middleware::from_fn_with_state(Arc::clone(relay), api::let_in));
+    Router::new()
+        .merge(of_databases)
         .route("/v1/limits", get(api::limits))
         .route("/health/live", get(|| async { Reply::ok(&json!({"status": "live"})) }))
         .route("/health/ready", get(ready))

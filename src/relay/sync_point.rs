@@ -55,6 +55,16 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// Up to where the feed had come when this was written, at least.
+    pub fn reaches(&self) -> u64 {
+        match *self {
+            Self::Initial { position, .. } => position,
+            Self::Live { position, high } => position.max(high),
+        }
+    }
+}
+
 /// For whom a sync point is.
 #[derive(Clone, Copy, Debug)]
 pub struct Bearer<'a> {

@@ -7,10 +7,11 @@ use serde_json::{Value as Json, json};
 
 use super::changes::ROWS_MAX;
 use super::problem::{Problem, ProblemCode};
+use super::row;
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::{CollectionName, Operation, Remark, Request};
-use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions};
+use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions, WriteError};
 
 /// So many rows are looked at for one page of a manifest.
 const LOOKED_AT_MAX: usize = 20_000;
@@ -91,7 +92,7 @@ impl Relay {
             "revision": view.revision(),
         });
         if !summary_only {
-            let list = |Listed { key, version, source_version, digest }: &Listed| {
+            let list = |Listed { key, version, source_version, digest, .. }: &Listed| {
                 json!({
                     "key": key.as_str(),
                     "version": version,
@@ -148,12 +149,17 @@ impl Relay {
             next = page.next;
             let remove = |row: Listed| {
                 let request = Request { collection: table.clone(), key: row.key, operation: Operation::Delete };
-                vec![Upload { request, seen: None, expected: None, remark: Remark::default() }]
+                // Only as it stood when the tag was compared: what was written to it since has been seen by nobody here.
+                vec![Upload { request, seen: None, expected: Some(row.context), remark: Remark::default() }]
             };
             let parts: Vec<Vec<Upload>> = page.rows.into_iter().map(remove).collect();
             for outcome in self.node.upload(access.database.space, parts).await {
-                // A row that somebody else deleted meanwhile is gone, which is what was asked for.
-                deleted += u64::from(outcome.map_err(node_problem)?.is_ok());
+                match outcome.map_err(node_problem)? {
+                    Ok(_) => deleted += 1,
+                    // Written to meanwhile, and so not in the range any more; or gone, which is what was asked for.
+                    Err(WriteError::Changed { .. }) => {}
+                    Err(error) => return Err(row::write_problem(&error)),
+                }
             }
         }
         Ok(json!({"deleted_rows": deleted, "epoch": self.epoch_text()}))

@@ -15,10 +15,8 @@ use serde_json::{Map, Value as Json, json};
 use super::problem::{Problem, ProblemCode};
 use crate::model::{CollectionName, ObjectKey, Operation, Remark, Request, Role, SpaceId};
 use crate::node::{Node, NodeError, Transaction};
-use crate::store::{Upload, View};
+use crate::store::{SYSTEM_SPACE, StoreError, Upload, View};
 
-/// Under this name a node remembers which space is its system space.
-const SYSTEM: &str = "system space";
 /// What the system space is called.
 pub const SYSTEM_NAME: &str = "system";
 
@@ -202,22 +200,21 @@ fn hash(secret: &str) -> String {
 impl Tenants {
     /// Those of `node`, whose system space is made if there is none yet.
     pub async fn open(node: &Node) -> Result<Self, NodeError> {
-        let remembered = node.setting(SYSTEM)?.and_then(|id| id.parse::<SpaceId>().ok());
-        let system = match remembered {
-            Some(system) if node.view(system).is_ok() => system,
-            _ => {
-                let system = node.create_space(SYSTEM_NAME).await?;
-                node.remember_setting(SYSTEM, system.to_string()).await?;
-                system
-            }
-        };
+        if let Some(tenants) = Self::of(node)? {
+            // Should it not be readable now, another one would have all customers forgotten.
+            node.view(tenants.system)?;
+            return Ok(tenants);
+        }
+        let system = node.create_space(SYSTEM_NAME).await?;
+        node.remember_setting(SYSTEM_SPACE, system.to_string()).await?;
         Ok(Self { node: node.clone(), system })
     }
 
     /// Those of `node`, if it ever was a relay.
     pub fn of(node: &Node) -> Result<Option<Self>, NodeError> {
-        let remembered = node.setting(SYSTEM)?.and_then(|id| id.parse::<SpaceId>().ok());
-        Ok(remembered.map(|system| Self { node: node.clone(), system }))
+        let damaged = |error| StoreError::Damaged(format!("which space is the system's: {error}"));
+        let system = node.setting(SYSTEM_SPACE)?.map(|id| id.parse::<SpaceId>().map_err(damaged)).transpose()?;
+        Ok(system.map(|system| Self { node: node.clone(), system }))
     }
 
     fn view(&self) -> Result<View, Problem> {

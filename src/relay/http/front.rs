@@ -39,9 +39,11 @@ use crate::relay::{Problem, ProblemCode};
 /// which counts for its address.
 pub type RateKey = for<'a> fn(&'a HeaderMap) -> Option<&'a [u8]>;
 
-/// The token, or none.
+/// The token, however the words before it and the spaces around it are written, or none.
 pub fn by_token(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(axum::http::header::AUTHORIZATION).map(HeaderValue::as_bytes)
+    let said = headers.get(axum::http::header::AUTHORIZATION)?.as_bytes();
+    let scheme = said.iter().position(|byte| *byte == b' ').unwrap_or_default();
+    Some(said[scheme..].trim_ascii())
 }
 
 /// What all connections share.

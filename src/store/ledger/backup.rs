@@ -15,7 +15,7 @@
 //! it was all: no row is missing, repeated or out of order.
 //!
 //! What stays behind: the replica id, so that whoever restores cannot write under it; peers and their addresses;
-//! settings; what peers acknowledged. What it does not do: sign anything. Whoever can write a backup can make one up,
+//! settings, but for what says which space is the system's; what peers acknowledged. What it does not do: sign anything. Whoever can write a backup can make one up,
 //! as whoever can write the store can.
 
 use std::io::{self, Read as _};
@@ -24,7 +24,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::record::{FORMAT, Meta};
-use super::{Ledger, key, record};
+use super::{Ledger, SYSTEM_SPACE, key, record};
 use crate::codec;
 use crate::model::DeviceId;
 use crate::store::{Batch, StoreError};
@@ -74,7 +74,7 @@ struct Header {
 
 /// Tables that are about this store and not about what it holds.
 fn stays_behind(key: &[u8]) -> bool {
-    matches!(key.first(), None | Some(b'm' | b'p'))
+    matches!(key.first(), None | Some(b'm' | b'p')) && key != key::setting(SYSTEM_SPACE)
 }
 
 impl Ledger {
@@ -320,6 +320,7 @@ mod tests {
         }
         work.push(Work::RememberPeer { device: key_of(2).device(), addresses: vec!["198.51.100.7:7117".to_owned()] });
         work.push(Work::Setting { name: "listened".to_owned(), value: "203.0.113.9:7117".to_owned() });
+        work.push(Work::Setting { name: SYSTEM_SPACE.to_owned(), value: "which one".to_owned() });
         ledger.commit(&work, 1, 7).expect("memory does not fail");
         for space in ledger.spaces() {
             let request = |n: u64| Request {
@@ -369,6 +370,8 @@ mod tests {
         assert_ne!(restored.replica(), ledger.replica());
         assert_eq!(restored.peers().expect("memory does not fail"), []);
         assert_eq!(restored.setting("listened").expect("memory does not fail"), None);
+        let system = restored.setting(SYSTEM_SPACE).expect("memory does not fail");
+        assert_eq!(system.as_deref(), Some("which one"), "it is about what is restored");
         // The number of a space is not given out again.
         let genesis = Genesis { creator: key_of(1).device(), nonce: [3; 16] };
         restored.commit(&[Work::Create { genesis, name: "space3".to_owned() }], 1, 7).expect("memory does not fail");

@@ -46,6 +46,10 @@ use crate::causal::{Known, ReplicaId, VersionVector};
 use crate::model::{Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId};
 use crate::replica::{Committed, Input, Introduction, Lookup, SessionId, TicketRefusal, Wanted};
 
+/// The setting that says which space tells what the others are. It is the only one about what a store holds rather than
+/// about the store, and goes where that goes: into backups, and out of a damaged store.
+pub const SYSTEM_SPACE: &str = "system space";
+
 /// Why a ledger cannot be opened. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Renewal;
 use crate::causal::{EventHash, HashPrefix, Head, Known, ReplicaId, VersionVector};
 use crate::codec;
-use crate::model::{DeviceId, Genesis, Incarnation, PackedObject};
+use crate::model::{Context, DeviceId, Genesis, Incarnation, PackedObject};
 use crate::store::StoreError;
 
 /// The version of everything that is stored.
@@ -163,7 +163,7 @@ pub(super) struct AskedRow {
     /// Where its object stood after it.
     pub(super) position: u64,
     /// What the client had seen of the object then, and what it wrote.
-    pub(super) seen: VersionVector,
+    pub(super) seen: Context,
     /// When it was committed here, in milliseconds since 1970: ids are not kept for ever.
     pub(super) at_ms: u64,
 }

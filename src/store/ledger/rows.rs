@@ -65,7 +65,7 @@ pub struct Page<At> {
 pub(super) struct Standing {
     pub(super) position: u64,
     pub(super) source_version: Option<i64>,
-    object: Object,
+    pub(super) object: Object,
 }
 
 impl View {

@@ -1,7 +1,7 @@
 //! What can be saved of a damaged store: its spaces and peers, and every segment of the log that is whole.
 //!
 //! A segment is signed by its author and checked like one that a peer sent, so nothing that the damage made up gets in.
-//! Objects, feed and indexes are not read at all: they follow from the events. What is not whole is left out, and so is
+//! Which space is the system's is kept, too. Objects, feed and indexes are not read at all: they follow from the events. What is not whole is left out, and so is
 //! what depends on it; peers that have it send it again, since it is not known here any more.
 //!
 //! **Invariant**: reads only what it salvages from; the new ledger is under a replica id of its own.
@@ -9,7 +9,7 @@
 use std::ops::ControlFlow;
 
 use super::record::SpaceRow;
-use super::{Ledger, Work, key, record, shelf};
+use super::{Ledger, SYSTEM_SPACE, Work, key, record, shelf};
 use crate::model::{DeviceId, Segment, SpaceId};
 use crate::replica::{Introduction, SessionId};
 use crate::store::{Store, StoreError};
@@ -40,11 +40,11 @@ impl Ledger {
             spaces.push(row);
             Ok(())
         })?;
-        let mut peers = Vec::new();
+        let mut kept = Vec::new();
         let prefix = key::peers();
         let all = shelf::rows(&*read, &prefix, |key, addresses: Vec<String>| {
             if let Ok(device) = key[prefix.len()..].try_into() {
-                peers.push(Work::RememberPeer { device: DeviceId::from_bytes(device), addresses });
+                kept.push(Work::RememberPeer { device: DeviceId::from_bytes(device), addresses });
             }
             Ok(())
         });
@@ -52,7 +52,13 @@ impl Ledger {
             // They can be added again.
             tracing::warn!(%error, "not all peers could be read");
         }
-        self.commit(&peers, now_ms, nonce)?;
+        let system = key::setting(SYSTEM_SPACE);
+        let value = read.get(&system).and_then(|value| value.map(|value| record::read(&system, &value)).transpose());
+        match value {
+            Ok(value) => kept.extend(value.map(|value| Work::Setting { name: SYSTEM_SPACE.to_owned(), value })),
+            Err(error) => tracing::warn!(%error, "it could not be read which space is the system's"),
+        }
+        self.commit(&kept, now_ms, nonce)?;
         spaces.into_iter().map(|row| self.salvage_space(from, row, now_ms, nonce)).collect()
     }
 
@@ -176,6 +182,8 @@ mod tests {
             }];
             old.commit(&[Work::Write { space, requests }], 1, 7).expect("memory does not fail");
         }
+        let system = Work::Setting { name: SYSTEM_SPACE.to_owned(), value: space.to_string() };
+        old.commit(&[system], 1, 7).expect("memory does not fail");
         let peer = fork(&store);
         // Everything but the log may be gone; of the log one segment is.
         let number = old.lock().shelves[&space].row.number;
@@ -189,6 +197,7 @@ mod tests {
         let view = |ledger: &Ledger| ledger.view(space).expect("readable").expect("held");
         assert_eq!(view(&new).summary().expect("readable").objects, 19);
         assert_eq!(view(&new).name().expect("readable"), "home");
+        assert_eq!(new.setting(SYSTEM_SPACE).expect("readable"), Some(space.to_string()));
 
         let missing = view(&peer).log_after(&view(&new).vector().expect("readable"), usize::MAX).expect("readable");
         let verify = |bytes: &Arc<[u8]>| Segment::verify(space, 1, bytes.clone()).expect("genuine");

@@ -7,10 +7,10 @@ use std::ops::{ControlFlow, RangeInclusive};
 
 use super::key;
 use super::record::{self, FeedRow, TableRow};
-use super::rows::PageLimits;
+use super::rows::{PageLimits, Standing};
 use super::view::{View, damaged, object_key};
 use super::writing::row_digest;
-use crate::model::{CollectionName, ObjectKey};
+use crate::model::{CollectionName, Context, ObjectKey};
 use crate::store::StoreError;
 
 /// A table as a whole.
@@ -48,6 +48,8 @@ pub struct Listed {
     pub source_version: Option<i64>,
     /// What stands for it in digests.
     pub digest: u128,
+    /// What whoever sees it now has seen of it.
+    pub context: Context,
 }
 
 /// A page of a manifest.
@@ -120,8 +122,8 @@ impl View {
         let list = |(version, row): (u64, FeedRow)| {
             let key: ObjectKey = row.key.parse().map_err(damaged)?;
             let collection = self.collection_name(table)?;
-            let source_version = self.standing(collection, &key)?.and_then(|standing| standing.source_version);
-            Ok(Listed { digest: row_digest(key.as_str(), version), key, version, source_version })
+            let standing = self.standing(collection, &key)?.ok_or_else(|| damaged("a row that is not there"))?;
+            Ok(listed(key, version, &standing))
         };
         Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
     }
@@ -155,10 +157,9 @@ impl View {
             if result.is_ok() && next.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         })?;
         result?;
-        let list = |(source_version, key): (i64, ObjectKey)| {
-            let version = self.standing(collection, &key)?.map(|standing| standing.position).unwrap_or_default();
-            let digest = row_digest(key.as_str(), version);
-            Ok(Listed { key, version, source_version: Some(source_version), digest })
+        let list = |(_, key): (i64, ObjectKey)| {
+            let standing = self.standing(collection, &key)?.ok_or_else(|| damaged("a row that is not there"))?;
+            Ok(listed(key, standing.position, &standing))
         };
         Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
     }
@@ -187,4 +188,9 @@ impl View {
         }
         Ok(Some(last))
     }
+}
+
+fn listed(key: ObjectKey, version: u64, standing: &Standing) -> Listed {
+    let (digest, source_version) = (row_digest(key.as_str(), version), standing.source_version);
+    Listed { key, version, source_version, digest, context: Context::of(&standing.object) }
 }

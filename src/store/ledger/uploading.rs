@@ -4,12 +4,12 @@
 //! **Invariant**: the row that remembers an id lies in the batch of the event that bears it, here and on every node that
 //! takes the event in. An id that is known changes nothing any more, whatever comes with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::WriteError;
 use super::key;
 use super::record::{self, AskedRow};
 use super::writing::{ObjectName, Part, Writing};
-use super::{WriteError, Written};
 use crate::model::{ClientId, Context, Event, Remark, Request, SpaceId};
 use crate::store::StoreError;
 
@@ -37,14 +37,21 @@ pub struct Uploaded {
     pub seen: Context,
 }
 
-/// Where the objects of a commit stand in the feed after it.
-pub(super) type Places = BTreeMap<ObjectName, u64>;
+/// Where in the feed a commit left what somebody wants to know of.
+#[derive(Default)]
+pub(super) struct Places {
+    pub(super) objects: BTreeMap<ObjectName, u64>,
+    /// The objects that were written to under the ids that are new in it.
+    pub(super) ids: BTreeMap<(SpaceId, ClientId), u64>,
+}
 
 /// Gives a version to everything that took effect in this commit.
 pub(super) fn give_versions(space: SpaceId, uploads: &[Upload], rows: &mut [Uploaded], places: &Places) {
-    for (Upload { request, .. }, row) in uploads.iter().zip(rows).filter(|(_, row)| row.version == 0) {
+    for (Upload { request, remark, .. }, row) in uploads.iter().zip(rows).filter(|(_, row)| row.version == 0) {
         let name = (space, request.collection.clone(), request.key.clone());
-        row.version = places.get(&name).copied().unwrap_or_default();
+        // What comes with a known id may be about another object than what took effect under it.
+        let by_id = remark.id.as_ref().and_then(|id| places.ids.get(&(space, id.clone())));
+        row.version = by_id.or_else(|| places.objects.get(&name)).copied().unwrap_or_default();
     }
 }
 
@@ -74,8 +81,11 @@ impl Writing<'_> {
             }
             done.push(known);
         }
+        // Of several with one id in this very write, the first one takes effect.
+        let mut ids = BTreeSet::new();
+        let mut is_first = |upload: &Upload| upload.remark.id.as_ref().is_none_or(|id| ids.insert(id.clone()));
         let fresh: Vec<Part<'_>> = (uploads.iter().zip(&done).enumerate())
-            .filter(|(_, (_, known))| known.is_none())
+            .filter(|(_, (upload, known))| known.is_none() && is_first(upload))
             .map(|(index, (Upload { request, seen, remark, .. }, _))| Part {
                 index,
                 request,
@@ -83,25 +93,25 @@ impl Writing<'_> {
                 remark: Some(remark).filter(|remark| !remark.is_empty()),
             })
             .collect();
-        let mut before = Vec::new();
-        for Part { request: Request { collection, key, .. }, seen, .. } in &fresh {
-            before.push(match seen {
-                Some(seen) => (*seen).clone(),
-                None => Context::of(&self.object(space, collection, key)?.object),
-            });
-        }
-        let (dot, Written { changed, .. }) = match self.write_event(space, &fresh)? {
+        let (dot, _) = match self.write_event(space, &fresh)? {
             Ok(written) => written,
             Err(error) => return Ok(Err(error)),
         };
-        for (Part { index, request, remark, .. }, seen) in fresh.into_iter().zip(before) {
-            let seen = if changed > 0 { seen.with(dot) } else { seen };
+        for Part { index, request, seen, remark } in fresh {
+            let object = &self.object(space, &request.collection, &request.key)?.object;
+            let seen = match seen {
+                Some(seen) => seen.clone().after(dot, object),
+                None => Context::of(object),
+            };
             let name = (space, request.collection.clone(), request.key.clone());
             self.placed.insert(name.clone());
             if let Some(id) = remark.and_then(|remark| remark.id.as_ref()) {
                 self.asked.insert((space, id.clone()), (name, seen.clone()));
             }
             done[index] = Some(Uploaded { duplicate: false, version: 0, seen });
+        }
+        for (Upload { remark, .. }, done) in uploads.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
+            *done = remark.id.as_ref().map(|id| self.asked_before(space, id)).transpose()?.flatten();
         }
         Ok(Ok(done.into_iter().flatten().collect()))
     }
@@ -114,7 +124,7 @@ impl Writing<'_> {
         let Some(shelf) = self.shelves.get(&space) else { return Ok(None) };
         let key = key::asked(shelf.row.number, id.as_str());
         let row: Option<AskedRow> = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
-        Ok(row.map(|row| Uploaded { duplicate: true, version: row.position, seen: Context::from_vector(row.seen) }))
+        Ok(row.map(|row| Uploaded { duplicate: true, version: row.position, seen: row.seen }))
     }
 
     /// Remembers the ids that an event bears, of which this node may not have heard.
@@ -126,22 +136,23 @@ impl Writing<'_> {
             if self.asked_before(space, id)?.is_none() {
                 let name = (space, mutation.collection.clone(), mutation.key.clone());
                 self.placed.insert(name.clone());
-                self.asked.insert((space, id.clone()), (name, Context::default().with(event.dot)));
+                self.asked.insert((space, id.clone()), (name, Context::of_author(event.dot)));
             }
         }
         Ok(())
     }
 
     /// Writes the rows of the ids that are new in this commit.
-    pub(super) fn settle_asked(&mut self, places: &Places) {
+    pub(super) fn settle_asked(&mut self, places: &mut Places) {
         let at_ms = self.chance.now_ms;
         for ((space, id), (name, seen)) in std::mem::take(&mut self.asked) {
             let Some(shelf) = self.shelves.get(&space) else { continue };
-            let position = places.get(&name).copied().unwrap_or_default();
+            let position = places.objects.get(&name).copied().unwrap_or_default();
             let key = key::asked(shelf.row.number, id.as_str());
             if !planted!("id-forgotten") {
-                self.put(key, &AskedRow { position, seen: seen.vector().clone(), at_ms });
+                self.put(key, &AskedRow { position, seen, at_ms });
             }
+            places.ids.insert((space, id), position);
         }
     }
 }

@@ -12,14 +12,18 @@ use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_gra
 use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
     ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
-    InvalidEdit, Mutation, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming, Request, Role,
-    Segment, SignedTicket, SpaceId, about,
+    InvalidEdit, Mutation, OBJECT_BYTES_MAX, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming,
+    Request, Role, Segment, SignedTicket, SpaceId, about,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
 
 /// A segment of local events is closed at this size, so that no peer has to take more at once.
 const SEGMENT_BYTES: usize = 256 << 10;
+
+/// Nothing more is written beside what its author has not seen of an object that takes more than this: who always says
+/// to have seen nothing would otherwise make one that costs everybody who reads it without bounds.
+const BESIDE_BYTES_MAX: u64 = 4 * OBJECT_BYTES_MAX as u64;
 
 /// What a commit cannot know by itself.
 #[derive(Clone, Copy, Debug)]
@@ -291,7 +295,12 @@ impl<'a> Writing<'a> {
         for Part { index, request: Request { collection, key, operation }, seen, .. } in parts {
             let name = (collection.clone(), key.clone());
             if !drafts.contains_key(&name) {
-                let before = &self.object(space, collection, key)?.object;
+                let held = self.object(space, collection, key)?;
+                let (before, bytes) = (&held.object, held.before.bytes);
+                if bytes > BESIDE_BYTES_MAX && seen.is_some_and(|seen| !seen.covers(before)) {
+                    let error = InvalidEdit::TooLarge(usize::try_from(bytes).unwrap_or(usize::MAX));
+                    return Ok(Err(WriteError::Edit { index: *index, error }));
+                }
                 let (collection, key) = name.clone();
                 let draft = match seen {
                     Some(seen) => Draft::beside(collection, key, before, seen, operation.is_blind(), dot, depth),
@@ -555,19 +564,19 @@ impl<'a> Writing<'a> {
         for space in unsigned {
             self.sign(space)?;
         }
-        let mut places = Places::new();
+        let mut places = Places::default();
         for name in std::mem::take(&mut self.order).into_values() {
             if let Some(held) = self.objects.remove(&name) {
                 let wanted = self.placed.remove(&name).then(|| name.clone());
                 let position = self.settle(name, &held)?;
-                places.extend(wanted.map(|name| (name, position)));
+                places.objects.extend(wanted.map(|name| (name, position)));
             }
         }
         for name in std::mem::take(&mut self.placed) {
             let position = self.objects.get(&name).map(|held| held.before.position);
-            places.insert(name, position.unwrap_or_default());
+            places.objects.insert(name, position.unwrap_or_default());
         }
-        self.settle_asked(&places);
+        self.settle_asked(&mut places);
         for ((space, table), totals) in std::mem::take(&mut self.tables) {
             if let Some(number) = self.shelves.get(&space).map(|shelf| shelf.row.number) {
                 self.put(key::table(number, table), &totals);

@@ -283,3 +283,87 @@ fn a_table_is_known_as_a_whole_and_by_versions() {
         );
     }
 }
+
+#[test]
+fn who_wrote_beside_somebody_has_not_seen_what_they_wrote() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let first = send(&ledger, space, put("n1", json!({"title": "first"})), None, None).seen;
+    // Two phones saw the first state. One is quicker; the other never hears of what it wrote, and goes on from its own.
+    send(&ledger, space, patch("n1", json!({"title": "quick"})), Some(&first), None);
+    let slow = send(&ledger, space, patch("n1", json!({"title": "slow"})), Some(&first), None).seen;
+    let slow = slow.to_string().parse().expect("as it came");
+    let again = send(&ledger, space, patch("n1", json!({"title": "slow again"})), Some(&slow), None).seen;
+    let both = row(&ledger, space, "n1").expect("it is there");
+    assert_eq!(both.fields.expect("visible")["title"], "slow again");
+    assert_eq!(both.conflicts.len(), 1, "what the quick one wrote is still there");
+    assert_eq!(both.conflicts[0].values.len(), 2, "and only that: {:?}", both.conflicts);
+    // What somebody decided since is not what the slow one wrote, either.
+    send(&ledger, space, patch("n1", json!({"title": "decided"})), None, None);
+    send(&ledger, space, patch("n1", json!({"title": "late"})), Some(&again), None);
+    assert_eq!(row(&ledger, space, "n1").expect("it is there").conflicts[0].values.len(), 2);
+}
+
+#[test]
+fn whoever_writes_over_everything_has_seen_the_row_as_it_stands_then() {
+    let (here, there, space) = (ledger(1), ledger(2), genesis(1).space());
+    create(&here, 1);
+    let introduction = admit(&here, there.device(), &ticket(&here, space, Role::Writer, 1), 1).expect("it holds");
+    commit(&there, Work::Join { introduction, introducer: here.device() });
+    assert_eq!(hand_over(&here, &there, space, 100), []);
+    send(&there, space, put("n1", json!({"title": "theirs"})), None, None);
+    assert_eq!(hand_over(&there, &here, space, 100), []);
+    for title in ["ours", "ours again"] {
+        let seen = send(&here, space, put("n1", json!({"title": title})), None, None).seen;
+        assert_eq!(context(&here, space, "n1"), seen);
+    }
+    let seen = context(&here, space, "n1");
+    let seen = send(&here, space, patch("n1", json!({"title": "third"})), Some(&seen), None).seen;
+    assert_eq!(context(&here, space, "n1"), seen, "nobody else wrote to it");
+}
+
+#[test]
+fn an_id_that_stands_twice_in_one_write_takes_effect_once() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let twice = ["n1", "n2"].map(|name| upload(put(name, json!({})), None, Some("same"))).to_vec();
+    let done = try_send(&ledger, space, twice).expect("it can be written");
+    assert_eq!(done.iter().map(|row| row.duplicate).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(row(&ledger, space, "n2"), None);
+    assert_eq!(done[0].version, done[1].version, "with the version that it first got");
+    // In one commit, and for another row.
+    let one = |name| Work::Upload { space, uploads: vec![upload(put(name, json!({})), None, Some("other"))] };
+    let done = ledger.commit(&[one("n3"), one("n4")], 1_000, NONCE).expect("memory does not fail").done;
+    let [Done::Uploaded(Ok(one)), Done::Uploaded(Ok(two))] = &done[..] else { panic!("{done:?}") };
+    assert_eq!(two[0], Uploaded { duplicate: true, ..one[0].clone() });
+}
+
+#[test]
+fn a_put_of_somebody_who_saw_a_counter_earlier_leaves_it_alone() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    send(&ledger, space, put("n1", json!({"title": "one"})), None, None);
+    let count = |by| request("n1", Operation::Increment("n".parse().expect("a field"), by));
+    send(&ledger, space, count(3), None, None);
+    let seen = context(&ledger, space, "n1");
+    send(&ledger, space, count(1), None, None);
+    send(&ledger, space, put("n1", json!({"title": "two", "n": 3})), Some(&seen), None);
+    let after = row(&ledger, space, "n1").expect("it is there");
+    assert_eq!(after.fields, Some(fields(json!({"title": "two", "n": 4}))));
+    assert_eq!(after.conflicts, []);
+}
+
+#[test]
+fn who_never_saw_anything_cannot_pile_up_a_row_without_bounds() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let blind = |n: u32| {
+        let text = n.to_string().repeat(500_000);
+        try_send(&ledger, space, vec![upload(put("n1", json!({"text": text})), Some(&Context::default()), None)])
+    };
+    let refused = (0..40).find_map(|n| blind(10 + n).err()).expect("not for ever");
+    assert!(matches!(refused, WriteError::Edit { index: 0, error: InvalidEdit::TooLarge(_) }), "{refused}");
+    let seen = context(&ledger, space, "n1");
+    send(&ledger, space, put("n1", json!({"text": "decided"})), Some(&seen), None);
+    blind(90).expect("there is room again");
+}
