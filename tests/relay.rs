@@ -438,10 +438,15 @@ async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begin
     close(here).await;
     let files =
         || std::fs::read_dir(folder.path().join("data")).expect("a folder").map(|file| file.expect("a file").path());
+    // A second name for each file, so that it is the same file that comes back, and not a copy.
+    let aside = folder.path().join("aside");
+    std::fs::create_dir(&aside).expect("a folder");
     let before: Vec<_> = (files().filter(|path| path.is_file()))
         .map(|path| {
             let modified = std::fs::metadata(&path).and_then(|metadata| metadata.modified()).expect("a time");
-            (std::fs::read(&path).expect("readable"), modified, path)
+            let same = aside.join(path.file_name().expect("a name"));
+            std::fs::hard_link(&path, &same).expect("a second name");
+            (std::fs::read(&path).expect("readable"), modified, path, same)
         })
         .collect();
     let here = relay(&folder).await;
@@ -449,7 +454,8 @@ async fn who_is_further_than_a_folder_that_was_put_back_with_all_its_times_begin
     let (mut phone, epoch) = (Phone::new(1), here.epoch());
     while phone.pull(&here, &access, 1).await {}
     close(here).await;
-    for (content, modified, path) in before {
+    for (content, modified, path, same) in before {
+        std::fs::rename(same, &path).expect("it was there");
         std::fs::write(&path, content).expect("writable");
         let file = std::fs::File::options().append(true).open(&path).expect("a file");
         file.set_modified(modified).expect("a time");
