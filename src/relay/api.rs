@@ -409,6 +409,8 @@ pub async fn sync(
 ) -> Answer {
     let need = if body.changes.is_empty() { Role::Reader } else { Role::Writer };
     let access = enter(&relay, &headers, &path, need)?;
+    // Each is one name here, also where it has a comma in it.
+    body.tables.iter().flatten().try_for_each(|name| row::table(name).map(drop))?;
     let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
     let token = header(&headers, &SYNC_TOKEN)?;

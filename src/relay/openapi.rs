@@ -75,7 +75,13 @@ fn parameters() -> Json {
         "If-Match": header("If-Match", "An ETag: it is done only if that is still the one.", TAG),
         "If-None-Match": header("If-None-Match", "An ETag: nothing is sent if that is still the one.", TAG),
         "Sync-Token": header("Sync-Token", "The `token` of the last answer; none to begin anew.", "^[A-Za-z0-9_-]+$"),
-        "Request-Id": header("Request-Id", "What the request is called in the log.", "^[A-Za-z0-9._:-]{1,64}$"),
+        "Request-Id": {
+            "name": "Request-Id",
+            "in": "header",
+            "description": "What the request is called in the log. Other than 1 to 64 letters, digits and `-._:` it is \
+                            replaced.",
+            "schema": {"type": "string"},
+        },
     })
 }
 

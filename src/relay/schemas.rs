@@ -127,7 +127,9 @@ fn requests() -> Map<String, Json> {
         "Sync": request(json!({
             "changes": {"type": "array", "items": schema("RowChange"), "maxItems": BATCH_ROWS_MAX},
             "limit": said(&format!("At most {ROWS_MAX} rows are given."), or_null(at_least_one())),
-            "tables": said("The only tables that are wanted.", or_null(list(schema("Name")))),
+            "tables": said("The only tables that are wanted.", or_null(json!({
+                "type": "array", "items": schema("Name"), "minItems": 1,
+            }))),
         }), &[]),
         "Invitation": request(json!({
             "role": choice(&roles),
