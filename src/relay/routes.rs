@@ -147,6 +147,7 @@ pub(super) fn table() -> Vec<Route> {
             Operation::new("changes", "Tells what changed since the sync token, or everything.", reader)
                 .query("ChangesQuery")
                 .heeds("Sync-Token")
+                .heeds("Client-Id")
                 .may_fail(ProblemCode::Invalid)
                 .gives(200, "Changes"),
         ),
@@ -156,6 +157,7 @@ pub(super) fn table() -> Vec<Route> {
             Operation::new("sync", "Takes what a client wrote, and tells what changed.", reader)
                 .takes("Sync")
                 .heeds("Sync-Token")
+                .heeds("Client-Id")
                 // Who sends changes has to be a writer.
                 .may_fail(ProblemCode::Forbidden)
                 .gives(200, "Synchronised"),
