@@ -13,6 +13,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::Semaphore;
 
 use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{JsonBody, Reply, SYNC_TOKEN};
@@ -43,7 +44,18 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Op
     Ok(Some(text))
 }
 
-/// What stands between the quotes of an `If-Match` or `If-None-Match` with one tag.
+/// Whether `If-None-Match` says that the client has this already. What is no tag is none that it has (RFC 9110, 13.1.2).
+fn has(headers: &HeaderMap, etag: &str) -> bool {
+    let said = headers.get_all(IF_NONE_MATCH).into_iter().filter_map(|value| value.to_str().ok());
+    let mut tags = said.flat_map(|said| said.split(',')).map(str::trim);
+    let inner = |tag: &str| {
+        let tag = tag.strip_prefix("W/").unwrap_or(tag);
+        tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')) == Some(etag)
+    };
+    tags.any(|tag| tag == "*" || inner(tag))
+}
+
+/// What stands between the quotes of an `If-Match` with one tag.
 fn tag<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
     let Some(text) = header(headers, name)? else { return Ok(None) };
     let inner =
@@ -75,6 +87,9 @@ pub(super) fn administrator(relay: &Relay, headers: &HeaderMap) -> Result<(), Pr
 pub(super) async fn aside<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
+    /// So many at a time: others wait for their turn, and whoever asks for much does not keep everybody else out.
+    static PLACES: Semaphore = Semaphore::const_new(8);
+    let _place = PLACES.acquire().await;
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a read broke off");
         Err(Problem::new(ProblemCode::Internal, "the read broke off", "tell the operator its Request-Id"))
@@ -168,7 +183,7 @@ pub async fn register(
 /// Tells of a database.
 pub async fn database(State(relay): Shared, Path(path): Path<BasePath>, headers: HeaderMap) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Reader)?;
-    Ok(Reply::ok(&describe(&relay, &access)?))
+    Ok(Reply::ok(&aside(move || describe(&relay, &access)).await?))
 }
 
 fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
@@ -176,9 +191,9 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
     let summary = view.summary().map_err(|error| super::tenant::node_problem(error.into()))?;
     let mut tables = Map::new();
     for table in view.collections() {
-        if let Some(table_summary) = view.table(&table).map_err(|error| super::tenant::node_problem(error.into()))? {
-            let summary = json!({"count": table_summary.rows, "max_version": table_summary.version});
-            tables.insert(table.to_string(), summary);
+        let counted = view.table_count(&table).map_err(|error| super::tenant::node_problem(error.into()))?;
+        if let Some((count, version)) = counted {
+            tables.insert(table.to_string(), json!({"count": count, "max_version": version}));
         }
     }
     Ok(json!({
@@ -225,11 +240,7 @@ pub async fn limits() -> Answer {
 pub async fn table(State(relay): Shared, Path(path): Path<TablePath>, headers: HeaderMap) -> Answer {
     let access = enter(&relay, &headers, &path.base, Role::Reader)?;
     let (body, etag) = relay.table(&access, &row::table(&path.table)?)?;
-    Ok(if tag(&headers, &IF_NONE_MATCH)? == Some(&etag) {
-        Reply::not_modified(&etag)
-    } else {
-        Reply::ok(&body).etag(&etag)
-    })
+    Ok(if has(&headers, &etag) { Reply::not_modified(&etag) } else { Reply::ok(&body).etag(&etag) })
 }
 
 /// Sets what is set of a table.
@@ -386,7 +397,7 @@ pub async fn row(State(relay): Shared, Path(path): Path<RowPath>, headers: Heade
     let found = relay.view(&access)?.row(&table, &key).map_err(|error| super::tenant::node_problem(error.into()))?;
     let found = found.ok_or_else(no_row)?;
     let etag = found.context.to_string();
-    if tag(&headers, &IF_NONE_MATCH)? == Some(&etag) {
+    if has(&headers, &etag) {
         return Ok(Reply::not_modified(&etag));
     }
     let mut body = row::shown(&found);

@@ -116,7 +116,7 @@ fn requests() -> Map<String, Json> {
         }), &["keys"]),
         "TableSettings": request(json!({
             "schema": said("A number or a name; once it changes, every client begins anew.", or_null(json!({
-                "anyOf": [{"type": "integer", "minimum": 0, "maximum": i64::MAX}, {"type": "string", "minLength": 1, "maxLength": 64}],
+                "anyOf": [{"type": "integer", "minimum": 0, "maximum": u32::MAX}, {"type": "string", "minLength": 1, "maxLength": 64}],
             }))),
             "retention_days": said("How long deletions are told.", or_null(days(0))),
             "expire_days": said("When rows that nobody changes are deleted.", or_null(days(1))),

@@ -34,7 +34,7 @@ pub struct TableSettings {
 #[serde(untagged)]
 pub enum Schema {
     /// As a number.
-    Number(u64),
+    Number(u32),
     /// As a name.
     Name(String),
 }

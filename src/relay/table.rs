@@ -75,17 +75,13 @@ impl Relay {
         view.table(table).map_err(failed)?.ok_or_else(no_table)?;
         let rows = limit.map_or(ROWS_MAX, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX));
         let limits = PageLimits { rows, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
-        let (mut count, mut digest, mut listed, mut next) = (0, 0_u128, Vec::new(), Some(versions.clone()));
-        while let Some(versions) = next {
-            let page = view.manifest(table, &versions, limits).map_err(failed)?;
-            count += page.rows.len();
-            digest = digest.wrapping_add(page.digest);
-            next = page.next;
-            if !summary_only {
-                listed = page.rows;
-                break;
-            }
-        }
+        let (count, digest, listed, next) = if summary_only {
+            let (count, digest) = view.manifest_sum(table, versions).map_err(failed)?;
+            (count, digest, Vec::new(), None)
+        } else {
+            let page = view.manifest(table, versions, limits).map_err(failed)?;
+            (page.rows.len() as u64, page.digest, page.rows, page.next)
+        };
         let mut body = json!({
             "count": count,
             "digest": digest_text(digest),

@@ -13,6 +13,9 @@ use super::writing::row_digest;
 use crate::model::{CollectionName, Context, ObjectKey};
 use crate::store::StoreError;
 
+/// So many rows are read at once to be summed up.
+const SUMMED_AT_ONCE: usize = 1000;
+
 /// A table as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSummary {
@@ -76,6 +79,45 @@ impl View {
         let source_version = self.last_source(table)?;
         let modified_ms = feed.map(|feed| feed.modified_ms);
         Ok(Some(TableSummary { rows: objects, version: position, modified_ms, source_version, digest }))
+    }
+
+    /// How many rows of a table are visible, and the last version of any.
+    pub fn table_count(&self, collection: &CollectionName) -> Result<Option<(u64, u64)>, StoreError> {
+        let Some(table) = self.collection_number(collection) else { return Ok(None) };
+        let key = key::table(self.number(), table);
+        let row: Option<TableRow> = self.snapshot().get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
+        Ok(row.map(|row| (row.objects, row.position)))
+    }
+
+    /// How many rows of a table have these versions, and their sum; looks at no row itself.
+    pub fn manifest_sum(&self, collection: &CollectionName, versions: &Versions) -> Result<(u64, u128), StoreError> {
+        let Some(table) = self.collection_number(collection) else { return Ok((0, 0)) };
+        let versions = match versions {
+            Versions::Own(versions) => versions,
+            Versions::Source(_) => {
+                let limits = PageLimits { rows: SUMMED_AT_ONCE, bytes: usize::MAX, looked_at: usize::MAX };
+                let (mut count, mut sum, mut next) = (0, 0_u128, Some(versions.clone()));
+                while let Some(versions) = next {
+                    let page = self.manifest(collection, &versions, limits)?;
+                    (count, sum) = (count + page.rows.len() as u64, sum.wrapping_add(page.digest));
+                    next = page.next;
+                }
+                return Ok((count, sum));
+            }
+        };
+        let (number, mut count, mut sum, mut result) = (self.number(), 0, 0_u128, Ok(()));
+        let end = key::position(number, versions.end().saturating_add(1));
+        self.snapshot().scan(&key::position(number, *versions.start()), &end, &mut |stored, value| {
+            result = record::read(stored, value).and_then(|row: FeedRow| {
+                let position = key::counter_at(stored, 5).ok_or_else(|| damaged("position"))?;
+                if row.collection == table && !row.deleted {
+                    (count, sum) = (count + 1, sum.wrapping_add(row_digest(&row.key, position)));
+                }
+                Ok(())
+            });
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result.map(|()| (count, sum))
     }
 
     /// The rows of a table with these versions, by version.

@@ -273,7 +273,12 @@ fn a_table_is_known_as_a_whole_and_by_versions() {
         let told: BTreeMap<String, Option<i64>> =
             rows.iter().map(|row| (row.key.as_str().to_owned(), row.source_version)).collect();
         assert_eq!(told, visible);
+        let sum = view.manifest_sum(&notes, &Versions::Own(0..=u64::MAX)).expect("readable");
+        assert_eq!(sum, (table.rows, table.digest));
+        assert_eq!(view.table_count(&notes).expect("readable"), Some((table.rows, table.version)));
         let by_source = all(Versions::Source(i64::MIN..=i64::MAX));
+        let sum = view.manifest_sum(&notes, &Versions::Source(i64::MIN..=i64::MAX)).expect("readable");
+        assert_eq!(sum.0, by_source.len() as u64);
         assert!(by_source.is_sorted_by_key(|row| row.source_version));
         assert_eq!(by_source.len(), visible.values().filter(|version| version.is_some()).count());
         let some = all(Versions::Source(-5..=5));
