@@ -56,7 +56,7 @@ impl Shares {
     }
 }
 
-/// One request, and what it holds of the [`Shares`] until it is answered.
+/// One request, and what it holds of the memory for bodies until it is answered.
 #[derive(Clone, Debug)]
 pub struct Exchange(Arc<Inner>);
 
