@@ -73,7 +73,12 @@ fn parameters() -> Json {
         "table": in_path("table", "Name"),
         "key": in_path("key", "Key"),
         "If-Match": header("If-Match", "An ETag: it is done only if that is still the one.", TAG),
-        "If-None-Match": header("If-None-Match", "An ETag: nothing is sent if that is still the one.", TAG),
+        "If-None-Match": {
+            "name": "If-None-Match",
+            "in": "header",
+            "description": "ETags: nothing is sent if one of them is still the one.",
+            "schema": {"type": "string"},
+        },
         "Sync-Token": header("Sync-Token", "The `token` of the last answer; none to begin anew.", "^[A-Za-z0-9_-]+$"),
         "Client-Id": header("Client-Id", "Which device it is, for those who run the relay.", "^[!-~]{1,128}$"),
         "Last-Event-ID": header("Last-Event-ID", "The `id` of the last event.", "^[0-9]{1,19}$"),
