@@ -604,3 +604,26 @@ async fn rows_expire_and_a_changed_schema_has_clients_begin_anew() {
     relay.set_table(&access, &table("kept"), &settings).await.expect("it is set");
     assert!(relay.position_of(&access, &view, Some(&token), &others).is_ok());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_administrators_token_is_made_once_and_anew_where_it_is_not_known() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (relay, file) = (relay(&folder).await, folder.path().join("administrator.token"));
+    let text = || std::fs::read_to_string(&file).expect("a token");
+    relay.make_administrator(&file).await.expect("it can be written");
+    let first = text();
+    relay.make_administrator(&file).await.expect("it is there");
+    assert_eq!(text(), first);
+    let Principal::Token(token) = relay.tenants().authenticate(first.trim()).expect("known") else {
+        panic!("a token is somebody's")
+    };
+    relay.tenants().revoke_token(&token.id).await.expect("it works");
+    relay.make_administrator(&file).await.expect("it can be written");
+    assert_ne!(text(), first);
+    assert!(relay.tenants().authenticate(text().trim()).is_ok());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&file).expect("it is there").permissions().mode() & 0o777, 0o600);
+    }
+}

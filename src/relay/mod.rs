@@ -107,10 +107,15 @@ impl Relay {
         Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys), clients: Mutex::default() })
     }
 
-    /// Puts a token for the administrator into a file that only its owner can read, unless the file is there.
+    /// Puts a token for the administrator into a file that only its owner can read, unless one is there that is known
+    /// here: after a restore it may not be.
     pub async fn make_administrator(&self, file: &Path) -> Result<(), Problem> {
-        if file.exists() {
-            return Ok(());
+        if let Ok(text) = std::fs::read_to_string(file) {
+            match self.tenants.authenticate(text.trim()) {
+                Ok(Principal::Token(token)) if token.scope.customer.is_none() => return Ok(()),
+                Err(problem) if problem.code != ProblemCode::Unauthenticated => return Err(problem),
+                _ => {}
+            }
         }
         let scope = Scope { customer: None, database: None, role: Role::Owner };
         let (token, _) = self.tenants.create_token(scope, None).await?;
