@@ -543,10 +543,7 @@ impl Ledger {
     /// On an error nothing of it counts as done: the store may hold it all or nothing, and the next commit finds out.
     pub fn commit(&self, work: &[Work], now_ms: u64, nonce: u64) -> Result<Report, StoreError> {
         let mut writer = self.lock();
-        if writer.stale {
-            self.reload(&mut writer)?;
-        }
-        writer.stale = true;
+        // Before anything can fail: what is owed is owed whatever becomes of this commit.
         if planted!("renewal-fails-for-good") {
             writer.owed.clear();
         }
@@ -554,6 +551,10 @@ impl Ledger {
             writer.owed.retain(|(_, owed)| !owed.is_within(&reason));
             writer.owed.push((before, reason));
         }
+        if writer.stale {
+            self.reload(&mut writer)?;
+        }
+        writer.stale = true;
         let mut report = Report::default();
         let mut touched = BTreeSet::new();
         {
