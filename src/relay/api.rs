@@ -467,12 +467,7 @@ pub async fn changes(
     let wanted = Wanted::parse(query.tables.as_deref(), query.limit)?;
     let token = header(&headers, &SYNC_TOKEN)?.map(str::to_owned);
     let client = client(&headers)?.map(str::to_owned);
-    let page = aside(move || {
-        let view = relay.view(&access)?;
-        let point = relay.position_of(&access, &view, token.as_deref(), &wanted)?;
-        relay.next_page(&access, client.as_deref(), point, &wanted)
-    });
-    let page = page.await?;
+    let page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await?;
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }
 
@@ -499,11 +494,11 @@ pub async fn sync(
     body.tables.iter().flatten().try_for_each(|name| row::table(name).map(drop))?;
     let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
-    let token = header(&headers, &SYNC_TOKEN)?;
-    let point = relay.position_of(&access, &relay.view(&access)?, token, &wanted)?;
+    let token = header(&headers, &SYNC_TOKEN)?.map(str::to_owned);
+    relay.position_of(&access, &relay.view(&access)?, token.as_deref(), &wanted)?;
     let client = client(&headers)?.map(str::to_owned);
     let results = relay.upload(&access, None, body.changes, false).await?;
-    let mut page = aside(move || relay.next_page(&access, client.as_deref(), point, &wanted)).await?;
+    let mut page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await?;
     page.body.insert("results".to_owned(), results);
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }

@@ -174,16 +174,19 @@ impl Relay {
         Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token, phase })
     }
 
-    /// The page that follows on a sync point, for a client that is remembered under this name.
+    /// The page that follows on a token, for a client that is remembered under this name. Whether the token can still be
+    /// used is looked at in the snapshot that the page is read from: what is forgotten in between would be missed.
     pub(super) fn next_page(
         &self,
         access: &Access,
         client: Option<&str>,
-        point: SyncPoint,
+        token: Option<&str>,
         wanted: &Wanted,
     ) -> Result<Changes, Problem> {
+        let view = self.view(access)?;
+        let point = self.position_of(access, &view, token, wanted)?;
         let from = point.phase.clone();
-        let page = self.page(access, &self.view(access)?, point, wanted)?;
+        let page = self.page(access, &view, point, wanted)?;
         self.note_client(access, client, (&from, &page.phase), page.more());
         Ok(page)
     }

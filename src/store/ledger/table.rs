@@ -1,7 +1,8 @@
 //! What is known of a table as a whole, and its rows by version: what a client compares with what it has.
 //!
 //! **Invariant**: the digest of a table, or of a stretch of versions, is the sum of what stands for each of its rows, so
-//! whoever knows keys and versions can add it up; and nothing here reads more rows than it tells of.
+//! whoever knows keys and versions can add it up. What it does not do: bound the sum of a long stretch, which reads all of
+//! the feed in it.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
