@@ -139,8 +139,14 @@ fn messages_keep_their_form() {
     let dot = Dot::new(ReplicaId::from_bytes([5; 16]), 300);
     let witness = Witness { dot, hash: [6; 16] };
     let knowledge = Knowledge::full([witness].into_iter().collect());
-    let introduction = Introduction { genesis: genesis(), revision: 1, name: "home".into() };
-    let open = Open { revision: 1, digest: [3; 16], knowledge: Some(knowledge.clone()), answer: true };
+    let introduction =
+        Introduction { genesis: genesis(), revision: thence::model::Revision::first(), name: "home".into() };
+    let open = Open {
+        revision: thence::model::Revision::first(),
+        digest: [3; 16],
+        knowledge: Some(knowledge.clone()),
+        answer: true,
+    };
     let messages = [
         Message::Hello(Hello { version: 1, agent: "thence 0.1.0".into(), replica: dot.replica, process: 5 }),
         Message::Offered(2),

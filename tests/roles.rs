@@ -54,7 +54,7 @@ fn space() -> SpaceId {
 }
 
 fn introduction(n: u8) -> Introduction {
-    Introduction { genesis: genesis(n), revision: 1, name: "home".to_owned() }
+    Introduction { genesis: genesis(n), revision: thence::model::Revision::first(), name: "home".to_owned() }
 }
 
 fn session(one: usize, other: usize) -> SessionId {
@@ -158,6 +158,9 @@ impl World {
             Output::Store { session, space, segments } => {
                 self.commit(device, Work::Receive { session, space, segments });
             }
+            Output::Follow { space, revision } => {
+                self.commit(device, Work::Follow { space, revision });
+            }
             Output::LookUp(lookup) => {
                 let found = self.devices[device].ledger.look_up(&lookup).expect("readable");
                 self.handle(device, found);
@@ -253,7 +256,7 @@ const MUTUAL: [bool; 2] = [true, true];
 
 fn open_with_nothing() -> Message {
     let knowledge = Some(Knowledge::full(Claims::default()));
-    Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: true })
+    Message::Open(Open { revision: thence::model::Revision::first(), digest: [0; 16], knowledge, answer: true })
 }
 
 fn about() -> Channel {
@@ -494,4 +497,135 @@ fn a_cluster_peer_introduces_no_more_than_a_node_may_hold() {
     world.say(ROGUE, OWNER, Channel::Control, Message::Introduce(Introduction { name, ..introduction(2) }));
     assert!(world.last_refusal().2.contains("name of a space"));
     assert_eq!(world.devices[OWNER].ledger.spaces(), [space()]);
+}
+
+// --------------------------------------------------------------------------------------------------------------- wipes
+
+impl World {
+    fn disconnect(&mut self, one: usize, other: usize) {
+        self.connected.remove(&(one, other));
+        self.connected.remove(&(other, one));
+        self.queue.retain(|(from, to, ..)| ![(one, other), (other, one)].contains(&(*from, *to)));
+        for device in [one, other] {
+            self.handle(device, Input::Disconnected { session: session(one, other) });
+        }
+    }
+
+    fn revision_at(&self, device: usize) -> u64 {
+        self.devices[device].ledger.view(space()).expect("readable").expect("held").revision()
+    }
+
+    fn wipe(&mut self, device: usize) -> u64 {
+        match self.commit(device, Work::Wipe { space: space(), only: None }) {
+            Done::Wiped(Ok(revision)) => revision,
+            other => panic!("it may wipe, but {other:?}"),
+        }
+    }
+
+    /// All of these hold the same, in this revision.
+    fn agree(&self, devices: &[usize], revision: u64) {
+        for &device in devices {
+            assert_eq!(self.revision_at(device), revision, "at {device}");
+            assert_eq!(self.knows(device), self.knows(devices[0]), "at {device}");
+        }
+        assert_eq!(self.turned_away, []);
+    }
+}
+
+#[test]
+fn a_wipe_reaches_all_who_are_there_and_all_who_come_later_whatever_is_under_way() {
+    let mut world = World::new();
+    for (device, role) in [(THIRD, Role::Writer), (ROGUE, Role::Writer), (ACCOMPLICE, Role::Reader)] {
+        world.admit(device, role);
+    }
+    world.connect(OWNER, THIRD, PEERS);
+    world.connect(THIRD, ROGUE, PEERS);
+    world.connect(OWNER, ACCOMPLICE, PEERS);
+    world.write(OWNER, "before");
+    world.settle();
+    world.agree(&[OWNER, THIRD, ROGUE, ACCOMPLICE], 1);
+    world.disconnect(OWNER, ACCOMPLICE);
+    // What was written at the same moment, and is on its way when the wipe comes, is gone: everywhere.
+    world.write(THIRD, "meanwhile");
+    world.write(ROGUE, "meanwhile too");
+    assert_eq!(world.wipe(OWNER), 2);
+    world.write(OWNER, "after");
+    world.settle();
+    world.agree(&[OWNER, THIRD, ROGUE], 2);
+    world.write(ROGUE, "later");
+    world.settle();
+    world.connect(ACCOMPLICE, ROGUE, PEERS);
+    world.settle();
+    world.agree(&[OWNER, THIRD, ROGUE, ACCOMPLICE], 2);
+    for device in 0..4 {
+        for key in ["before", "meanwhile", "meanwhile too"] {
+            assert!(!world.sees(device, key), "{key} at {device}");
+        }
+        assert!(world.sees(device, "after") && world.sees(device, "later"));
+    }
+    // And again, over two that nobody told of the first.
+    world.disconnect(ROGUE, ACCOMPLICE);
+    assert_eq!((world.wipe(OWNER), world.wipe(OWNER)), (3, 4));
+    world.settle();
+    world.connect(THIRD, ACCOMPLICE, PEERS);
+    world.agree(&[OWNER, THIRD, ROGUE, ACCOMPLICE], 4);
+    assert_eq!(world.role_at(ACCOMPLICE, ROGUE), Some(Role::Writer));
+}
+
+#[test]
+fn owners_who_wipe_apart_come_together_and_lose_nothing_that_was_written_since() {
+    let mut world = World::new();
+    for (device, role) in [(THIRD, Role::Owner), (ROGUE, Role::Writer), (ACCOMPLICE, Role::Writer)] {
+        world.admit(device, role);
+        world.connect(OWNER, device, PEERS);
+    }
+    world.connect(THIRD, ACCOMPLICE, PEERS);
+    world.disconnect(OWNER, THIRD);
+    world.disconnect(OWNER, ACCOMPLICE);
+    for (owner, member, key) in [(OWNER, ROGUE, "here"), (THIRD, ACCOMPLICE, "there")] {
+        assert_eq!(world.wipe(owner), 2);
+        world.settle();
+        world.write(member, key);
+        world.settle();
+        world.agree(&[owner, member], 2);
+    }
+    world.connect(ROGUE, ACCOMPLICE, PEERS);
+    world.settle();
+    world.agree(&[OWNER, THIRD, ROGUE, ACCOMPLICE], 2);
+    assert!((0..4).all(|device| world.sees(device, "here") && world.sees(device, "there")));
+}
+
+#[test]
+fn a_wipe_by_whoever_may_not_is_an_offence_and_tells_strangers_nothing() {
+    let mut world = World::new();
+    world.admit(ROGUE, Role::Writer);
+    world.connect(OWNER, ROGUE, PEERS);
+    world.write(OWNER, "kept");
+    world.settle();
+    assert!(matches!(world.commit(ROGUE, Work::Wipe { space: space(), only: None }), Done::Wiped(Err(_))));
+    let forged = |world: &World, by: usize| {
+        let next = thence::model::Revision::first().next(space(), Vec::new(), &world.devices[by].key);
+        let open = Open { revision: next.expect("the second"), digest: [0; 16], knowledge: None, answer: true };
+        Message::Open(open)
+    };
+    world.puppet = Some(ROGUE);
+    let open = forged(&world, ROGUE);
+    world.say(ROGUE, OWNER, about(), open);
+    let (by, whom, why) = world.last_refusal();
+    assert_eq!((by, whom), (OWNER, ROGUE));
+    assert!(why.contains("forged revision"), "{why}");
+    // To a stranger a space that is here looks like one that is not.
+    world.puppet = Some(ACCOMPLICE);
+    world.connect(OWNER, ACCOMPLICE, PEERS);
+    for channel in [about(), Channel::Space(genesis(9).space())] {
+        let open = forged(&world, ACCOMPLICE);
+        world.queue.push_back((ACCOMPLICE, OWNER, channel, open));
+        let said = world.settle();
+        let answers: Vec<&Message> =
+            said.iter().filter(|(from, ..)| *from == OWNER).map(|(_, _, message)| message).collect();
+        assert_eq!(answers, [&Message::Refuse(Refusal::NotFound)]);
+    }
+    assert_eq!(world.turned_away, []);
+    assert_eq!(world.revision_at(OWNER), 1);
+    assert!(world.sees(OWNER, "kept"));
 }

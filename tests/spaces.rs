@@ -127,7 +127,15 @@ impl Slow {
         slow.handle(Input::Connected { session: SESSION, peer: owner.device(), cluster: false });
         for space in slow.spaces.clone() {
             let knowledge = Some(Knowledge::full(Claims::default()));
-            slow.say(space, &Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: false }));
+            slow.say(
+                space,
+                &Message::Open(Open {
+                    revision: thence::model::Revision::first(),
+                    digest: [0; 16],
+                    knowledge,
+                    answer: false,
+                }),
+            );
         }
         slow
     }

@@ -46,7 +46,8 @@ async fn written_by(replicas: u64) -> Outcome<Source> {
         let first = Ledger::first_batch(writer.device(), nonce);
         store.commit(&mut |_| Ok(first.clone()))?;
         let ledger = Ledger::open(Arc::new(store), writer.clone())?;
-        let introduction = Introduction { genesis, revision: 1, name: "notes".to_owned() };
+        let introduction =
+            Introduction { genesis, revision: thence::model::Revision::first(), name: "notes".to_owned() };
         // Introduced by itself, it may write before it has heard of anything.
         let introducer = writer.device();
         ledger.commit(&[Work::Join { introduction, introducer }], 0, 7)?;

@@ -181,7 +181,12 @@ fn count(steps: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Somebody who knows nothing opens a space.
 fn open(answer: bool) -> Message {
-    Message::Open(Open { revision: 1, digest: [0; 16], knowledge: Some(Knowledge::full(Claims::default())), answer })
+    Message::Open(Open {
+        revision: thence::model::Revision::first(),
+        digest: [0; 16],
+        knowledge: Some(Knowledge::full(Claims::default())),
+        answer,
+    })
 }
 
 /// Some of every kind.
@@ -202,8 +207,13 @@ fn messages() -> Vec<Message> {
         Message::Redeemed(Ok(introduction())),
         Message::Redeemed(Err(TicketRefusal::Used)),
         open(true),
-        Message::Open(Open { revision: 1, digest, knowledge: Some(Knowledge::full(claims())), answer: false }),
-        Message::Open(Open { revision: 1, digest, knowledge: None, answer: false }),
+        Message::Open(Open {
+            revision: thence::model::Revision::first(),
+            digest,
+            knowledge: Some(Knowledge::full(claims())),
+            answer: false,
+        }),
+        Message::Open(Open { revision: thence::model::Revision::first(), digest, knowledge: None, answer: false }),
         Message::Know(Knowledge::full(claims())),
         Message::Know(partial),
         Message::Segments(owned(peers_segments())),

@@ -150,6 +150,13 @@ pub enum Action {
         #[command(subcommand)]
         action: CustomerAction,
     },
+    /// List what is done behind: the removal of what was wiped
+    #[command(after_help = "Examples:\n  thence job list\n  thence job show wipe-4b3a…-2 --json")]
+    Job {
+        /// What to do with jobs.
+        #[command(subcommand)]
+        action: JobAction,
+    },
     /// Redeem a ticket: take part in the space that it leads to
     #[command(after_help = "Example:\n  thence join thence1…")]
     Join {
@@ -404,6 +411,18 @@ pub enum TokenAction {
     },
 }
 
+/// Of `job`.
+#[derive(Debug, Subcommand)]
+pub enum JobAction {
+    /// List the jobs that are under way, and those that ended not long ago
+    List,
+    /// Show one job
+    Show {
+        /// Its id, as `thence job list` shows it
+        id: String,
+    },
+}
+
 /// Of `customer`.
 #[derive(Debug, Subcommand)]
 pub enum CustomerAction {
@@ -431,6 +450,21 @@ pub enum SpaceAction {
     },
     /// List the spaces
     List,
+    /// Take everything out of a space, for everybody
+    ///
+    /// Its name and who may do what stay. What others write before they hear of it is gone, too. The space is empty at
+    /// once; `thence job list` tells how far its old rows are removed from the disk.
+    #[command(after_help = "Example:\n  thence space wipe notes --yes")]
+    Wipe {
+        /// The space, by name or id
+        space: String,
+        /// Do it: nothing brings it back but a backup
+        #[arg(long)]
+        yes: bool,
+        /// Only if it is at this revision: to be sure, in a script, that it is done once
+        #[arg(long, value_name = "N")]
+        revision: Option<u64>,
+    },
 }
 
 /// Of `invite`.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json};
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
 use crate::node::{ClusterPeer, PeerStatus, Status};
 use crate::relay::{TenantName, TokenRecord};
-use crate::store::{Change, ChangeKind, Copied, Found, Renewed, SpaceSummary};
+use crate::store::{Change, ChangeKind, Copied, Found, Removal, Renewed, SpaceSummary};
 use crate::transport::PeerAddress;
 
 /// Ids and tickets are text on the wire, as people write them.
@@ -45,6 +45,22 @@ pub enum Command {
     },
     /// Answer: [`Answer::Spaces`].
     ListSpaces,
+    /// Begin a space anew. Answer: [`Answer::Wiped`].
+    Wipe {
+        /// The space.
+        space: String,
+        /// Whether whoever asks knows what that means.
+        yes: bool,
+        /// Only if this is its revision.
+        revision: Option<u64>,
+    },
+    /// Answer: [`Answer::Jobs`].
+    ListJobs,
+    /// Answer: [`Answer::Job`].
+    ShowJob {
+        /// Its id.
+        id: String,
+    },
     /// Remember a peer and dial it.
     AddPeer {
         /// The peer.
@@ -187,6 +203,12 @@ pub enum Answer {
     Created(Created),
     /// All spaces.
     Spaces(Vec<SpaceRow>),
+    /// The space that was begun anew, and the job that removes what was in it.
+    Wiped(WipedRow),
+    /// All jobs.
+    Jobs(Vec<JobRow>),
+    /// A job.
+    Job(JobRow),
     /// All peers.
     Peers(Vec<PeerRow>),
     /// The peer that was added or removed.
@@ -269,6 +291,55 @@ impl SpaceRow {
     pub fn new(summary: &SpaceSummary) -> Self {
         let SpaceSummary { id, name, role, objects, .. } = summary;
         Self { id: id.to_string(), name: name.clone(), role: role.map(|role| role.to_string()), objects: *objects }
+    }
+}
+
+/// What `space wipe` did.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WipedRow {
+    /// The job that removes what was in it.
+    pub job: String,
+    /// The revision that began.
+    pub revision: u64,
+}
+
+/// A line of `job list`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// What it is called.
+    pub job: String,
+    /// The space.
+    pub space: String,
+    /// The revision that began with the wipe.
+    pub revision: u64,
+    /// `running` or `done`.
+    pub state: String,
+    /// How many objects are removed.
+    pub rows_done: u64,
+    /// Of how many.
+    pub rows_total: u64,
+    /// How often it was interrupted and gone on with.
+    pub retries: u64,
+    /// When the space was wiped, in milliseconds since 1970.
+    pub begun: u64,
+    /// When it was done.
+    pub done: Option<u64>,
+}
+
+impl JobRow {
+    /// A line of `job list`.
+    pub fn new(removal: &Removal) -> Self {
+        Self {
+            job: removal.id(),
+            space: removal.space.to_string(),
+            revision: removal.revision,
+            state: removal.state().to_owned(),
+            rows_done: removal.removed,
+            rows_total: removal.objects,
+            retries: removal.interrupted,
+            begun: removal.at_ms,
+            done: removal.done_ms,
+        }
     }
 }
 

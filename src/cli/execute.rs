@@ -16,14 +16,15 @@ use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::Sender;
 
 use super::command::{
-    Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, LostRow, NamedPeer, ObjectRow, PeerRow,
-    Place, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached, WrittenRow,
+    Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, JobRow, LostRow, NamedPeer, ObjectRow,
+    PeerRow, Place, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached, WipedRow,
+    WrittenRow,
 };
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
 use crate::node::{Invitation, Node, SyncReport};
 use crate::relay::{Database, Scope, Tenants};
-use crate::store::View;
+use crate::store::{Removal, View};
 
 /// How many rows one answer holds at most.
 const ROWS_MAX: usize = 256;
@@ -40,6 +41,12 @@ async fn databases(node: &Node) -> Result<Vec<Database>, Failure> {
         Some(tenants) => blocking(move || Ok(tenants.databases()?)).await,
         None => Ok(Vec::new()),
     }
+}
+
+/// What was wiped and is removed behind.
+async fn jobs(node: &Node) -> Result<Vec<Removal>, Failure> {
+    let node = node.clone();
+    blocking(move || Ok(node.removals()?)).await
 }
 
 /// The space that a name, an id, or `CUSTOMER/DATABASE` means.
@@ -71,6 +78,27 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
             send(answers, Answer::Spaces(rows)).await
         }
+        Command::Wipe { space, yes, revision } => {
+            let found = view(node, space.clone(), |view| Ok((view.id(), view.objects()?))).await?;
+            let (id, objects) = found;
+            if !yes {
+                let message = format!("this takes all {objects} objects of {space} away, for everybody");
+                return Err(Failure::new(Code::Refused, message, "repeat it with --yes; nothing was changed"));
+            }
+            let revision = node.wipe(id, revision).await?;
+            send(answers, Answer::Wiped(WipedRow { job: Removal::id_of(id, revision), revision })).await
+        }
+        Command::ListJobs => {
+            let jobs = jobs(node).await?;
+            send(answers, Answer::Jobs(jobs.iter().map(JobRow::new).collect())).await
+        }
+        Command::ShowJob { id } => match jobs(node).await?.iter().find(|job| job.id() == id) {
+            Some(job) => send(answers, Answer::Job(JobRow::new(job))).await,
+            None => {
+                let message = format!("there is no job {id}");
+                Err(Failure::new(Code::NotFound, message, "`thence job list` shows the jobs"))
+            }
+        },
         Command::AddPeer { peer } => {
             let named = NamedPeer {
                 device: peer.device().to_string(),

@@ -356,7 +356,8 @@ impl From<WriteError> for Failure {
             WriteError::TooLarge { .. } => {
                 Self::new(Code::Refused, message, "do it in several commands; nothing was written")
             }
-            WriteError::Changed { .. } => {
+            WriteError::Unvouched => Self::new(Code::Refused, message, "nothing was changed"),
+            WriteError::Changed { .. } | WriteError::Wiped { .. } => {
                 Self::new(Code::Refused, message, "read it again, and repeat the command; nothing was written")
             }
         }

@@ -8,8 +8,8 @@ use std::io::Read as _;
 use serde_json::{Map, Value as Json};
 
 use super::arguments::{
-    Action, CustomerAction, ElementArguments, FieldsArguments, LostAction, ObjectArguments, PeerAction, ScopeArguments,
-    SpaceAction, TokenAction,
+    Action, CustomerAction, ElementArguments, FieldsArguments, JobAction, LostAction, ObjectArguments, PeerAction,
+    ScopeArguments, SpaceAction, TokenAction,
 };
 use super::command::Command;
 use super::failure::{Code, Failure};
@@ -37,6 +37,9 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
         Action::Space { action } => match action {
             SpaceAction::Create { name } => Command::CreateSpace { name: name.clone() },
             SpaceAction::List => Command::ListSpaces,
+            SpaceAction::Wipe { space, yes, revision } => {
+                Command::Wipe { space: space.clone(), yes: *yes, revision: *revision }
+            }
         },
         Action::Invite(invite) => Command::Invite {
             space: invite.space.clone(),
@@ -57,6 +60,10 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
         Action::Customer { action } => match action {
             CustomerAction::List => Command::ListCustomers,
             CustomerAction::Show { customer } => Command::ShowCustomer { customer: customer.clone() },
+        },
+        Action::Job { action } => match action {
+            JobAction::List => Command::ListJobs,
+            JobAction::Show { id } => Command::ShowJob { id: id.clone() },
         },
         Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()?, progress },
         Action::Put(FieldsArguments { object, fields }) => write(object, Operation::Put(members(fields)?))?,

@@ -12,8 +12,8 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::command::{
-    Answer, ClusterReport, Command, ConflictRow, CopiedReport, LostRow, PeerReport, Place, RenewalReport, SpaceReport,
-    StatusReport, SyncRow, TokenRow,
+    Answer, ClusterReport, Command, ConflictRow, CopiedReport, JobRow, LostRow, PeerReport, Place, RenewalReport,
+    SpaceReport, StatusReport, SyncRow, TokenRow,
 };
 use super::failure::{Code, Failure};
 use crate::duration;
@@ -47,6 +47,7 @@ impl<W: Write> Show<W> {
         let array = match command {
             Command::ListSpaces
             | Command::ListPeers
+            | Command::ListJobs
             | Command::ListTokens
             | Command::ListCustomers
             | Command::ShowCustomer { .. }
@@ -58,6 +59,7 @@ impl<W: Write> Show<W> {
         let nothing = match command {
             Command::ListSpaces => "no spaces yet: `thence space create NAME` or `thence join TICKET`",
             Command::ListPeers => "no peers yet: `thence peer add DEVICE_ID@ADDR:PORT`",
+            Command::ListJobs => "no jobs",
             Command::ListTokens => "no tokens yet: `thence token create --customer C`",
             Command::ListCustomers => "no customers yet: whoever has a token registers a database over HTTP",
             Command::ShowCustomer { .. } => "no databases",
@@ -129,6 +131,9 @@ impl<W: Write> Show<W> {
         match answer {
             Answer::Spaces(rows) => self.members(&rows),
             Answer::Peers(rows) => self.members(&rows),
+            Answer::Jobs(rows) => self.members(&rows),
+            Answer::Job(row) => self.document(&row),
+            Answer::Wiped(row) => self.document(&row),
             Answer::Tokens(rows) => self.members(&rows),
             Answer::Customers(rows) => self.members(&rows),
             Answer::Databases(rows) => self.members(&rows),
@@ -199,6 +204,9 @@ impl<W: Write> Show<W> {
             Answer::Spaces(rows) => self.table(rows.iter().map(|row| {
                 [row.name.clone(), row.id.clone(), role(row.role.as_deref()), count(row.objects, "object")]
             })),
+            Answer::Wiped(row) => writeln!(self.to, "{}", row.job),
+            Answer::Jobs(rows) => self.table(rows.iter().map(job)),
+            Answer::Job(row) => self.table([job(&row)].into_iter()),
             Answer::Peers(rows) => self.table(rows.iter().map(|row| {
                 let address = row.address.clone().unwrap_or_else(|| "no address known".to_owned());
                 [row.device.clone(), address, if row.connected { "connected" } else { "not connected" }.to_owned()]
@@ -408,6 +416,11 @@ fn peer_cells(peer: &PeerReport, now: Duration) -> [String; 5] {
 
 fn role(role: Option<&str>) -> String {
     role.unwrap_or("role unknown yet").to_owned()
+}
+
+fn job(row: &JobRow) -> [String; 3] {
+    let JobRow { job, state, rows_done, rows_total, .. } = row;
+    [job.clone(), state.clone(), format!("{rows_done} of {}", count(*rows_total, "object"))]
 }
 
 /// A number of things.

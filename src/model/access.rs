@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use data_encoding::BASE32_NOPAD;
+use data_encoding::{BASE32_NOPAD, BASE64URL_NOPAD};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
 use super::identity::{IdSyntaxError, parse_hex};
-use super::{Content, DeviceId, DeviceKey, Entry, Event, Object, ObjectKey, Path, Segment, Slot, Value};
+use super::{
+    Content, DeviceId, DeviceKey, Entry, Event, Object, ObjectKey, Path, Segment, Slot, VOUCHERS_MAX, Value, Voucher,
+};
 use crate::causal::Dot;
 use crate::codec;
 use crate::model::CollectionName;
@@ -128,6 +130,8 @@ pub struct Grant {
     pub role: Role,
     /// The ticket that was redeemed, if any.
     pub ticket: Option<TicketId>,
+    /// The word of whoever made the device an owner, with which it can show that to anybody.
+    pub voucher: Option<Voucher>,
 }
 
 impl Grant {
@@ -150,6 +154,9 @@ impl Grant {
         if let Some(ticket) = self.ticket {
             fields.insert("ticket".to_owned(), Json::from(data_encoding::HEXLOWER.encode(&ticket)));
         }
+        if let Some(voucher) = &self.voucher {
+            fields.insert("voucher".to_owned(), Json::from(BASE64URL_NOPAD.encode(&codec::encode(voucher))));
+        }
         fields
     }
 
@@ -165,16 +172,21 @@ impl Grant {
             _ => None,
         };
         let field = |name: &str| Path::try_from(vec![name.to_owned()]).map(Slot::Register).ok();
-        let (role, ticket) = (field("role")?, field("ticket")?);
+        let (role, ticket, voucher) = (field("role")?, field("ticket")?, field("voucher")?);
+        let read_voucher = |text: String| {
+            let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+            codec::decode::<Voucher>("voucher", &bytes).ok()
+        };
         let grant = |(slot, dot, entry): (&Slot, Dot, &Entry)| {
             let role: Role = text(entry).filter(|_| *slot == role)?.parse().ok()?;
             let ticket = object.entry(&ticket, dot).and_then(text).and_then(|text| parse_hex(&text, "a ticket").ok());
-            Some((role, entry.depth, dot, ticket))
+            let voucher = object.entry(&voucher, dot).and_then(text).and_then(read_voucher);
+            Some((role, entry.depth, dot, ticket, voucher))
         };
         let grants = object.entries().filter_map(grant);
         let counts = if planted!("weakest-grant-counts") { grants.min() } else { grants.max() };
-        let (role, .., ticket) = counts.filter(|_| object.is_visible())?;
-        Some(Self { device, role, ticket })
+        let (role, .., ticket, voucher) = counts.filter(|_| object.is_visible())?;
+        Some(Self { device, role, ticket, voucher })
     }
 }
 
@@ -182,9 +194,9 @@ impl Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     creator: DeviceId,
-    /// The owner whose ticket led this node here. It is trusted because somebody showed this node that ticket, and it
-    /// must be, since the grants that say so lie in the space itself.
-    introducer: Option<DeviceId>,
+    /// Owners as long as nothing else is granted to them: whose ticket led this node here, and who began the space anew.
+    /// They must be, since the grants that say so lie in the space itself.
+    trusted: BTreeSet<DeviceId>,
     grants: BTreeMap<DeviceId, Grant>,
 }
 
@@ -201,12 +213,36 @@ pub struct NotGranted {
 impl Access {
     /// The access of a space that was just created: its creator owns it.
     pub fn new(genesis: &Genesis) -> Self {
-        Self { creator: genesis.creator, introducer: None, grants: BTreeMap::new() }
+        Self { creator: genesis.creator, trusted: BTreeSet::new(), grants: BTreeMap::new() }
     }
 
-    /// Trusts the owner whose ticket led this node to the space.
-    pub fn introduce(&mut self, introducer: Option<DeviceId>) {
-        self.introducer = introducer;
+    /// Trusts an owner before its grant has come: whose ticket led this node to the space, or who began it anew.
+    pub fn trust(&mut self, owner: DeviceId) {
+        self.trusted.insert(owner);
+    }
+
+    /// Who created the space.
+    pub fn creator(&self) -> DeviceId {
+        self.creator
+    }
+
+    /// Every grant.
+    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.values()
+    }
+
+    /// By whose word `device` owns the space, back to its creator; none if that cannot be shown.
+    pub fn vouchers(&self, space: SpaceId, device: DeviceId) -> Option<Vec<Voucher>> {
+        let (mut vouchers, mut owner) = (Vec::new(), device);
+        while owner != self.creator {
+            let voucher = self.grants.get(&owner).filter(|grant| grant.role == Role::Owner)?.voucher.clone()?;
+            if vouchers.len() == VOUCHERS_MAX || !voucher.is_for(space, owner) {
+                return None;
+            }
+            owner = voucher.by;
+            vouchers.push(voucher);
+        }
+        Some(vouchers)
     }
 
     /// Takes in what the object of `$grants` under `key` shows now, [`Grant::from_object`].
@@ -221,7 +257,7 @@ impl Access {
     /// What `device` may do, if anything.
     pub fn role(&self, device: DeviceId) -> Option<Role> {
         let granted = self.grants.get(&device).map(|grant| grant.role);
-        let introduced = (self.introducer == Some(device) && granted.is_none()).then_some(Role::Owner);
+        let introduced = (self.trusted.contains(&device) && granted.is_none()).then_some(Role::Owner);
         if device == self.creator { Some(Role::Owner) } else { granted.or(introduced) }
     }
 

@@ -27,6 +27,8 @@ const FORM: u8 = 1;
 /// apart: a relay writes for many, so who wrote its last event has not seen the one before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Context {
+    /// Of the space: what was seen in one is nothing in another.
+    revision: u64,
     seen: VersionVector,
     wrote: BTreeSet<Dot>,
 }
@@ -38,27 +40,34 @@ pub struct InvalidContext;
 
 impl Context {
     /// Of whoever sees this state.
-    pub fn of(object: &Object) -> Self {
+    pub fn of(revision: u64, object: &Object) -> Self {
         let mut seen = VersionVector::new();
         object.entries().for_each(|(_, dot, _)| seen.advance(dot));
-        Self { seen, wrote: BTreeSet::new() }
+        Self { revision, seen, wrote: BTreeSet::new() }
     }
 
     /// Of whoever wrote an event, and saw nothing else.
-    pub(crate) fn of_author(dot: Dot) -> Self {
-        Self { seen: VersionVector::new(), wrote: BTreeSet::from([dot]) }
+    pub(crate) fn of_author(revision: u64, dot: Dot) -> Self {
+        Self { revision, seen: VersionVector::new(), wrote: BTreeSet::from([dot]) }
     }
 
     /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
-    pub(crate) fn after(mut self, dot: Dot, object: &Object) -> Self {
+    pub(crate) fn after(mut self, revision: u64, dot: Dot, object: &Object) -> Self {
+        // Whoever had seen nothing had seen as much of this revision.
+        self.revision = revision;
         self.wrote.insert(dot);
         if self.covers(object) {
-            return Self::of(object);
+            return Self::of(self.revision, object);
         }
         // What is gone need not be replaced any more.
         let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();
         self.wrote.retain(|dot| left.contains(dot));
         self
+    }
+
+    /// The revision of the space in which it was seen.
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// Whether nothing had been there.
@@ -129,7 +138,7 @@ mod tests {
         let dot = |replica, counter| Dot::new(ReplicaId::from_bytes([replica; 16]), counter);
         let seen = VersionVector::from_iter([dot(1, 7), dot(2, u64::MAX)]);
         let wrote = BTreeSet::from([dot(1, 9), dot(3, 1)]);
-        for context in [Context::default(), Context::of_author(dot(1, 7)), Context { seen, wrote }] {
+        for context in [Context::default(), Context::of_author(1, dot(1, 7)), Context { revision: 2, seen, wrote }] {
             let text = context.to_string();
             assert_eq!(text.parse(), Ok(context));
             let mut longer = text.clone();

@@ -14,6 +14,7 @@ mod lineage;
 mod mutation;
 mod object;
 mod path;
+mod revision;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub(crate) use mutation::PackedObject;
 pub use mutation::{Edit, Malformed, Mutation, Roster};
 pub use object::{Conflict, Content, Entry, FieldKind, Object, Precedence, Seen, Slot};
 pub use path::{COLLECTION_BYTES_MAX, CollectionName, FIELD_BYTES_MAX, InvalidName, KEY_BYTES_MAX, ObjectKey, Path};
+pub use revision::{ForgedRevision, Revision, VOUCHERS_MAX, Voucher, WIPES_MAX};
 pub use segment::{Incarnation, InvalidSegment, SEGMENT_BYTES_MAX, Segment};
 pub use transaction::{Operation, Request};
 pub(crate) use value::inexact_number;

@@ -48,6 +48,7 @@ impl Incarnation {
 /// A verified segment.
 #[derive(Clone, Debug)]
 pub struct Segment {
+    revision: u64,
     bytes: Arc<[u8]>,
     author: Incarnation,
     events: Vec<Event>,
@@ -96,7 +97,7 @@ impl PackedSegment {
         Ok(self.events.iter().fold(self.previous, |previous, event| event.hash(previous)))
     }
 
-    fn unpack(self, bytes: Arc<[u8]>) -> Result<Segment, InvalidSegment> {
+    fn unpack(self, revision: u64, bytes: Arc<[u8]>) -> Result<Segment, InvalidSegment> {
         let replica = self.author.replica();
         let mut events = Vec::with_capacity(self.events.len());
         let mut previous = self.previous;
@@ -108,7 +109,7 @@ impl PackedSegment {
             previous = event.hash;
             events.push(event);
         }
-        Ok(Segment { bytes, author: self.author, events })
+        Ok(Segment { revision, bytes, author: self.author, events })
     }
 }
 
@@ -152,7 +153,7 @@ impl Segment {
             signature: [0; 64],
         };
         segment.signature = key.sign(&segment.message(space, revision, last.hash));
-        Some(Self { bytes: codec::encode(&segment).into(), author, events })
+        Some(Self { revision, bytes: codec::encode(&segment).into(), author, events })
     }
 
     /// Verifies bytes that somebody sent, or that were stored.
@@ -169,14 +170,14 @@ impl Segment {
         if !genuine && !planted!("signature-unchecked") {
             return Err(InvalidSegment::Forged { device });
         }
-        packed.unpack(bytes)
+        packed.unpack(revision, bytes)
     }
 
     /// Reads bytes that were verified before they were stored.
-    pub(crate) fn read_stored(bytes: Arc<[u8]>) -> Result<Self, InvalidSegment> {
+    pub(crate) fn read_stored(revision: u64, bytes: Arc<[u8]>) -> Result<Self, InvalidSegment> {
         let packed: PackedSegment = codec::decode("segment", &bytes)?;
         packed.checked(&bytes)?;
-        packed.unpack(bytes)
+        packed.unpack(revision, bytes)
     }
 
     /// The same events as if `key`'s device had written and signed them, whatever they are; none if `bytes` are not even
@@ -191,6 +192,11 @@ impl Segment {
         let last = packed.events.iter().fold(packed.previous, |previous, event| event.hash(previous));
         packed.signature = key.sign(&packed.message(space, revision, last));
         Some(codec::encode(&packed))
+    }
+
+    /// The revision of its space in which it was written.
+    pub fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The counter of the first event, read from the front of bytes that were verified when they were stored.

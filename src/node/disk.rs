@@ -31,6 +31,9 @@ const MEND_EVERY: Duration = Duration::from_secs(1);
 /// How often it is asked whether a reader has found out that the store failed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the disk rests between two steps of the removal of what was wiped, if nothing else is to be written.
+const REMOVE_EVERY: Duration = Duration::from_millis(20);
+
 /// Who waits for a commit.
 pub(super) enum Waiter {
     /// Nobody.
@@ -79,6 +82,8 @@ impl Disk {
             lease,
             failure: None,
             mended_at: None,
+            removing: ledger.removals().map_or(true, |all| all.iter().any(|removal| removal.done_ms.is_none())),
+            interrupted: true,
         };
         let alarm = Alarm { thread: "commits", events: events.clone() };
         let commits_task = async move {
@@ -159,21 +164,32 @@ struct Committer {
     failure: Option<Failure>,
     /// When the last attempt to mend it ended, and how long it took.
     mended_at: Option<(Instant, Duration)>,
+    /// Whether something may be left of what was wiped.
+    removing: bool,
+    /// Whether its removal was interrupted since the last step.
+    interrupted: bool,
 }
 
 impl Committer {
     async fn run(mut self, mut jobs: mpsc::UnboundedReceiver<(Work, Waiter)>) {
         loop {
             let now = self.surroundings.now();
-            let wait =
-                self.failure.as_ref().map_or(LOOK_EVERY, |failure| failure.mend_at.saturating_duration_since(now));
+            let wait = match &self.failure {
+                Some(failure) => failure.mend_at.saturating_duration_since(now),
+                None if self.removing => REMOVE_EVERY,
+                None => LOOK_EVERY,
+            };
             let first = match self.surroundings.within(wait, jobs.recv()).await {
                 Some(Some(job)) => Some(job),
                 Some(None) => return,
                 None => None,
             };
             self.look_after_the_store();
+            let removes = self.removing && self.failure.is_none();
+            let removal = || (Work::Remove { again: self.removing && self.interrupted }, Waiter::None);
+            let first = first.or_else(|| removes.then(removal));
             let Some(first) = first else { continue };
+            let removes = removes && !matches!(first.0, Work::Remove { .. });
             let mut bytes = weight(&first.0);
             let mut group = vec![first];
             while group.len() < GROUP_MAX
@@ -182,6 +198,10 @@ impl Committer {
             {
                 bytes += weight(&job.0);
                 group.push(job);
+            }
+            if removes {
+                // In step with what is written: it costs no commit of its own, and goes on however much that is.
+                group.push(removal());
             }
             let (works, waiters): (Vec<Work>, Vec<Waiter>) = group.into_iter().unzip();
             match &self.failure {
@@ -215,6 +235,7 @@ impl Committer {
         match mended {
             Ok(()) => {
                 self.failure = None;
+                (self.removing, self.interrupted) = (true, true);
                 // The commit that failed may be there after all: whoever watches, and the protocol, hear of it now.
                 self.landed.send_modify(|landed| *landed += 1);
                 if !planted!("recovered-in-silence") {
@@ -245,6 +266,8 @@ impl Committer {
                 }
             }
             Err(error) => {
+                // What cannot be removed is not tried again and again.
+                self.removing &= !works.iter().any(|work| matches!(work, Work::Remove { .. }));
                 if self.ledger.failure().is_some() || matches!(error, StoreError::Io(_)) {
                     self.fail(error.clone());
                 } else {
@@ -274,7 +297,10 @@ impl Committer {
         }
     }
 
-    fn answer(&self, mut report: Report, waiters: Vec<Waiter>) {
+    fn answer(&mut self, mut report: Report, waiters: Vec<Waiter>) {
+        if !self.removing && !report.held.is_empty() {
+            (self.removing, self.interrupted) = (true, false);
+        }
         let done = std::mem::take(&mut report.done);
         let (mut admitted, mut shared) = (Vec::new(), Vec::new());
         let mut callers = Vec::new();
@@ -283,6 +309,7 @@ impl Committer {
                 (Waiter::Caller(caller), done) => callers.push((caller, done)),
                 (Waiter::Admission(session), Done::Admitted(answer)) => admitted.push((session, answer)),
                 (Waiter::Sharing(session, space), Done::Shared(answer)) => shared.push((session, space, answer)),
+                (Waiter::None, Done::Removed { more }) => (self.removing, self.interrupted) = (more, false),
                 (room @ Waiter::Room(_), _) if planted!("room-never-given-back") => std::mem::forget(room),
                 _ => {}
             }

@@ -28,7 +28,7 @@ use super::status::Status;
 use super::surroundings::Surroundings;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::{Known as Knows, VersionVector};
-use crate::model::{Access, DeviceId, SignedTicket, SpaceId};
+use crate::model::{Access, DeviceId, Revision, SignedTicket, SpaceId};
 use crate::replica::{Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, TicketRefusal};
 use crate::store::{Ledger, Renewal, Renewed, Report, StoreError, Work};
 use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, FrameReceiver, PeerAddress};
@@ -59,7 +59,7 @@ pub(super) enum Event {
     /// A commit failed; `stopped` if nothing can be written until the store is opened anew.
     StorageFailed { error: StoreError, stopped: bool },
     /// The store works again, and holds this.
-    StorageRecovered { held: Vec<(SpaceId, u64, Knows, Access)> },
+    StorageRecovered { held: Vec<(SpaceId, Revision, Knows, Access)> },
     /// What a peer asked for cannot be read.
     Damaged(StoreError),
     /// A disk thread panicked. What the node knows of its store is in doubt, so it ends.
@@ -274,6 +274,9 @@ impl Driver {
                 Output::Share { session, space, device } => {
                     self.disk.send(DiskJob::Commit(Work::Share { space, device }, Waiter::Sharing(session, space)));
                 }
+                Output::Follow { space, revision } => {
+                    self.disk.send(DiskJob::Commit(Work::Follow { space, revision }, Waiter::None));
+                }
                 Output::Join { introduction, introducer } => self.join_introduced(introduction, introducer),
                 Output::Redeemed { session, answer } => self.redeemed(session, answer),
                 Output::Close { session, reason } => self.turn_away(session, &reason),
@@ -291,7 +294,15 @@ impl Driver {
                 for (space, revision, known, access) in report.held {
                     self.introduced.remove(&space);
                     let own = self.ledger.genesis(space).is_some_and(|begun| begun.creator == self.ledger.device());
-                    tracing::info!(%space, "{}", if own { "space created" } else { "space joined" });
+                    let revision_number = revision.number();
+                    match (revision_number, own) {
+                        (1, true) => tracing::info!(%space, "space created"),
+                        (1, false) => tracing::info!(%space, "space joined"),
+                        _ => tracing::info!(%space, revision = revision_number, "space begun anew"),
+                    }
+                    // What peers acknowledged, and when they were in step, was in the revision before.
+                    self.remembered.retain(|(of, _), _| *of != space);
+                    self.synced_ms.retain(|(of, _), _| *of != space);
                     self.handle(Input::Held { space, revision, known, access });
                 }
                 for (space, committed) in report.changed {

@@ -43,7 +43,8 @@ use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
 use crate::store::{
-    Change, Done, Ledger, SpaceSummary, StoreError, Trimming, Upload, Uploaded, View, Work, WriteError, Written,
+    Change, Done, Ledger, Removal, SpaceSummary, StoreError, Trimming, Upload, Uploaded, View, Work, WriteError,
+    Written,
 };
 use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress, TransportConfig};
 
@@ -406,6 +407,24 @@ impl Node {
             });
         }
         outcomes
+    }
+
+    /// Begins a space anew: nothing of what is in it counts any more, here at once and on every other node as soon as it
+    /// hears of it. Who may do what stays as it is. Returns the number of the new revision. Nothing happens if the space is
+    /// not at the revision `only`, where that is given: whoever does not know whether a wipe was done can ask again so.
+    ///
+    /// What others write meanwhile in the old one is gone with it. [`Node::removals`] tells how far the old rows are
+    /// removed from the disk.
+    pub async fn wipe(&self, space: SpaceId, only: Option<u64>) -> Result<u64, NodeError> {
+        match self.commit(Work::Wipe { space, only }).await? {
+            Done::Wiped(outcome) => Ok(outcome?),
+            _ => Err(NodeError::Stopping),
+        }
+    }
+
+    /// What was wiped here and is being removed, or was not long ago; the earliest first.
+    pub fn removals(&self) -> Result<Vec<Removal>, NodeError> {
+        Ok(self.shared.ledger.removals()?)
     }
 
     /// Removes what is not told or remembered any more.

@@ -180,6 +180,30 @@ pub async fn register(
     Ok(if is_new { Reply::created(&body) } else { Reply::ok(&body) })
 }
 
+/// Which revision of a database is meant.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WipeQuery {
+    revision: Option<u64>,
+}
+
+/// Begins a database anew.
+pub async fn wipe(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    Query(query): Query<WipeQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Owner)?;
+    Ok(Reply::accepted(&relay.wipe(&access, query.revision).await?))
+}
+
+/// Tells how far a job is.
+pub async fn job(State(relay): Shared, Path(job): Path<String>, headers: HeaderMap) -> Answer {
+    let asker = principal(&relay, &headers)?;
+    Ok(Reply::ok(&aside(move || relay.job(&asker, &job)).await?))
+}
+
 /// Tells of a database.
 pub async fn database(State(relay): Shared, Path(path): Path<BasePath>, headers: HeaderMap) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Reader)?;

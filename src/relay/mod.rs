@@ -42,6 +42,7 @@ mod sync_point;
 mod table;
 mod tenant;
 mod upload;
+mod wiping;
 
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};

@@ -76,7 +76,15 @@ pub(super) fn table() -> Vec<Route> {
                     .gives(200, "Database")
                     .gives(201, "Database"),
             )
-            .on(GET, api::database, Operation::new("database", "Tells of a database.", reader).gives(200, "Database")),
+            .on(GET, api::database, Operation::new("database", "Tells of a database.", reader).gives(200, "Database"))
+            .on(
+                DELETE,
+                api::wipe,
+                Operation::new("wipe", "Begins a database anew, with nothing in it.", owner)
+                    .query("WipeQuery")
+                    .may_fail(ProblemCode::Changed)
+                    .gives(202, "Wiped"),
+            ),
         Route::of("/tables/{table}")
             .on(
                 GET,
@@ -189,6 +197,11 @@ pub(super) fn table() -> Vec<Route> {
                 "application/x-ndjson",
                 "Export",
             ),
+        ),
+        Route::at("/v1/jobs/{job}").on(
+            GET,
+            api::job,
+            Operation::new("job", "Tells how far the removal is of what was wiped.", owner).gives(200, "Job"),
         ),
         Route::at("/v1/limits").on(
             GET,

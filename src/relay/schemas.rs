@@ -87,6 +87,9 @@ fn requests() -> Map<String, Json> {
         "Registration": request(json!({
             "visibility": said("`private` if it is not said.", or_null(choice(names_of::<Visibility>()))),
         }), &[]),
+        "WipeQuery": request(json!({
+            "revision": said("Only if the database is at this revision.", natural()),
+        }), &[]),
         "UploadQuery": request(json!({
             "atomic": said("Whether all rows are written, or none.", json!({"type": "boolean"})),
         }), &[]),
@@ -228,6 +231,20 @@ fn answers() -> Map<String, Json> {
             "page_rows": natural(),
             "page_rows_max": natural(),
             "requests_per_second": natural(),
+        }), &[]),
+        "Wiped": object(json!({"job": text(), "revision": natural(), "epoch": epoch()}), &[]),
+        "Job": object(json!({
+            "job": text(),
+            "kind": choice(&["wipe"]),
+            "customer": schema("Name"),
+            "database": schema("Name"),
+            "revision": natural(),
+            "state": choice(&["running", "done"]),
+            "rows_done": natural(),
+            "rows_total": natural(),
+            "retries": natural(),
+            "begun_ms": natural(),
+            "done_ms": or_null(natural()),
         }), &[]),
         "Table": object(json!({
             "table": schema("Name"),

@@ -71,12 +71,13 @@ impl Session {
     }
 }
 
-/// Refuses what nobody can call a space.
-pub(super) fn check_name(introduction: &Introduction) -> Result<(), PeerMisbehaved> {
-    if introduction.name.len() > NAME_BYTES_MAX {
+/// Refuses what nobody can call a space, and what no owner of it said.
+pub(super) fn check(introduction: &Introduction) -> Result<(), PeerMisbehaved> {
+    let Introduction { genesis, revision, name } = introduction;
+    if name.len() > NAME_BYTES_MAX {
         return Err(PeerMisbehaved::TooMany { what: "bytes in the name of a space", limit: NAME_BYTES_MAX });
     }
-    Ok(())
+    Ok(revision.verify(genesis.space(), genesis.creator)?)
 }
 
 impl Replica {
@@ -144,7 +145,7 @@ impl Replica {
         if self.relation(session) != Some(Relation::Cluster) {
             return Err(PeerMisbehaved::Unexpected("introduction to a space"));
         }
-        check_name(&introduction)?;
+        check(&introduction)?;
         let space = introduction.genesis.space();
         let (held, limit) = (&self.spaces, self.limits.spaces_max);
         let Some(state) = self.sessions.get_mut(&session).filter(|_| !held.contains_key(&space)) else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::message::{Channel, Introduction, InvalidMessage, Message, TicketRefusal};
 use crate::causal::{Dot, Head, Known, ReplicaId, VersionVector, Witness};
-use crate::model::{Access, DeviceId, InvalidSegment, NotGranted, Role, Segment, SpaceId};
+use crate::model::{Access, DeviceId, ForgedRevision, InvalidSegment, NotGranted, Revision, Role, Segment, SpaceId};
 
 /// A moment: milliseconds since any fixed start. It never runs backwards.
 pub type Millis = u64;
@@ -129,6 +129,9 @@ pub enum PeerMisbehaved {
     /// An event by somebody who may not write it.
     #[error("sent an event that is not granted: {0}")]
     NotGranted(#[from] NotGranted),
+    /// A revision of a space that none of its owners began.
+    #[error("sent a forged revision: {0}")]
+    Revision(#[from] ForgedRevision),
     /// A message on a channel, or at a time, where it makes no sense.
     #[error("sent an unexpected {0}")]
     Unexpected(&'static str),
@@ -162,7 +165,7 @@ pub enum Input {
         /// The space.
         space: SpaceId,
         /// Its generation.
-        revision: u64,
+        revision: Revision,
         /// What is known of it, durably.
         known: Known,
         /// Who may do what.
@@ -216,6 +219,8 @@ pub enum Input {
         session: SessionId,
         /// Of which space.
         space: SpaceId,
+        /// In which revision.
+        revision: u64,
         /// What lies next in the log; none if the read failed.
         stretches: Option<Vec<Stretch>>,
     },
@@ -225,6 +230,8 @@ pub enum Input {
         session: SessionId,
         /// Of which space.
         space: SpaceId,
+        /// In which revision.
+        revision: u64,
         /// The segments, each by an owner that the one before it made one; none if there are none.
         segments: Vec<Arc<[u8]>>,
     },
@@ -234,6 +241,8 @@ pub enum Input {
         session: SessionId,
         /// Of which space.
         space: SpaceId,
+        /// In which revision.
+        revision: u64,
         /// The role that it has, if that was shown.
         role: Option<Role>,
     },
@@ -278,6 +287,8 @@ pub struct Lookup {
     pub session: SessionId,
     /// Of which space.
     pub space: SpaceId,
+    /// In which revision: of another one there is nothing to tell.
+    pub revision: u64,
     /// What.
     pub wanted: Wanted,
 }
@@ -306,11 +317,11 @@ pub enum Wanted {
 impl Lookup {
     /// What to report if it cannot be read.
     pub fn failed(&self) -> Input {
-        let Self { session, space, .. } = *self;
+        let Self { session, space, revision, .. } = *self;
         match self.wanted {
-            Wanted::Log { .. } => Input::Fetched { session, space, stretches: None },
-            Wanted::Credential => Input::Credential { session, space, segments: Vec::new() },
-            Wanted::Role { .. } => Input::Judged { session, space, role: None },
+            Wanted::Log { .. } => Input::Fetched { session, space, revision, stretches: None },
+            Wanted::Credential => Input::Credential { session, space, revision, segments: Vec::new() },
+            Wanted::Role { .. } => Input::Judged { session, space, revision, role: None },
         }
     }
 }
@@ -379,6 +390,13 @@ pub enum Output {
         introduction: Introduction,
         /// The cluster peer.
         introducer: DeviceId,
+    },
+    /// A peer holds a space in a revision that is not known here: go over to it, then report [`Input::Held`].
+    Follow {
+        /// The space.
+        space: SpaceId,
+        /// The revision.
+        revision: Revision,
     },
     /// End a session, because of what the peer did.
     Close {

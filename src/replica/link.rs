@@ -29,6 +29,8 @@ pub(super) struct Link {
     pub(super) opened: bool,
     /// Digest and vector of that Open, if it held only the digest, so that the peer may need the knowledge too.
     pub(super) opened_with: Option<([u8; 16], VersionVector)>,
+    /// Whether the peer holds another revision of the space, as far as it said: what it says of that counts for nothing.
+    pub(super) elsewhere: bool,
     /// Why the peer refused.
     pub(super) refused: Option<Refusal>,
     /// The replicas under whose ids the peer holds another history than this side, as it said itself.
@@ -133,20 +135,20 @@ impl Link {
 
     /// The peer refused, so nothing of what was believed about it counts any more.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let Self { shown, waiting, scheduled, claimed, .. } = *self;
-        *self = Self { refused: Some(refusal), shown, waiting, scheduled, claimed, ..Self::default() };
+        let Self { shown, elsewhere, waiting, scheduled, claimed, .. } = *self;
+        *self = Self { refused: Some(refusal), shown, elsewhere, waiting, scheduled, claimed, ..Self::default() };
     }
 
     /// Nothing that the peer said counts any more: it must say it anew.
     pub(super) fn unlearn(&mut self) {
-        let Self { shown, waiting, scheduled, claimed, fetching, opened, awaiting, .. } = *self;
-        *self = Self { shown, waiting, scheduled, claimed, fetching, opened, awaiting, ..Self::default() };
+        let Self { shown, elsewhere, waiting, scheduled, claimed, fetching, opened, awaiting, .. } = *self;
+        *self = Self { shown, elsewhere, waiting, scheduled, claimed, fetching, opened, awaiting, ..Self::default() };
     }
 
     /// The peer's grant is gone: nothing is said to it any more, and what it still says counts for nothing.
     pub(super) fn close(&mut self) {
-        let Self { waiting, scheduled, claimed, .. } = *self;
-        *self = Self { waiting, scheduled, claimed, ..Self::default() };
+        let Self { elsewhere, waiting, scheduled, claimed, .. } = *self;
+        *self = Self { elsewhere, waiting, scheduled, claimed, ..Self::default() };
     }
 
     /// Whether this side has stopped serving it, or never began to.

@@ -10,7 +10,7 @@ use serde_bytes::ByteBuf;
 
 use crate::causal::{Knowledge, ReplicaId, Witness};
 use crate::codec::{self, DecodeError};
-use crate::model::{Genesis, SpaceId};
+use crate::model::{Genesis, Revision, SpaceId};
 
 /// What a message is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,7 +81,7 @@ pub struct Introduction {
     /// How it began.
     pub genesis: Genesis,
     /// Its revision.
-    pub revision: u64,
+    pub revision: Revision,
     /// What it is called, for people.
     pub name: String,
 }
@@ -109,8 +109,8 @@ pub enum TicketRefusal {
 /// The beginning of the exchange of a space.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
-    /// The generation of the space that the sender holds.
-    pub revision: u64,
+    /// The generation of the space that the sender holds. Whoever holds an earlier one goes over to it.
+    pub revision: Revision,
     /// Names the sender's knowledge, chain hashes included: if it is the receiver's too, there is nothing to send.
     pub digest: [u8; 16],
     /// The knowledge itself, unless it is so large that it is worth a round trip to learn whether it is needed.
@@ -134,9 +134,6 @@ pub enum Refusal {
     /// It is not here, or the peer may not see it: which of the two is not told.
     #[error("the peer does not have this space, or does not let this device see it")]
     NotFound,
-    /// It has another revision.
-    #[error("the peer holds another revision of this space")]
-    Revision,
     /// The peer holds only a part of the space, which this release cannot exchange.
     #[error("the peer holds only a part of this space, which this release cannot exchange")]
     Partial,

@@ -26,6 +26,7 @@ mod message;
 mod sending;
 mod showing;
 mod space;
+mod wiping;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -43,7 +44,7 @@ pub use self::message::{
 };
 use self::space::Space;
 use crate::causal::{Dot, Head, Knowledge, Known, ReplicaId, VersionVector, Witness};
-use crate::model::{Access, DeviceId, Role, Segment, SpaceId};
+use crate::model::{Access, DeviceId, Revision, Role, Segment, SpaceId};
 
 #[derive(Clone, Debug)]
 struct Session {
@@ -155,9 +156,13 @@ impl Replica {
                 self.renewals = self.renewals.min(self.renewed);
                 self.commit_failed();
             }
-            Input::Credential { session, space, segments } => self.show(session, space, &segments),
-            Input::Judged { session, space, role } => self.judged(session, space, role),
-            Input::Fetched { session, space, stretches } => {
+            Input::Credential { space, revision, .. }
+            | Input::Judged { space, revision, .. }
+            | Input::Fetched { space, revision, .. }
+                if self.spaces.get(&space).is_none_or(|held| held.revision.number() != revision) => {}
+            Input::Credential { session, space, segments, .. } => self.show(session, space, &segments),
+            Input::Judged { session, space, role, .. } => self.judged(session, space, role),
+            Input::Fetched { session, space, stretches, .. } => {
                 self.fetched(session, space, stretches);
                 self.pump_waiting(session);
             }
@@ -225,7 +230,12 @@ impl Replica {
         self.sessions.iter().filter_map(status).collect()
     }
 
-    /// What `session`'s peer acknowledged as durable in each space.
+    /// In which revision a space is held, if it is.
+    pub fn revision(&self, space: SpaceId) -> Option<u64> {
+        self.spaces.get(&space).map(|held| held.revision.number())
+    }
+
+    /// What `session`'s peer acknowledged as durable in each space, in the revision that is held here.
     pub fn acknowledged(&self, session: SessionId) -> Vec<(SpaceId, VersionVector)> {
         let links = self.sessions.get(&session).map(|session| &session.links);
         let known = |(space, link): (&SpaceId, &Link)| Some((*space, link.theirs.clone()?));
@@ -266,9 +276,10 @@ impl Replica {
 
     // What happens in a session.
 
-    fn hold(&mut self, space: SpaceId, revision: u64, known: Known, access: Access) {
+    fn hold(&mut self, space: SpaceId, revision: Revision, known: Known, access: Access) {
         let vector = known.vector();
-        if let Some(held) = self.spaces.get_mut(&space).filter(|held| held.revision == revision) {
+        let begun = |held: &&mut Space| held.revision.number() == revision.number();
+        if let Some(held) = self.spaces.get_mut(&space).filter(begun) {
             if planted!("landed-commit-untold") {
                 return;
             }
@@ -281,11 +292,20 @@ impl Replica {
             held.incoming = vector;
             let local = true;
             let split = (!held.known.branches().eq(known.branches())).then_some(known);
+            held.following = None;
+            let is_another = std::mem::replace(&mut held.revision, revision) != held.revision;
             self.committed(space, Committed { advanced, local, access: Some(access), split, ..Committed::default() });
+            if is_another {
+                // More owners have begun it than was known: everybody is to know before what they wrote in it comes.
+                self.open_anew(space);
+            }
             return;
         }
-        let held = Space { revision, access, known, incoming: vector.clone(), vector, digest: None };
-        self.spaces.insert(space, held);
+        let incoming = vector.clone();
+        let held = Space { revision, following: None, access, known, incoming, vector, digest: None };
+        if self.spaces.insert(space, held).is_some() {
+            self.begin_anew(space);
+        }
         if !planted!("newcomer-asks-nobody") {
             self.open_where_granted(space);
         }
@@ -376,7 +396,7 @@ impl Replica {
             }
             (Channel::Control, Message::Redeemed(answer)) => {
                 if let Ok(introduction) = &answer {
-                    cluster::check_name(introduction)?;
+                    cluster::check(introduction)?;
                 }
                 self.outputs.push_back(Output::Redeemed { session, answer });
                 Ok(())
@@ -390,6 +410,10 @@ impl Replica {
                 Ok(())
             }
             (Channel::Space(space), Message::Open(open)) => self.on_open(session, space, open),
+            (
+                Channel::Space(space),
+                Message::Know(_) | Message::Segments(_) | Message::Ack(_) | Message::Diverged(_),
+            ) if self.link(session, space).is_some_and(|link| link.elsewhere) => Ok(()),
             (Channel::Space(space), Message::Know(knowledge)) => self.on_know(session, space, knowledge),
             (Channel::Space(space), Message::Segments(segments)) => self.on_segments(session, space, segments),
             (Channel::Space(space), Message::Ack(dots)) => self.on_ack(session, space, dots),
@@ -403,7 +427,7 @@ impl Replica {
                     let shown = std::mem::replace(&mut link.shown, true) || planted!("grant-not-shown");
                     if refusal == Refusal::NotFound && !shown {
                         link.showing = true;
-                        self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted: Wanted::Credential }));
+                        self.look_for_credential(session, space);
                     }
                     self.keep_in_step(session, space);
                 }
@@ -440,7 +464,7 @@ impl Replica {
         let digest = held.digest();
         let eager = held.vector.len() <= self.limits.eager_vector_len_max;
         let knowledge = eager.then(|| Knowledge::full(held.known.claims()));
-        let (revision, announced) = (held.revision, held.vector.clone());
+        let (revision, announced) = (held.revision.clone(), held.vector.clone());
         let stall_at = self.now + self.limits.stall_ms;
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let link = state.links.entry(space).or_default();
@@ -499,19 +523,19 @@ impl Replica {
         if state.opened.len() > spaces_max {
             return Err(PeerMisbehaved::TooMany { what: "spaces", limit: spaces_max });
         }
-        let state = &*state;
-        let held = self.spaces.get_mut(&space).filter(|held| state.may_see(space, &held.access));
-        let Some(held) = held else {
+        self.follow(session, space, &open)?;
+        let Some(state) = self.sessions.get(&session) else { return Ok(()) };
+        if self.spaces.get(&space).is_none_or(|held| !state.may_see(space, &held.access)) {
             // One answer for both: whether a space exists is not told to those who may not see it.
             let exists = planted!("refusal-tells") && self.spaces.contains_key(&space);
-            let refusal = if exists { Refusal::Revision } else { Refusal::NotFound };
+            let refusal = if exists { Refusal::Partial } else { Refusal::NotFound };
             self.send(session, Channel::Space(space), Message::Refuse(refusal));
             return Ok(());
-        };
-        if held.revision != open.revision {
-            self.send(session, Channel::Space(space), Message::Refuse(Refusal::Revision));
+        }
+        if !self.same_revision(session, space, &open) {
             return Ok(());
         }
+        let Some(held) = self.spaces.get_mut(&space) else { return Ok(()) };
         let (digest, vector) = (held.digest(), held.vector.clone());
         let same = digest == open.digest;
         let answer = open.answer && !planted!("question-unanswered");
@@ -613,7 +637,7 @@ impl Replica {
         let mut accepted: Vec<Segment> = Vec::new();
         let mut complete = true;
         for bytes in segments {
-            let segment = Segment::verify(space, held.revision, bytes.into_vec().into())?;
+            let segment = Segment::verify(space, held.revision.number(), bytes.into_vec().into())?;
             let (first, last) = (segment.first(), segment.last());
             let known = &held.known;
             if let Some(head) = known.head(last.replica)
@@ -892,6 +916,8 @@ impl Replica {
     fn commit_failed(&mut self) {
         // A ticket that was to be looked at in that commit may go unanswered: it may be shown again.
         self.sessions.values_mut().for_each(|state| state.redeeming = false);
+        // Whoever holds a later revision says so again.
+        self.spaces.values_mut().for_each(|held| held.following = None);
         // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
         let mut missing: BTreeSet<SpaceId> = BTreeSet::new();

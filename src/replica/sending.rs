@@ -86,7 +86,8 @@ impl Replica {
             if state.claimed < limits.session_window_bytes_max || planted!("session-window-ignored") {
                 link.fetching = true;
                 let wanted = Wanted::Log { after: link.sent.clone(), bytes_max: limits.frame_bytes_max };
-                self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted }));
+                let revision = held.revision.number();
+                self.outputs.push_back(Output::LookUp(Lookup { session, space, revision, wanted }));
             } else if !std::mem::replace(&mut link.waiting, true) && !planted!("waiting-space-forgotten") {
                 state.waiting.push_back(space);
             }

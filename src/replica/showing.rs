@@ -14,6 +14,13 @@ use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, 
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
 impl Replica {
+    /// Has what led to this device's role looked for, to be shown to a peer that refused.
+    pub(super) fn look_for_credential(&mut self, session: SessionId, space: SpaceId) {
+        let Some(held) = self.spaces.get(&space) else { return };
+        let revision = held.revision.number();
+        self.outputs.push_back(Output::LookUp(Lookup { session, space, revision, wanted: Wanted::Credential }));
+    }
+
     /// Shows a peer that refused why this device may see the space: the segments in which it was granted its role.
     pub(super) fn show(&mut self, session: SessionId, space: SpaceId, segments: &[Arc<[u8]>]) {
         let stall_at = self.now + self.limits.stall_ms;
@@ -47,15 +54,16 @@ impl Replica {
         let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
         let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
         let verified = held.filter(|_| in_order).and_then(|held| {
-            let verify = |bytes: ByteBuf| Segment::verify(space, held.revision, bytes.into_vec().into());
-            segments.into_iter().map(verify).collect::<Result<Vec<Segment>, _>>().ok()
+            let revision = held.revision.number();
+            let verify = |bytes: ByteBuf| Segment::verify(space, revision, bytes.into_vec().into());
+            Some((revision, segments.into_iter().map(verify).collect::<Result<Vec<Segment>, _>>().ok()?))
         });
         match verified {
-            Some(segments) => {
+            Some((revision, segments)) => {
                 state.judging.insert(space);
                 let device = state.peer;
                 let wanted = Wanted::Role { device, segments };
-                self.outputs.push_back(Output::LookUp(Lookup { session, space, wanted }));
+                self.outputs.push_back(Output::LookUp(Lookup { session, space, revision, wanted }));
             }
             // As before, one answer for all that is not good.
             None => self.judged(session, space, None),
@@ -80,7 +88,8 @@ impl Replica {
 
     /// Who may do what has changed: what a peer showed may be known here now, and this device may have something to show.
     pub(super) fn show_anew(&mut self, space: SpaceId) {
-        let Some(access) = self.spaces.get(&space).map(|held| &held.access) else { return };
+        let Some(held) = self.spaces.get(&space) else { return };
+        let (access, revision) = (&held.access, held.revision.number());
         for (session, state) in &mut self.sessions {
             if access.role(state.peer).is_some() {
                 state.shown.remove(&space);
@@ -90,7 +99,7 @@ impl Replica {
                 && !std::mem::replace(&mut link.shown, true)
             {
                 link.showing = true;
-                let lookup = Lookup { session: *session, space, wanted: Wanted::Credential };
+                let lookup = Lookup { session: *session, space, revision, wanted: Wanted::Credential };
                 self.outputs.push_back(Output::LookUp(lookup));
             }
         }

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Millis;
 use crate::causal::{Claims, Dot, Known, ReplicaId, VersionVector, Witness};
-use crate::model::Access;
+use crate::model::{Access, Revision};
 
 #[derive(Clone, Debug)]
 pub(super) struct Space {
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
+    /// The revision that the ledger was asked to go over to.
+    pub(super) following: Option<Revision>,
     pub(super) access: Access,
     pub(super) known: Known,
     /// The same, counters only: what is durable here.

@@ -19,8 +19,8 @@ mod redb;
 
 pub use self::ledger::{
     Acknowledged, BackupError, BackupReader, Change, ChangeKind, Copied, Done, Found, Ledger, LedgerError, Listed,
-    Manifest, Page, PageLimits, Renewal, Renewed, Report, Row, SYSTEM_SPACE, Salvaged, SpaceSummary, StoredRow,
-    TableSummary, Trimming, Upload, Uploaded, Versions, View, Work, WriteError, Written,
+    Manifest, Page, PageLimits, Removal, Renewal, Renewed, Report, Row, SYSTEM_SPACE, Salvaged, SpaceSummary,
+    StoredRow, TableSummary, Trimming, Upload, Uploaded, Versions, View, Work, WriteError, Written,
 };
 pub use self::memory::MemoryStore;
 pub use self::redb::RedbStore;

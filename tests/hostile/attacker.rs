@@ -161,7 +161,7 @@ pub fn frame(message: &Message) -> Frame {
 /// The opening of a space of which nothing is known.
 pub fn open_with_nothing() -> Message {
     let knowledge = Some(Knowledge::full(Claims::default()));
-    Message::Open(Open { revision: 1, digest: [0; 16], knowledge, answer: true })
+    Message::Open(Open { revision: thence::model::Revision::first(), digest: [0; 16], knowledge, answer: true })
 }
 
 /// A vector as it travels, of so many replicas that nobody ever met.

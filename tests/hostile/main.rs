@@ -448,7 +448,7 @@ fn own_segments(key: &DeviceKey, genesis: Genesis) -> Vec<Vec<u8>> {
     let batch = Ledger::first_batch(key.device(), 1);
     store.commit(&mut |_| Ok(batch.clone())).expect("memory does not fail");
     let ledger = Ledger::open(store, key.clone()).expect("a new store");
-    let introduction = Introduction { genesis, revision: 1, name: "trap".to_owned() };
+    let introduction = Introduction { genesis, revision: thence::model::Revision::first(), name: "trap".to_owned() };
     let space = genesis.space();
     let mut works = vec![Work::Join { introduction, introducer: key.device() }];
     works.extend((0..60_400).map(|number| {
@@ -567,7 +567,7 @@ fn a_space_is_not_called_what_fills_a_screen() {
         let hello = Hello { version: PROTOCOL_VERSION, agent: "mallory".to_owned(), replica: own, process: 7 };
         replica.handle(0, Input::Redeem { session, ticket: vec![1] });
         let genesis = Genesis { creator: guest.device(), nonce: [0; 16] };
-        let introduction = Introduction { genesis, revision: 1, name: name.to_owned() };
+        let introduction = Introduction { genesis, revision: thence::model::Revision::first(), name: name.to_owned() };
         for message in [Message::Hello(hello), Message::Redeemed(Ok(introduction))] {
             let (kind, body) = (message.kind(), message.body());
             let received = Input::Received { session, channel: Channel::Control, kind, critical: true, body };

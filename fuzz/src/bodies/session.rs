@@ -200,7 +200,7 @@ impl Node {
     fn handle(&mut self, input: Input) {
         match &input {
             Input::Held { space, revision, access, .. } => {
-                self.told.insert(*space, Told { revision: *revision, access: access.clone() });
+                self.told.insert(*space, Told { revision: revision.number(), access: access.clone() });
             }
             Input::Committed { space, committed } => {
                 if let (Some(told), Some(access)) = (self.told.get_mut(space), &committed.access) {
@@ -242,6 +242,9 @@ impl Node {
                 assert_eq!(self.replica.relation(session), Some(Relation::Cluster), "only cluster peers share");
                 assert_eq!(device, key(CLUSTER).device());
                 self.commits.push_back((Work::Share { space, device }, Asker::Sharing(session, space)));
+            }
+            Output::Follow { space, revision } => {
+                self.commits.push_back((Work::Follow { space, revision }, Asker::Nobody));
             }
             Output::Join { introduction, introducer } => {
                 assert_eq!(introducer, key(CLUSTER).device(), "only cluster peers bring spaces");
@@ -305,7 +308,7 @@ impl Node {
     fn read(&mut self) {
         for lookup in std::mem::take(&mut self.lookups) {
             let found = self.ledger.look_up(&lookup).expect("readable");
-            if let Input::Judged { session, space, role: Some(_) } = found
+            if let Input::Judged { session, space, role: Some(_), .. } = found
                 && self.sessions.contains_key(&session)
             {
                 self.shown.insert((session, space));

@@ -34,13 +34,13 @@ pub fn key(device: u8) -> &'static DeviceKey {
 /// What must be known of the space before one can ask for it.
 pub fn introduction() -> Introduction {
     let genesis = Genesis { creator: key(OWNER).device(), nonce: [7; 16] };
-    Introduction { genesis, revision: REVISION, name: "garden".to_owned() }
+    Introduction { genesis, revision: thence::model::Revision::first(), name: "garden".to_owned() }
 }
 
 /// The same of a space of the cluster peer's, which the node does not hold yet.
 pub fn second() -> Introduction {
     let genesis = Genesis { creator: key(CLUSTER).device(), nonce: [8; 16] };
-    Introduction { genesis, revision: REVISION, name: "orchard".to_owned() }
+    Introduction { genesis, revision: thence::model::Revision::first(), name: "orchard".to_owned() }
 }
 
 /// The space.
@@ -135,7 +135,7 @@ pub fn old_store() -> MemoryStore {
         let view = owners.view(space()).expect("readable").expect("it is held");
         assert!(!view.copied().is_empty() && !view.lost().expect("readable").is_empty());
         let (device, vector) = (key(PEER).device(), view.vector().expect("readable"));
-        let row = Acknowledged { space: space(), device, vector, synced_ms: Some(1) };
+        let row = Acknowledged { space: space(), revision: REVISION, device, vector, synced_ms: Some(1) };
         let setting = Work::Setting { name: "listened".to_owned(), value: "192.0.2.1:7117".to_owned() };
         commit_each(&owners, [Work::Acknowledged(row), setting]);
         store.fork()

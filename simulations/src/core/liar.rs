@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use thence::causal::{Claims, Dot, Knowledge, ReplicaId, VersionVector, Witness};
-use thence::model::{DeviceKey, Genesis, Role, Segment, SignedTicket, SpaceId, Ticket};
+use thence::model::{DeviceKey, Genesis, Revision, Role, Segment, SignedTicket, SpaceId, Ticket};
 use thence::replica::{Channel, Message, Open, Probed, Refusal, SessionId};
 use thence::store::{Ledger, MemoryStore, Store, Work};
 
@@ -206,8 +206,9 @@ impl Liar {
             Trick::Acknowledge => beside(vec![Message::Ack(self.claims(draws))]),
             Trick::Claim => {
                 let knowledge = Knowledge::full(self.claims(draws).into_iter().collect::<Claims>());
+                let revision = self.revision(draws, space);
                 let open =
-                    Open { revision: 1, digest: [7; 16], knowledge: Some(knowledge.clone()), answer: draws.yes(300) };
+                    Open { revision, digest: [7; 16], knowledge: Some(knowledge.clone()), answer: draws.yes(300) };
                 beside(vec![if draws.yes(500) { Message::Open(open) } else { Message::Know(knowledge) }])
             }
             Trick::Flood => {
@@ -216,7 +217,8 @@ impl Liar {
                     let mut id = *space.as_bytes();
                     id[0] ^= u8::try_from(draws.below(3) * number % 251).unwrap_or(0);
                     let digest = [u8::try_from(draws.below(4)).unwrap_or(0); 16];
-                    let open = Open { revision: draws.within((1, 2)), digest, knowledge: None, answer: draws.yes(500) };
+                    let revision = self.revision(draws, space);
+                    let open = Open { revision, digest, knowledge: None, answer: draws.yes(500) };
                     Said::new(session, Channel::Space(SpaceId::from_bytes(id)), &Message::Open(open))
                 });
                 Some(lies.collect())
@@ -255,7 +257,7 @@ impl Liar {
                     None => ReplicaId::from_bytes([9; 16]),
                 };
                 let (nonce, spaces) = (draws.below(4), draws.below(4));
-                let refusal = *draws.pick(&[Refusal::NotFound, Refusal::Revision, Refusal::Partial]);
+                let refusal = *draws.pick(&[Refusal::NotFound, Refusal::Partial]);
                 let word = match draws.below(4) {
                     0 => Message::Diverged(replica),
                     1 => Message::Probe(nonce),
@@ -296,6 +298,13 @@ impl Liar {
         }
         claims.extend(draws.yes(300).then_some(unknown));
         claims
+    }
+
+    /// The first revision of a space, or one that nobody but itself says to have begun.
+    fn revision(&self, draws: &mut Draws, space: SpaceId) -> Revision {
+        let first = Revision::first();
+        let next = if draws.yes(300) { first.next(space, Vec::new(), &self.key) } else { None };
+        next.unwrap_or(first)
     }
 
     /// A segment of its own in which it makes itself an owner.

@@ -156,7 +156,8 @@ impl Node {
     fn join_again(&self, ledger: &Ledger, now: Millis) -> Result<(), StoreError> {
         let missing = self.lost.iter().filter(|(space, _)| ledger.access(**space).is_none());
         let join = |(_, (genesis, name)): (&SpaceId, &(Genesis, String))| {
-            let introduction = Introduction { genesis: *genesis, revision: 1, name: name.clone() };
+            let introduction =
+                Introduction { genesis: *genesis, revision: thence::model::Revision::first(), name: name.clone() };
             Work::Join { introduction, introducer: genesis.creator }
         };
         let missing: Vec<Work> = missing.map(join).collect();

@@ -313,6 +313,10 @@ impl<'w, 'a> Turn<'w, 'a> {
                 self.ask(Work::Renew { before, reason: Renewal::Behind { space, counter } }, Asked::Nobody);
                 Ok(())
             }
+            Output::Follow { space, revision } => {
+                self.ask(Work::Follow { space, revision }, Asked::Nobody);
+                Ok(())
+            }
             // No scenario has cluster peers yet.
             Output::Share { .. } | Output::Join { .. } => fail(node, "nobody shares unasked", String::new()),
             Output::Redeemed { session, answer } => {

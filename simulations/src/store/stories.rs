@@ -261,7 +261,8 @@ pub(super) const STORIES: &[Story] = &[
         teller.commit(&[create(), setting("a", "1")])?;
         (1..6).try_for_each(|n| {
             let vector = VersionVector::new();
-            let peer = Acknowledged { space: space(), device: key(2).device(), vector, synced_ms: Some(n) };
+            let peer =
+                Acknowledged { space: space(), revision: 1, device: key(2).device(), vector, synced_ms: Some(n) };
             teller.commit(&[Work::Acknowledged(peer), setting("a", &n.to_string())])
         })
     }),

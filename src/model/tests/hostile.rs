@@ -216,7 +216,7 @@ fn what_an_author_must_have_known_is_told() {
 #[test]
 fn a_grant_has_one_key() {
     let device = DeviceKey::from_secret(&[1; 32]).device();
-    let grant = Grant { device, role: Role::Writer, ticket: Some([3; 16]) };
+    let grant = Grant { device, role: Role::Writer, ticket: Some([3; 16]), voucher: None };
     let key = Grant::key(device);
     let mut draft = Draft::new(
         CollectionName::grants(),

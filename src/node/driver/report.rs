@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Driver;
+use crate::causal::VersionVector;
 use crate::model::{DeviceId, Role, SpaceId};
 use crate::node::dialing::Stage;
 use crate::node::status::{PeerState, PeerStatus, SpaceStatus, Status};
@@ -45,12 +46,13 @@ impl Driver {
         let summary = view.summary()?;
         let access = self.ledger.access(space);
         let links = self.replica.links(space);
+        let revision = view.revision();
+        let nothing = |device| Acknowledged { space, revision, device, vector: VersionVector::new(), synced_ms: None };
         let mut rows: BTreeMap<DeviceId, Acknowledged> =
             self.ledger.acknowledged(space)?.into_iter().map(|row| (row.device, row)).collect();
         for (device, _) in self.peers.iter() {
             if access.as_ref().is_some_and(|access| access.role(device).is_some()) {
-                let vector = Default::default();
-                rows.entry(device).or_insert(Acknowledged { space, device, vector, synced_ms: None });
+                rows.entry(device).or_insert_with(|| nothing(device));
             }
         }
         let may_share = access.as_ref().is_some_and(|access| access.role(self.ledger.device()) == Some(Role::Owner));
@@ -59,17 +61,11 @@ impl Driver {
             self.cluster.contains(&device) && !member && !may_share
         };
         for &device in &self.cluster {
-            let row = Acknowledged { space, device, vector: Default::default(), synced_ms: None };
-            rows.entry(device).or_insert(row);
+            rows.entry(device).or_insert_with(|| nothing(device));
         }
         let mut peers = Vec::new();
         for link in &links {
-            rows.entry(link.peer).or_insert_with(|| Acknowledged {
-                space,
-                device: link.peer,
-                vector: Default::default(),
-                synced_ms: None,
-            });
+            rows.entry(link.peer).or_insert_with(|| nothing(link.peer));
         }
         for (device, row) in rows {
             let last_synced_ms = self.synced_ms.get(&(space, device)).copied().or(row.synced_ms);

@@ -235,6 +235,7 @@ impl Driver {
                 continue;
             }
             for (space, vector) in self.replica.acknowledged(*id) {
+                let Some(revision) = self.replica.revision(space) else { continue };
                 let link = (space, session.device);
                 // A disk is not kept busy, and a full one not filled, by what it knows already.
                 if self.remembered.get(&link) == Some(&vector) {
@@ -242,7 +243,7 @@ impl Driver {
                 }
                 self.remembered.insert(link, vector.clone());
                 let synced_ms = self.synced_ms.get(&link).copied();
-                let row = Acknowledged { space, device: session.device, vector, synced_ms };
+                let row = Acknowledged { space, revision, device: session.device, vector, synced_ms };
                 self.disk.send(DiskJob::Commit(Work::Acknowledged(row), Waiter::None));
             }
         }

@@ -24,7 +24,7 @@ use std::ops::ControlFlow;
 use serde::{Deserialize, Serialize};
 
 use super::record::{FORMAT, Meta};
-use super::{Ledger, SYSTEM_SPACE, key, record};
+use super::{Ledger, SYSTEM_SPACE, key, record, wiping};
 use crate::codec;
 use crate::model::DeviceId;
 use crate::store::{Batch, StoreError};
@@ -74,7 +74,7 @@ struct Header {
 
 /// Tables that are about this store and not about what it holds.
 fn stays_behind(key: &[u8]) -> bool {
-    matches!(key.first(), None | Some(b'm' | b'p')) && key != key::setting(SYSTEM_SPACE)
+    matches!(key.first(), None | Some(b'm' | b'p' | b'w')) && key != key::setting(SYSTEM_SPACE)
 }
 
 impl Ledger {
@@ -89,11 +89,18 @@ impl Ledger {
         let header = codec::encode(&Header { format: FORMAT, next_number: meta.next_number, made_ms });
         let mut pieces = Pieces { bytes: Vec::with_capacity(PIECE_BYTES), hash: blake3::Hasher::new(), to };
         let head = [&MAGIC[..], &VERSION.to_le_bytes(), &length(header.len())?, &header].concat();
+        // What was wiped is gone, though its rows are not all removed yet.
+        let wiped = wiping::unremoved(&*snapshot)?;
+        let is_wiped = |key: &[u8]| {
+            key::number_at(key, 1).is_some_and(|number| {
+                wiped.contains(&number) && key::all_of(number).iter().any(|prefix| key.starts_with(prefix))
+            })
+        };
         let mut rows = 0u64;
         let mut result = Ok(pieces.add(&head));
         if matches!(result, Ok(ControlFlow::Continue(()))) {
             snapshot.scan(&[0], &[u8::MAX], &mut |key, value| {
-                if stays_behind(key) {
+                if stays_behind(key) || is_wiped(key) {
                     return ControlFlow::Continue(());
                 }
                 rows += 1;

@@ -23,6 +23,7 @@
 //! | `x` | number, index, collection number, object key → nothing: objects in conflict, lost edits |
 //! | `i` | number, id → [`super::record::AskedRow`]: what a client asked for under that id |
 //! | `p` | space id, device → what that peer acknowledged last |
+//! | `w` | number → [`super::record::WipedRow`]: a revision that is over, and how much of it is removed |
 
 /// The range number of the only key range that this release keeps, the full one.
 pub(super) const FULL_RANGE: u16 = 0;
@@ -187,6 +188,20 @@ pub(super) fn acknowledged(space: &[u8; 16], device: &[u8; 32]) -> Vec<u8> {
 
 pub(super) fn acknowledgements(space: &[u8; 16]) -> Vec<u8> {
     key(b'p', &[space])
+}
+
+pub(super) fn all_wiped() -> Vec<u8> {
+    key(b'w', &[])
+}
+
+pub(super) fn wiped(number: u32) -> Vec<u8> {
+    key(b'w', &[&number.to_be_bytes()])
+}
+
+/// Where everything lies that belongs to one revision of a space, table by table. The feed comes first: it tells how
+/// many objects there are still.
+pub(super) fn all_of(number: u32) -> [Vec<u8>; 14] {
+    b"ftrbecklonvxid".map(|table| key(table, &[&number.to_be_bytes()]))
 }
 
 /// The first key that does not begin with `prefix`.

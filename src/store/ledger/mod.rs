@@ -26,6 +26,7 @@ mod tests;
 mod trimming;
 mod uploading;
 mod view;
+mod wiping;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,10 +43,13 @@ pub use self::table::{Listed, Manifest, TableSummary, Versions};
 pub use self::trimming::Trimming;
 pub use self::uploading::{Upload, Uploaded};
 pub use self::view::{Change, ChangeKind, Copied, Found, SpaceSummary, View};
+pub use self::wiping::Removal;
 use self::writing::{Chance, Writing};
 use super::{Batch, Read, Store, StoreError};
 use crate::causal::{Known, ReplicaId, VersionVector};
-use crate::model::{Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Segment, SpaceId};
+use crate::model::{
+    Access, DeviceId, DeviceKey, Genesis, Grant, InvalidEdit, NotGranted, Request, Revision, Segment, SpaceId,
+};
 use crate::replica::{Committed, Input, Introduction, Lookup, SessionId, TicketRefusal, Wanted};
 
 /// The setting that says which space tells what the others are. It is the only one about what a store holds rather than
@@ -116,6 +120,25 @@ pub enum Work {
         /// What.
         trimming: Trimming,
     },
+    /// Begin a space anew: nothing of what is in it counts any more, for anybody.
+    Wipe {
+        /// The space.
+        space: SpaceId,
+        /// Only if this is its revision.
+        only: Option<u64>,
+    },
+    /// Go over to a revision that owners of a space began elsewhere. Nothing happens if it is known already.
+    Follow {
+        /// The space.
+        space: SpaceId,
+        /// The revision.
+        revision: Revision,
+    },
+    /// Remove some of what was in spaces before they were begun anew.
+    Remove {
+        /// Whether it goes on after an interruption.
+        again: bool,
+    },
     /// Grant what a ticket says to whoever shows it.
     Admit {
         /// Who shows it.
@@ -171,7 +194,29 @@ pub enum Work {
     },
 }
 
+/// In which order the works of one commit are done, whatever the order in which they came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// What owners began anew, before what they wrote then.
+    Follow,
+    /// Events of others: what is written here then comes after them in the log, and may depend on any of them.
+    Receive,
+    /// Of what was written at the same time as a wipe, that of others is gone, and that of this device is not.
+    Wipe,
+    /// Everything else.
+    Write,
+}
+
 impl Work {
+    fn turn(&self) -> Turn {
+        match self {
+            Self::Follow { .. } => Turn::Follow,
+            Self::Receive { .. } => Turn::Receive,
+            Self::Wipe { .. } => Turn::Wipe,
+            _ => Turn::Write,
+        }
+    }
+
     fn renewal(&self) -> Option<(ReplicaId, Renewal)> {
         if let Self::Renew { before, reason } = *self { Some((before, reason)) } else { None }
     }
@@ -239,6 +284,8 @@ pub struct Renewed {
 pub struct Acknowledged {
     /// Of which space.
     pub space: SpaceId,
+    /// In which revision.
+    pub revision: u64,
     /// Which peer.
     pub device: DeviceId,
     /// What it has.
@@ -256,6 +303,13 @@ pub enum Done {
     Written(Result<Written, WriteError>),
     /// Of [`Work::Upload`]: of each upload, in order.
     Uploaded(Result<Vec<Uploaded>, WriteError>),
+    /// Of [`Work::Wipe`]: the number of the new revision.
+    Wiped(Result<u64, WriteError>),
+    /// Of [`Work::Remove`]: whether there may be more to remove.
+    Removed {
+        /// Whether there is.
+        more: bool,
+    },
     /// Of [`Work::Admit`].
     Admitted(Result<Introduction, TicketRefusal>),
     /// Of [`Work::Share`]: what to tell the peer of the space; none if this device does not own it.
@@ -295,6 +349,15 @@ pub enum WriteError {
         #[source]
         error: InvalidEdit,
     },
+    /// What a client had seen was in a revision of the space that is over.
+    #[error("the space was begun anew since; nothing of what was seen in it before is there any more")]
+    Wiped {
+        /// Which upload, from 0.
+        index: usize,
+    },
+    /// This device owns the space, and cannot show yet who made it an owner.
+    #[error("this device cannot show yet that it owns the space; sync with another owner first")]
+    Unvouched,
     /// An object does not stand as the client expects it to.
     #[error("the object has changed meanwhile")]
     Changed {
@@ -317,7 +380,7 @@ pub struct Report {
     /// What became of each work, in order.
     pub done: Vec<Done>,
     /// The spaces that are held from now on: revision, knowledge, access.
-    pub held: Vec<(SpaceId, u64, Known, Access)>,
+    pub held: Vec<(SpaceId, Revision, Known, Access)>,
     /// What changed in the spaces that were held before.
     pub changed: BTreeMap<SpaceId, Committed>,
     /// Whether this store writes under a new replica id from now on.
@@ -487,9 +550,9 @@ impl Ledger {
     }
 
     /// What the protocol must know of every space at the start.
-    pub fn held(&self) -> Vec<(SpaceId, u64, Known, Access)> {
+    pub fn held(&self) -> Vec<(SpaceId, Revision, Known, Access)> {
         let writer = self.lock();
-        let held = |shelf: &Shelf| (shelf.id, shelf.row.revision, shelf.known.clone(), shelf.access.clone());
+        let held = |shelf: &Shelf| (shelf.id, shelf.row.revision.clone(), shelf.known.clone(), shelf.access.clone());
         writer.shelves.values().map(held).collect()
     }
 
@@ -562,18 +625,17 @@ impl Ledger {
             self.store
                 .commit(&mut |read: &dyn Read| {
                     let mut writing = Writing::new(read, &self.key, meta, shelves, names, Chance { now_ms, nonce });
-                    // Received events first: what is written here in this commit then comes after them in the log, and
-                    // may depend on any of them.
-                    let received = |work: &&Work| matches!(work, Work::Receive { .. });
                     let mut done: Vec<Done> = vec![Done::Done; work.len()];
-                    for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| received(work)) {
-                        *done = writing.perform(work)?;
-                    }
+                    let mut perform = |turn: Turn, writing: &mut Writing<'_>| -> Result<(), StoreError> {
+                        let theirs = work.iter().zip(&mut done).filter(|(work, _)| work.turn() == turn);
+                        theirs.map(|(work, done)| writing.perform(work).map(|this| *done = this)).collect()
+                    };
+                    perform(Turn::Follow, &mut writing)?;
+                    perform(Turn::Receive, &mut writing)?;
                     // A new id before anything is written, as the old one may have been used for something else.
                     owed.iter().try_for_each(|(before, reason)| writing.renew_if(*before, *reason))?;
-                    for (work, done) in work.iter().zip(&mut done).filter(|(work, _)| !received(work)) {
-                        *done = writing.perform(work)?;
-                    }
+                    perform(Turn::Wipe, &mut writing)?;
+                    perform(Turn::Write, &mut writing)?;
                     let (batch, mut finished, positions, places) = writing.finish()?;
                     for (work, done) in work.iter().zip(&mut done) {
                         match (work, done) {
@@ -589,7 +651,7 @@ impl Ledger {
                     finished.done = done;
                     touched = finished.changed.keys().chain(finished.held.iter().map(|(id, ..)| id)).copied().collect();
                     report = finished;
-                    self.publish_names(names, &touched);
+                    self.publish_names(shelves, names, &touched);
                     Ok(batch)
                 })
                 .or_else(|error| if planted!("failed-commit-counts") { Ok(()) } else { Err(error) })?;
@@ -605,10 +667,19 @@ impl Ledger {
 
     /// Shows readers new names before anything is committed that uses them: a reader's names may be newer than its
     /// snapshot, never older. Should the commit fail, they stand for nothing, and [`Ledger::reload`] replaces them.
-    fn publish_names(&self, names: &BTreeMap<SpaceId, Names>, touched: &BTreeSet<SpaceId>) {
+    fn publish_names(
+        &self,
+        shelves: &BTreeMap<SpaceId, Shelf>,
+        names: &BTreeMap<SpaceId, Names>,
+        touched: &BTreeSet<SpaceId>,
+    ) {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
         for id in touched {
+            // Names of a revision that begins with this commit mean nothing in the one before.
+            let is_same =
+                |published: &Published| shelves.get(id).is_some_and(|shelf| shelf.row.number == published.row.number);
             if let (Some(published), Some(names)) = (published.get_mut(id), names.get(id))
+                && is_same(published)
                 && !published.names.are_all_of(names)
             {
                 published.names = Arc::new(names.clone());
@@ -625,7 +696,9 @@ impl Ledger {
             }
             let Some(names) = writer.names.get(id) else { continue };
             let names = match published.get(id) {
-                Some(old) if old.names.are_all_of(names) => Arc::clone(&old.names),
+                Some(old) if old.row.number == shelf.row.number && old.names.are_all_of(names) => {
+                    Arc::clone(&old.names)
+                }
                 _ => Arc::new(names.clone()),
             };
             let access = match published.get(id) {
@@ -647,21 +720,32 @@ impl Ledger {
 
     /// A view of one space at this instant; none if it is not held here.
     pub fn view(&self, space: SpaceId) -> Result<Option<View>, StoreError> {
-        // First the snapshot, then the names: they may be newer than it, never older.
-        let snapshot = self.store.snapshot()?;
-        Ok(self.published(space).map(|published| View::new(snapshot, published, self.device)))
+        loop {
+            let before = self.published(space).map(|published| published.row.number);
+            // First the snapshot, then the names: they may be newer than it, never older.
+            let snapshot = self.store.snapshot()?;
+            let Some(published) = self.published(space) else { return Ok(None) };
+            // Unless the space was begun anew in between: then the snapshot may know nothing of what is held now.
+            if before == Some(published.row.number) {
+                return Ok(Some(View::new(snapshot, published, self.device)));
+            }
+        }
     }
 
     /// Reads what is wanted for a peer. A space that is not held here is read as if it were empty.
     pub fn look_up(&self, lookup: &Lookup) -> Result<Input, StoreError> {
-        let Lookup { session, space, ref wanted } = *lookup;
-        let Some(view) = self.view(space)? else { return Ok(lookup.failed()) };
+        let Lookup { session, space, revision, ref wanted } = *lookup;
+        let Some(view) = self.view(space)?.filter(|view| view.revision() == revision) else {
+            return Ok(lookup.failed());
+        };
         Ok(match wanted {
             Wanted::Log { after, bytes_max } => {
-                Input::Fetched { session, space, stretches: Some(view.log_after(after, *bytes_max)?) }
+                Input::Fetched { session, space, revision, stretches: Some(view.log_after(after, *bytes_max)?) }
             }
-            Wanted::Credential => Input::Credential { session, space, segments: view.credentials()? },
-            Wanted::Role { device, segments } => Input::Judged { session, space, role: view.judge(*device, segments)? },
+            Wanted::Credential => Input::Credential { session, space, revision, segments: view.credentials()? },
+            Wanted::Role { device, segments } => {
+                Input::Judged { session, space, revision, role: view.judge(*device, segments)? }
+            }
         })
     }
 
@@ -696,11 +780,14 @@ impl Ledger {
     /// What peers acknowledged of a space, connected or not.
     pub fn acknowledged(&self, space: SpaceId) -> Result<Vec<Acknowledged>, StoreError> {
         let mut rows = Vec::new();
+        let Some(revision) = self.published(space).map(|published| published.row.revision.number()) else {
+            return Ok(rows);
+        };
         let prefix = key::acknowledgements(space.as_bytes());
         shelf::rows(&*self.store.snapshot()?, &prefix, |key, row: PeerRow| {
             let device = key[prefix.len()..].try_into().map_err(|_| StoreError::Damaged("peer".to_owned()))?;
             let device = DeviceId::from_bytes(device);
-            rows.push(Acknowledged { space, device, vector: row.vector, synced_ms: row.synced_ms });
+            rows.push(Acknowledged { space, revision, device, vector: row.vector, synced_ms: row.synced_ms });
             Ok(())
         })?;
         Ok(rows)
@@ -709,7 +796,7 @@ impl Ledger {
 
 /// The grant of the first owner.
 fn first_grant(device: DeviceId) -> Grant {
-    Grant { device, role: crate::model::Role::Owner, ticket: None }
+    Grant { device, role: crate::model::Role::Owner, ticket: None, voucher: None }
 }
 
 /// Why an event of a segment is refused for good.

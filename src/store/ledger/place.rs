@@ -152,7 +152,7 @@ impl Histories<'_> {
         let (row, _) = self.dot_row(dot)?.ok_or_else(gone)?;
         let key = key::segment(self.shelf.row.number, row.arrival);
         let value = self.seen.get(&key)?.ok_or_else(gone)?;
-        let segment = Segment::read_stored(record::unwrap(&key, &value)?.into());
+        let segment = Segment::read_stored(self.shelf.row.revision.number(), record::unwrap(&key, &value)?.into());
         let segment = segment.map_err(|error| StoreError::Damaged(error.to_string()))?;
         let counter = self.shelf.known.offset(dot.replica) + dot.counter;
         segment.events().iter().find(|event| event.dot.counter == counter).cloned().ok_or_else(gone)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Renewal;
 use crate::causal::{EventHash, HashPrefix, Head, Known, ReplicaId, VersionVector};
 use crate::codec;
-use crate::model::{Context, DeviceId, Genesis, Incarnation, PackedObject};
+use crate::model::{Context, DeviceId, Genesis, Incarnation, PackedObject, Revision, SpaceId};
 use crate::store::StoreError;
 
 /// The version of everything that is stored.
@@ -97,7 +97,7 @@ pub(super) struct EndedRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct SpaceRow {
     pub(super) genesis: Genesis,
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
     pub(super) number: u32,
     /// The owner whose ticket led here: trusted until the space's own grants have come.
     pub(super) introducer: Option<DeviceId>,
@@ -178,6 +178,22 @@ pub(super) fn check_counts(counts: &[u64]) -> Result<(), StoreError> {
         Some(count) => Err(StoreError::Damaged(format!("{count} of something"))),
         None => Ok(()),
     }
+}
+
+/// A revision of a space that is over, whose rows are removed step by step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WipedRow {
+    pub(super) space: SpaceId,
+    /// The revision that began instead.
+    pub(super) revision: u64,
+    /// How many objects could be seen in it, and how many of those are removed.
+    pub(super) objects: u64,
+    pub(super) removed: u64,
+    /// When it was over, in milliseconds since 1970, and when all of it was removed.
+    pub(super) at_ms: u64,
+    pub(super) done_ms: Option<u64>,
+    /// How often the removal was interrupted.
+    pub(super) interrupted: u64,
 }
 
 /// What a peer said is durable there.

@@ -215,7 +215,7 @@ impl View {
             version: *position,
             modified_ms: feed.modified_ms,
             by: self.author(feed.replica)?,
-            context: Context::of(object),
+            context: Context::of(self.revision(), object),
             fields: object.shown(),
             conflicts: object.conflicts(),
             source_version: *source_version,

@@ -65,7 +65,7 @@ impl Ledger {
     fn salvage_space(&self, from: &dyn Store, row: SpaceRow, now_ms: u64, nonce: u64) -> Result<Salvaged, StoreError> {
         let SpaceRow { genesis, revision, number, introducer, name } = row;
         let space = genesis.space();
-        let introduction = Introduction { genesis, revision, name };
+        let (number_of_revision, introduction) = (revision.number(), Introduction { genesis, revision, name });
         self.commit(&[Work::Join { introduction, introducer: introducer.unwrap_or(genesis.creator) }], now_ms, nonce)?;
         let totals = key::totals(number);
         let length = (from.snapshot()?.get(&totals)).and_then(|value| {
@@ -102,7 +102,7 @@ impl Ledger {
             let value = from.snapshot().and_then(|read| read.get(&key));
             let found = value.and_then(|value| {
                 let body = value.as_deref().map(|value| record::unwrap(&key, value)).transpose()?;
-                Ok(body.map(|body| Segment::verify(space, revision, body.into())))
+                Ok(body.map(|body| Segment::verify(space, number_of_revision, body.into())))
             });
             match found {
                 Ok(Some(Ok(segment))) => {

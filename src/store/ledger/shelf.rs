@@ -99,7 +99,7 @@ impl Shelf {
     /// An empty space.
     pub(super) fn new(row: SpaceRow) -> Self {
         let mut access = Access::new(&row.genesis);
-        access.introduce(row.introducer);
+        row.introducer.into_iter().chain(row.revision.owners()).for_each(|owner| access.trust(owner));
         Self { id: row.genesis.space(), row, totals: Totals::default(), known: Known::new(), access }
     }
 
@@ -108,7 +108,7 @@ impl Shelf {
         let number = row.number;
         let mut shelf = Self::new(row);
         if planted!("restart-forgets-the-inviter") {
-            shelf.access.introduce(None);
+            shelf.access = Access::new(&shelf.row.genesis);
         }
         let mut names = Names::default();
         let totals = key::totals(number);

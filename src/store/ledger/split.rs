@@ -11,6 +11,7 @@ use super::Renewal;
 use super::key;
 use super::place::dot_rows;
 use super::record::{self, Author, EndedRow};
+use super::shelf::Shelf;
 use super::writing::Writing;
 use crate::causal::{Branch, Dot, EventHash, Head, Known, ReplicaId, Witness};
 use crate::codec;
@@ -112,9 +113,7 @@ impl Writing<'_> {
     fn read_anew(&mut self, space: SpaceId, known: &Known, ended: ReplicaId, last: u64) -> Result<(), StoreError> {
         let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get(&space)) else { return Ok(()) };
         let number = shelf.row.number;
-        let mut access = crate::model::Access::new(&shelf.row.genesis);
-        access.introduce(shelf.row.introducer);
-        shelf.access = access;
+        shelf.access = Shelf::new(shelf.row.clone()).access;
         self.access_changed.insert(space);
         if let Some(replica) = names.replicas.find(ended) {
             let (from, to) = (key::dot(number, replica, last + 1), key::after_prefix(&key::dots(number, replica)));
@@ -155,7 +154,9 @@ impl Writing<'_> {
     ) -> Result<(), StoreError> {
         let damaged = |what: &dyn std::fmt::Display| StoreError::Damaged(what.to_string());
         let arrival = key::counter_at(key, 5).ok_or_else(|| damaged(&"log"))?;
-        let segment = Segment::read_stored(record::unwrap(key, value)?.into()).map_err(|error| damaged(&error))?;
+        let revision = self.shelves.get(&space).map_or(0, |shelf| shelf.row.revision.number());
+        let segment =
+            Segment::read_stored(revision, record::unwrap(key, value)?.into()).map_err(|error| damaged(&error))?;
         let (author, root) = (segment.author(), segment.author().replica());
         let is_split = known.family(root).nth(1).is_some();
         let mut id = root;

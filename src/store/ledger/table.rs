@@ -166,7 +166,7 @@ impl View {
             let key: ObjectKey = row.key.parse().map_err(damaged)?;
             let collection = self.collection_name(table)?;
             let standing = self.standing(collection, &key)?.ok_or_else(|| damaged("a row that is not there"))?;
-            Ok(listed(key, version, &standing))
+            Ok(listed(self.revision(), key, version, &standing))
         };
         Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
     }
@@ -202,7 +202,7 @@ impl View {
         result?;
         let list = |(_, key): (i64, ObjectKey)| {
             let standing = self.standing(collection, &key)?.ok_or_else(|| damaged("a row that is not there"))?;
-            Ok(listed(key, standing.position, &standing))
+            Ok(listed(self.revision(), key, standing.position, &standing))
         };
         Ok(Manifest { rows: found.into_iter().map(list).collect::<Result<_, _>>()?, digest: 0, next })
     }
@@ -233,7 +233,7 @@ impl View {
     }
 }
 
-fn listed(key: ObjectKey, version: u64, standing: &Standing) -> Listed {
+fn listed(revision: u64, key: ObjectKey, version: u64, standing: &Standing) -> Listed {
     let (digest, source_version) = (row_digest(key.as_str(), version), standing.source_version);
-    Listed { key, version, source_version, digest, context: Context::of(&standing.object) }
+    Listed { key, version, source_version, digest, context: Context::of(revision, &standing.object) }
 }

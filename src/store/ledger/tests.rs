@@ -2,6 +2,7 @@
 
 mod clients;
 mod copies;
+mod wiping;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -256,7 +257,8 @@ fn the_feed_names_each_object_once_at_its_latest_change() {
 fn who_may_not_write_is_refused_here_and_there() {
     let (a, b, space) = pair();
     let stranger = ledger(3);
-    let introduction = Introduction { genesis: genesis(1), revision: 1, name: "home".into() };
+    let introduction =
+        Introduction { genesis: genesis(1), revision: crate::model::Revision::first(), name: "home".into() };
     commit(&stranger, Work::Join { introduction, introducer: a.device() });
     let refused = write(&stranger, space, vec![put("n1", json!({}))]);
     assert!(matches!(refused, Err(WriteError::NotGranted { .. })));
@@ -267,7 +269,7 @@ fn who_may_not_write_is_refused_here_and_there() {
     let (key, me) = (device(2), Incarnation { device: b.device(), nonce: 2 });
     let mine = Known::from_heads([]);
     let dot = Dot::new(me.replica(), 1);
-    let owner = Grant { device: b.device(), role: Role::Owner, ticket: None };
+    let owner = Grant { device: b.device(), role: Role::Owner, ticket: None, voucher: None };
     let mut draft =
         crate::model::Draft::new(CollectionName::grants(), Grant::key(b.device()), Default::default(), dot, 1);
     draft.put(&owner.to_fields()).expect("well formed");
@@ -378,7 +380,8 @@ fn what_follows_a_refused_segment_of_another_author_is_taken() {
     write(&b, space, vec![put("n3", json!({"by": "b"}))]).expect("a writer writes");
     let from_b = view(&b, space).log_after(&start, 1 << 20).expect("readable");
     let c = ledger(3);
-    let introduction = Introduction { genesis: genesis(1), revision: 1, name: "home".into() };
+    let introduction =
+        Introduction { genesis: genesis(1), revision: crate::model::Revision::first(), name: "home".into() };
     commit(&c, Work::Join { introduction, introducer: a.device() });
     hand_over(&b, &c, space, 1);
     let c_lacks =

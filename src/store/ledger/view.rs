@@ -142,7 +142,7 @@ impl View {
 
     /// The generation of the space.
     pub fn revision(&self) -> u64 {
-        self.published.row.revision
+        self.published.row.revision.number()
     }
 
     /// The space.

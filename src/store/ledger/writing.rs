@@ -13,7 +13,7 @@ use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
     ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
     InvalidEdit, Mutation, OBJECT_BYTES_MAX, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming,
-    Request, Role, Segment, SignedTicket, SpaceId, about,
+    Request, Revision, Role, Segment, SignedTicket, SpaceId, TicketId, Voucher, about,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
@@ -71,7 +71,7 @@ pub(super) type ObjectName = (SpaceId, CollectionName, ObjectKey);
 
 pub(super) struct Writing<'a> {
     pub(super) read: &'a dyn Read,
-    key: &'a DeviceKey,
+    pub(super) key: &'a DeviceKey,
     pub(super) me: Incarnation,
     meta: &'a mut Meta,
     pub(super) shelves: &'a mut BTreeMap<SpaceId, Shelf>,
@@ -90,7 +90,7 @@ pub(super) struct Writing<'a> {
     /// Local events that wait to be signed together.
     local: BTreeMap<SpaceId, Vec<(Event, PackedEvent)>>,
     pub(super) report: Report,
-    fresh: BTreeSet<SpaceId>,
+    pub(super) fresh: BTreeSet<SpaceId>,
     pub(super) access_changed: BTreeSet<SpaceId>,
     /// The ids of clients that are new in this commit: which object each wrote to, and what the client has seen since.
     pub(super) asked: BTreeMap<(SpaceId, ClientId), (ObjectName, Context)>,
@@ -142,7 +142,13 @@ impl<'a> Writing<'a> {
         match work {
             Work::Create { genesis, name } => {
                 let space = genesis.space();
-                self.hold(SpaceRow { genesis: *genesis, revision: 1, number: 0, introducer: None, name: name.clone() });
+                self.hold(SpaceRow {
+                    genesis: *genesis,
+                    revision: Revision::first(),
+                    number: 0,
+                    introducer: None,
+                    name: name.clone(),
+                });
                 let (collection, key) = about();
                 let fields = serde_json::Map::from_iter([("name".to_owned(), name.as_str().into())]);
                 let named = Request { collection, key, operation: Operation::Put(fields) };
@@ -150,10 +156,12 @@ impl<'a> Writing<'a> {
                 Ok(Done::Created(space))
             }
             Work::Join { introduction, introducer } => {
-                if !self.shelves.contains_key(&introduction.genesis.space()) {
+                let (begun, revision) = (introduction.genesis, &introduction.revision);
+                let is_true = revision.verify(begun.space(), begun.creator).is_ok();
+                if is_true && !self.shelves.contains_key(&begun.space()) {
                     self.hold(SpaceRow {
-                        genesis: introduction.genesis,
-                        revision: introduction.revision,
+                        genesis: begun,
+                        revision: revision.clone(),
                         number: 0,
                         introducer: Some(*introducer),
                         name: introduction.name.clone(),
@@ -167,6 +175,12 @@ impl<'a> Writing<'a> {
                 self.trim(*space, trimming)?;
                 Ok(Done::Done)
             }
+            Work::Wipe { space, only } => Ok(Done::Wiped(self.wipe(*space, *only)?)),
+            Work::Follow { space, revision } => {
+                self.follow(*space, revision)?;
+                Ok(Done::Done)
+            }
+            Work::Remove { again } => Ok(Done::Removed { more: self.remove_wiped(*again)? }),
             Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
             Work::Share { space, device } => Ok(Done::Shared(self.share(*space, *device)?)),
             Work::Receive { session, space, segments } => {
@@ -182,8 +196,11 @@ impl<'a> Writing<'a> {
                 Ok(Done::Done)
             }
             Work::Acknowledged(row) => {
-                let key = key::acknowledged(row.space.as_bytes(), row.device.as_bytes());
-                self.put(key, &PeerRow { vector: row.vector.clone(), synced_ms: row.synced_ms });
+                let held = self.shelves.get(&row.space);
+                if held.is_some_and(|shelf| shelf.row.revision.number() == row.revision) {
+                    let key = key::acknowledged(row.space.as_bytes(), row.device.as_bytes());
+                    self.put(key, &PeerRow { vector: row.vector.clone(), synced_ms: row.synced_ms });
+                }
                 Ok(Done::Done)
             }
             Work::Setting { name, value } => {
@@ -229,7 +246,7 @@ impl<'a> Writing<'a> {
     }
 
     /// Begins to hold a space, which has nothing in it.
-    fn hold(&mut self, mut row: SpaceRow) {
+    pub(super) fn hold(&mut self, mut row: SpaceRow) {
         row.number = self.meta.next_number;
         self.meta.next_number += 1;
         let meta = self.meta.clone();
@@ -239,6 +256,21 @@ impl<'a> Writing<'a> {
         self.shelves.insert(id, Shelf::new(row));
         self.names.insert(id, Names::default());
         self.fresh.insert(id);
+    }
+
+    /// Nothing of what this commit did in a space so far counts any more: it was done in a revision that is over.
+    pub(super) fn forget(&mut self, space: SpaceId) {
+        self.objects.retain(|(of, ..), _| *of != space);
+        self.order.retain(|_, (of, ..)| *of != space);
+        self.order_of.retain(|(of, ..), _| *of != space);
+        self.placed.retain(|(of, ..)| *of != space);
+        self.asked.retain(|(of, _), _| *of != space);
+        self.tables.retain(|(of, _), _| *of != space);
+        self.rebuilt.remove(&space);
+        self.advanced.remove(&space);
+        self.access_changed.remove(&space);
+        self.local.remove(&space);
+        self.report.changed.remove(&space);
     }
 
     // Local writes.
@@ -276,7 +308,11 @@ impl<'a> Writing<'a> {
     }
 
     /// Writes one event, unless everything is so already.
-    fn write(&mut self, space: SpaceId, requests: &[Request]) -> Result<Result<Written, WriteError>, StoreError> {
+    pub(super) fn write(
+        &mut self,
+        space: SpaceId,
+        requests: &[Request],
+    ) -> Result<Result<Written, WriteError>, StoreError> {
         let part = |(index, request)| Part { index, request, seen: None, remark: None };
         let parts: Vec<Part<'_>> = requests.iter().enumerate().map(part).collect();
         Ok(self.write_event(space, &parts)?.map(|(_, written)| written))
@@ -347,7 +383,7 @@ impl<'a> Writing<'a> {
     fn sign(&mut self, space: SpaceId) -> Result<(), StoreError> {
         let events = self.local.remove(&space).unwrap_or_default();
         let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
-        if let Some(segment) = Segment::sign(space, shelf.row.revision, self.me, self.key, events) {
+        if let Some(segment) = Segment::sign(space, shelf.row.revision.number(), self.me, self.key, events) {
             self.append(space, &segment, &Renaming::default());
             self.report.changed.entry(space).or_default().local = true;
         }
@@ -378,9 +414,15 @@ impl<'a> Writing<'a> {
         if shelf.access.redeemers(ticket.id).count() >= usize::try_from(ticket.uses).unwrap_or(usize::MAX) {
             return Ok(Err(TicketRefusal::Used));
         }
-        let grant = Grant { device, role: ticket.role, ticket: Some(ticket.id) };
+        let grant = self.grant(space, device, ticket.role, Some(ticket.id));
         let written = self.write(space, &[grant_request(&grant)])?;
         Ok(written.map(|_| introduction).map_err(|_| TicketRefusal::Unavailable))
+    }
+
+    /// A grant, with this device's word for it where that makes an owner.
+    fn grant(&self, space: SpaceId, device: DeviceId, role: Role, ticket: Option<TicketId>) -> Grant {
+        let voucher = (role == Role::Owner).then(|| Voucher::sign(space, device, self.key));
+        Grant { device, role, ticket, voucher }
     }
 
     fn share(&mut self, space: SpaceId, device: DeviceId) -> Result<Option<Introduction>, StoreError> {
@@ -390,7 +432,7 @@ impl<'a> Writing<'a> {
         if shelf.access.role(device) == Some(Role::Owner) || planted!("cluster-peer-not-granted") {
             return Ok(Some(introduction));
         }
-        let grant = Grant { device, role: Role::Owner, ticket: None };
+        let grant = self.grant(space, device, Role::Owner, None);
         let written = self.write(space, &[grant_request(&grant)])?;
         Ok(written.is_ok().then_some(introduction))
     }
@@ -399,7 +441,10 @@ impl<'a> Writing<'a> {
 
     fn receive(&mut self, session: SessionId, space: SpaceId, segments: &[Segment]) -> Result<(), StoreError> {
         let mut refused: BTreeSet<ReplicaId> = BTreeSet::new();
-        for segment in segments {
+        let Some(revision) = self.shelves.get(&space).map(|shelf| shelf.row.revision.number()) else { return Ok(()) };
+        let is_of_now = |segment: &&Segment| segment.revision() == revision || planted!("old-revision-merged");
+        // What was sent before the space began anew is gone like everything that was in it.
+        for segment in segments.iter().filter(is_of_now) {
             // What follows a refused segment of its author cannot fit; what others wrote may.
             if refused.contains(&segment.first().replica) {
                 continue;
@@ -615,7 +660,7 @@ impl<'a> Writing<'a> {
         for space in &self.fresh {
             self.report.changed.remove(space);
             if let Some(shelf) = self.shelves.get(space) {
-                let held = (shelf.id, shelf.row.revision, shelf.known.clone(), shelf.access.clone());
+                let held = (shelf.id, shelf.row.revision.clone(), shelf.known.clone(), shelf.access.clone());
                 self.report.held.push(held);
             }
         }
@@ -764,10 +809,10 @@ pub(super) fn row_digest(key: &str, version: u64) -> u128 {
 /// What a newcomer must know of a space.
 fn introduce(shelf: &Shelf) -> Introduction {
     let SpaceRow { genesis, revision, name, .. } = &shelf.row;
-    Introduction { genesis: *genesis, revision: *revision, name: name.clone() }
+    Introduction { genesis: *genesis, revision: revision.clone(), name: name.clone() }
 }
 
-fn grant_request(grant: &Grant) -> Request {
+pub(super) fn grant_request(grant: &Grant) -> Request {
     let operation = Operation::Put(grant.to_fields());
     Request { collection: CollectionName::grants(), key: Grant::key(grant.device), operation }
 }

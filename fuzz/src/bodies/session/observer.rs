@@ -32,7 +32,7 @@ pub(super) fn check(store: &Arc<MemoryStore>, ledger: &Ledger, origins: &Origins
         let join = Work::Join { introduction: introduction.clone(), introducer: *introducer };
         other.commit(&[join], 0, 1).expect("memory does not fail");
         let log = view.log_after(&VersionVector::new(), usize::MAX).expect("readable");
-        let genuine = |bytes: &Arc<[u8]>| Segment::verify(*space, introduction.revision, Arc::clone(bytes));
+        let genuine = |bytes: &Arc<[u8]>| Segment::verify(*space, introduction.revision.number(), Arc::clone(bytes));
         let segments: Vec<Segment> =
             log.iter().map(|stretch| genuine(&stretch.bytes).expect("only what is genuine is kept")).collect();
         let sent = Work::Receive { session: SessionId(0), space: *space, segments };

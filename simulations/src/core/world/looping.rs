@@ -58,6 +58,10 @@ impl World<'_> {
                 self.ask(node, Job { work: Work::Share { space, device }, asked: Asked::Sharing(session, space) });
                 Ok(())
             }
+            Output::Follow { space, revision } => {
+                self.ask(node, Job { work: Work::Follow { space, revision }, asked: Asked::Nobody });
+                Ok(())
+            }
             Output::Join { introduction, introducer } => {
                 self.ask(node, Job { work: Work::Join { introduction, introducer }, asked: Asked::Nobody });
                 Ok(())

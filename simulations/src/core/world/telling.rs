@@ -306,7 +306,6 @@ fn describe(channel: Channel, kind: u8, body: &[u8]) -> (MessageKind, String, St
         Message::Refuse(refusal) => {
             let label = match refusal {
                 Refusal::NotFound => "refuses: no such space, or not for you",
-                Refusal::Revision => "refuses: another revision",
                 Refusal::Partial => "refuses: only a part",
             };
             (MessageKind::Refusal, label.to_owned(), String::new())

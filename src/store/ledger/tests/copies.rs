@@ -194,7 +194,8 @@ fn three_copies_may_part_at_different_places_and_meet_in_any_order() {
     for order in orders {
         // Somebody who was never there hears of it in this order.
         let listener = Copied::new(store(1), 5_000);
-        let introduction = Introduction { genesis: genesis(1), revision: 1, name: "home".into() };
+        let introduction =
+            Introduction { genesis: genesis(1), revision: crate::model::Revision::first(), name: "home".into() };
         listener.commit(Work::Join { introduction, introducer: device(1).device() });
         for from in order {
             listener.hear(from, space);

@@ -1,0 +1,65 @@
+//! Wiping a database, and the jobs that remove what was in it.
+//!
+//! **Invariant**: whoever may not see the database may not see that anything was ever wiped in it.
+
+use serde_json::{Value as Json, json};
+
+use super::problem::{Problem, ProblemCode};
+use super::tenant::node_problem;
+use super::{Access, Principal, Relay, row, unauthenticated};
+use crate::model::Role;
+use crate::node::NodeError;
+use crate::store::{Removal, WriteError};
+
+fn no_job() -> Problem {
+    Problem::new(ProblemCode::NotFound, "there is no such job, as far as this token reaches", "check its id")
+}
+
+impl Relay {
+    /// Begins a database anew, if it is at the revision `only` where that is given. What clients see is empty at once; its
+    /// rows are removed behind.
+    pub async fn wipe(&self, access: &Access, only: Option<u64>) -> Result<Json, Problem> {
+        let space = access.database.space;
+        let revision = self.node.wipe(space, only).await.map_err(|error| match error {
+            NodeError::Write(WriteError::Changed { .. }) => {
+                let help = "read the database again, and look at what is new before you wipe it";
+                Problem::new(ProblemCode::Changed, "the database is at another revision", help)
+            }
+            NodeError::Write(error) => row::write_problem(&error),
+            error => node_problem(error),
+        })?;
+        let job = Removal::id_of(space, revision);
+        Ok(json!({"job": job, "revision": revision, "epoch": self.epoch_text()}))
+    }
+
+    /// How far a job is.
+    pub fn job(&self, principal: &Principal, id: &str) -> Result<Json, Problem> {
+        match principal {
+            Principal::Anybody => return Err(unauthenticated()),
+            Principal::Token(token) if token.scope.role < Role::Owner => {
+                let detail = format!("this token is one of a {}; jobs are for owners", token.scope.role);
+                return Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"));
+            }
+            Principal::Token(_) => {}
+        }
+        let removals = self.node.removals().map_err(node_problem)?;
+        let removal = removals.into_iter().find(|removal| removal.id() == id).ok_or_else(no_job)?;
+        let is_theirs = |database: &super::Database| {
+            database.space == removal.space && principal.role(&database.customer, &database.name) >= Some(Role::Owner)
+        };
+        let database = self.tenants.databases()?.into_iter().find(is_theirs).ok_or_else(no_job)?;
+        Ok(json!({
+            "job": id,
+            "kind": "wipe",
+            "customer": database.customer,
+            "database": database.name,
+            "revision": removal.revision,
+            "state": removal.state(),
+            "rows_done": removal.removed,
+            "rows_total": removal.objects,
+            "retries": removal.interrupted,
+            "begun_ms": removal.at_ms,
+            "done_ms": removal.done_ms,
+        }))
+    }
+}

@@ -1,0 +1,219 @@
+//! Stories about spaces that are begun anew.
+
+use super::*;
+use crate::model::{ClientId, Context, ForgedRevision, Remark, Revision};
+
+fn wipe(ledger: &Ledger, space: SpaceId) -> Result<u64, WriteError> {
+    match commit(ledger, Work::Wipe { space, only: None }).done.remove(0) {
+        Done::Wiped(outcome) => outcome,
+        other => panic!("a wipe is answered as one, not {other:?}"),
+    }
+}
+
+fn revision(ledger: &Ledger, space: SpaceId) -> Revision {
+    ledger.held().into_iter().find(|(id, ..)| *id == space).map(|(_, revision, ..)| revision).expect("held")
+}
+
+fn log(ledger: &Ledger, space: SpaceId) -> Vec<Segment> {
+    let view = view(ledger, space);
+    let stretches = view.log_after(&VersionVector::new(), usize::MAX).expect("readable").into_iter();
+    stretches.map(|stretch| Segment::verify(space, view.revision(), stretch.bytes).expect("genuine")).collect()
+}
+
+/// Removes all that was wiped. Returns in how many steps.
+fn remove_all(ledger: &Ledger) -> usize {
+    let removed =
+        |_: &usize| commit(ledger, Work::Remove { again: false }).done.remove(0) == Done::Removed { more: true };
+    1 + (0..).take_while(removed).count()
+}
+
+fn rows(store: &dyn Store, numbers: impl Fn(u32) -> bool) -> usize {
+    let mut count = 0;
+    let scanned = store.snapshot().expect("memory does not fail").scan(&[0], &[u8::MAX], &mut |key, _| {
+        let of_space = !matches!(key.first(), Some(b'm' | b's' | b'p' | b'w'));
+        count += usize::from(of_space && key::number_at(key, 1).is_some_and(&numbers));
+        std::ops::ControlFlow::Continue(())
+    });
+    scanned.expect("memory does not fail");
+    count
+}
+
+#[test]
+fn what_was_wiped_is_gone_at_once_and_removed_behind() {
+    let store = Arc::new(store(1));
+    let ledger = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, device(1)).expect("a fresh store");
+    let space = create(&ledger, 1);
+    admit(&ledger, device(2).device(), &ticket(&ledger, space, Role::Reader, 1), 1_000).expect("a good ticket");
+    for n in 0..700 {
+        write(&ledger, space, vec![put(&format!("n{n}"), json!({"n": n}))]).expect("it may write");
+    }
+    write(&ledger, space, vec![request("n0", Operation::Delete)]).expect("it may write");
+    let (before, old_view) = (view(&ledger, space).position().expect("readable"), view(&ledger, space));
+    assert_eq!(wipe(&ledger, space), Ok(2));
+    let now = view(&ledger, space);
+    assert_eq!((now.revision(), now.objects().expect("readable")), (2, 0));
+    assert_eq!(now.name().expect("readable"), "home", "what it is called stays");
+    assert!(shown(&ledger, space, "n1").is_none());
+    assert_eq!(ledger.access(space).expect("held").role(device(2).device()), Some(Role::Reader), "who may what, too");
+    assert!(now.position().expect("readable") > before, "and no version is given twice");
+    assert_eq!(now.horizon().expect("readable"), now.position().expect("readable"));
+    assert_eq!(old_view.objects().expect("readable"), 699, "whoever was reading goes on reading what there was");
+    write(&ledger, space, vec![put("n1", json!({"n": "new"}))]).expect("it may write");
+
+    // A crash in the middle of it: it goes on where it was.
+    let backlog = rows(&*store, |number| number == 1);
+    let removal = ledger.removals().expect("readable").remove(0);
+    assert_eq!((removal.objects, removal.removed, removal.revision, removal.done_ms), (699, 0, 2, None));
+    assert_eq!(commit(&ledger, Work::Remove { again: false }).done, [Done::Removed { more: true }]);
+    let left = rows(&*store, |number| number == 1);
+    assert!(left < backlog && left > 0, "{left} of {backlog}");
+    drop(ledger);
+    let ledger = Ledger::open(Arc::clone(&store) as Arc<dyn Store>, device(1)).expect("the same store");
+    let mut backup = Vec::new();
+    let take = &mut |piece: &[u8]| {
+        backup.extend_from_slice(piece);
+        std::ops::ControlFlow::Continue(())
+    };
+    ledger.back_up(1, take).expect("readable");
+    let mut reader = BackupReader::begin(&*backup).expect("a backup");
+    while let Some((key, _)) = reader.next_row().expect("whole") {
+        assert_ne!(key::number_at(&key, 1).filter(|_| key[0] != b's'), Some(1), "what is wiped is in no backup");
+    }
+    assert!(remove_all(&ledger) > 1);
+    assert_eq!(rows(&*store, |number| number == 1), 0);
+    let removal = ledger.removals().expect("readable").remove(0);
+    assert_eq!((removal.objects, removal.removed, removal.done_ms), (699, 699, Some(1_000)));
+    assert_eq!(commit(&ledger, Work::Remove { again: false }).done, [Done::Removed { more: false }]);
+    assert_eq!(shown(&ledger, space, "n1"), Some(json!({"n": "new"})));
+    // After a month nobody is told of it any more.
+    ledger.commit(&[Work::Remove { again: false }], 40 * 86_400_000, NONCE).expect("memory does not fail");
+    assert_eq!(ledger.removals().expect("readable"), []);
+}
+
+#[test]
+fn nothing_of_an_old_revision_comes_into_a_new_one() {
+    let (a, b, space) = pair();
+    write(&a, space, vec![put("n1", json!({"title": "Milk"}))]).expect("it may write");
+    let old = log(&a, space);
+    let seen = {
+        let request = put("n1", json!({}));
+        view(&a, space).row(&request.collection, &request.key).expect("readable").expect("there").context
+    };
+    let upload = |seen: Option<&Context>, expected: Option<&Context>, id: &str| Upload {
+        request: put("n1", json!({"title": "Tea"})),
+        seen: seen.cloned(),
+        expected: expected.cloned(),
+        remark: Remark { id: ClientId::try_from(id.to_owned()).ok(), source_version: None },
+    };
+    let send = |upload: Upload| match commit(&a, Work::Upload { space, uploads: vec![upload] }).done.remove(0) {
+        Done::Uploaded(outcome) => outcome.map(|mut rows| rows.remove(0)),
+        other => panic!("an upload is answered as one, not {other:?}"),
+    };
+    assert!(!send(upload(None, None, "id")).expect("it can be written").duplicate);
+    let other = commit(&a, Work::Wipe { space, only: Some(2) }).done.remove(0);
+    assert_eq!(other, Done::Wiped(Err(WriteError::Changed { index: 0 })), "not the revision that was meant");
+    assert_eq!(wipe(&b, space), Err(WriteError::NotGranted { role: "writer".to_owned() }));
+    assert_eq!(wipe(&a, space), Ok(2));
+    // In one commit with what came before it and what comes after it.
+    let works = [
+        Work::Receive { session: SESSION, space, segments: old.clone() },
+        Work::Follow { space, revision: revision(&a, space) },
+    ];
+    b.commit(&works, 1_000, NONCE).expect("memory does not fail");
+    for ledger in [&a, &b] {
+        commit(ledger, Work::Receive { session: SESSION, space, segments: old.clone() });
+        assert_eq!(shown(ledger, space, "n1"), None);
+    }
+    assert_eq!(send(upload(Some(&seen), None, "other")), Err(WriteError::Wiped { index: 0 }));
+    assert_eq!(send(upload(None, Some(&seen), "other")), Err(WriteError::Changed { index: 0 }));
+    assert!(!send(upload(None, None, "id")).expect("it can be written").duplicate, "ids begin anew too");
+    assert_eq!(log(&b, space).len(), 0);
+    let log = log(&a, space);
+    assert!(log.iter().all(|segment| Segment::verify(space, 1, segment.bytes().clone()).is_err()));
+    commit(&b, Work::Receive { session: SESSION, space, segments: log });
+    assert_eq!(shown(&b, space, "n1"), Some(json!({"title": "Tea"})));
+    assert_eq!(view(&a, space).vector().expect("readable"), view(&b, space).vector().expect("readable"));
+    write(&b, space, vec![put("n2", json!({"title": "Rye"}))]).expect("it may still write");
+}
+
+#[test]
+fn a_wipe_among_other_works_takes_away_what_was_there_and_leaves_what_is_written_then() {
+    let (a, b, space) = pair();
+    write(&b, space, vec![put("n2", json!({"title": "Rye"}))]).expect("it may write");
+    let of_b = log(&b, space);
+    let written = Work::Write { space, requests: vec![put("n1", json!({"title": "Milk"}))] };
+    let works = [
+        Work::Receive { session: SESSION, space, segments: of_b },
+        written.clone(),
+        Work::Wipe { space, only: None },
+        Work::Wipe { space, only: None },
+        Work::Write { space, requests: vec![put("n3", json!({"title": "Tea"}))] },
+    ];
+    let report = a.commit(&works, 1_000, NONCE).expect("memory does not fail");
+    assert_eq!(report.done[2..4], [Done::Wiped(Ok(2)), Done::Wiped(Ok(3))]);
+    assert_eq!(report.held.len(), 1, "it is told as one that is new");
+    assert!(report.changed.is_empty());
+    assert_eq!(shown(&a, space, "n2"), None);
+    for key in ["n1", "n3"] {
+        assert!(shown(&a, space, key).is_some(), "{key}");
+    }
+    remove_all(&a);
+    let rest = Ledger::open(Arc::clone(&a.store), device(1)).expect("the same store");
+    assert_eq!(view(&rest, space).summary().expect("readable"), view(&a, space).summary().expect("readable"));
+    assert_eq!(rows(&*a.store, |number| number < 3), 0);
+}
+
+#[test]
+fn owners_who_wipe_at_once_come_to_one_revision() {
+    let (a, space) = (ledger(1), genesis(1).space());
+    create(&a, 1);
+    // The third is made an owner by the second, of which the first does not know.
+    let [b, c] = [2, 3].map(ledger);
+    let from_a = admit(&a, b.device(), &ticket(&a, space, Role::Owner, 1), 1_000).expect("a good ticket");
+    commit(&b, Work::Join { introduction: from_a, introducer: a.device() });
+    hand_over(&a, &b, space, 1);
+    let from_b = admit(&b, c.device(), &ticket(&b, space, Role::Owner, 2), 1_000).expect("a good ticket");
+    commit(&c, Work::Join { introduction: from_b, introducer: b.device() });
+    assert!(wipe(&c, space).is_err(), "it has not heard yet that it is one");
+    hand_over(&b, &c, space, 1);
+    for (ledger, key) in [(&a, "of a"), (&c, "of c")] {
+        assert_eq!(wipe(ledger, space), Ok(2));
+        write(ledger, space, vec![put(key, json!({}))]).expect("it may write");
+    }
+    let of_a = revision(&a, space);
+    for (from, to) in [(&c, &a), (&a, &c), (&c, &b), (&a, &b)] {
+        commit(
+            to,
+            Work::Follow { space, revision: if std::ptr::eq(from, &a) { of_a.clone() } else { revision(from, space) } },
+        );
+        let report = commit(to, Work::Receive { session: SESSION, space, segments: log(from, space) });
+        assert!(report.changed[&space].rejected.is_empty());
+    }
+    assert_eq!(revision(&a, space).owners().count(), 2);
+    for ledger in [&a, &b, &c] {
+        assert_eq!(revision(ledger, space), revision(&a, space));
+        assert!(shown(ledger, space, "of a").is_some() && shown(ledger, space, "of c").is_some());
+        assert_eq!(view(ledger, space).vector().expect("readable"), view(&a, space).vector().expect("readable"));
+        assert_eq!(ledger.access(space).expect("held").role(c.device()), Some(Role::Owner));
+    }
+    // Also who was away for the whole of it, and whoever joins only now.
+    assert_eq!(wipe(&b, space), Ok(3));
+    let d = ledger(4);
+    let introduction = admit(&b, d.device(), &ticket(&b, space, Role::Reader, 3), 1_000).expect("a good ticket");
+    commit(&d, Work::Join { introduction, introducer: b.device() });
+    assert_eq!(revision(&d, space), revision(&b, space));
+}
+
+#[test]
+fn a_revision_that_no_owner_began_is_not_followed() {
+    let (a, b, space) = pair();
+    write(&a, space, vec![put("n1", json!({}))]).expect("it may write");
+    let forged = Revision::first().next(space, Vec::new(), &device(2)).expect("the second");
+    assert_eq!(forged.verify(space, a.device()), Err(ForgedRevision));
+    commit(&a, Work::Follow { space, revision: forged.clone() });
+    assert_eq!((revision(&a, space), shown(&a, space, "n1")), (Revision::first(), Some(json!({}))));
+    let introduction = Introduction { genesis: genesis(1), revision: forged, name: "home".to_owned() };
+    let stranger = ledger(3);
+    commit(&stranger, Work::Join { introduction, introducer: b.device() });
+    assert!(stranger.held().is_empty());
+}

@@ -1,0 +1,212 @@
+//! Beginning a space anew, and the removal of what was in it.
+//!
+//! **Invariant (a wipe is clean)**: the new revision has a number of its own, under which nothing lies, from the commit on
+//! that begins it. So nobody ever sees a part of the old one, however long its rows take to be removed: that happens
+//! behind, some in each commit, and goes on where it was after a crash.
+//!
+//! What stays: how the space began, its name, and who may do what. Positions go on from where they were, so that no
+//! version of a row is ever given twice.
+
+use std::ops::ControlFlow;
+
+use super::key;
+use super::record::{self, FeedRow, SpaceRow, WipedRow};
+use super::shelf;
+use super::writing::{Writing, grant_request};
+use super::{Ledger, WriteError};
+use crate::model::{Grant, Operation, Request, Revision, Role, SpaceId, about};
+use crate::store::{Read, StoreError};
+
+/// So many rows of what was wiped are removed in one commit.
+const REMOVED_AT_ONCE: usize = 1000;
+/// So many grants are written in one event.
+const GRANTS_AT_ONCE: usize = 200;
+/// How long it is remembered that something was removed.
+const REMEMBERED_MS: u64 = 30 * 86_400_000;
+
+/// How far what was in a space before a wipe is removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// The space.
+    pub space: SpaceId,
+    /// The revision that began with that wipe.
+    pub revision: u64,
+    /// How many objects could be seen then.
+    pub objects: u64,
+    /// How many of them are removed.
+    pub removed: u64,
+    /// When it was wiped, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// When all of it was removed; none if it is not yet.
+    pub done_ms: Option<u64>,
+    /// How often it was interrupted and gone on with: by a restart, or because the disk failed.
+    pub interrupted: u64,
+}
+
+impl Removal {
+    /// What the removal is called after which that revision of a space began.
+    pub fn id_of(space: SpaceId, revision: u64) -> String {
+        format!("wipe-{space}-{revision}")
+    }
+
+    /// What it is called.
+    pub fn id(&self) -> String {
+        Self::id_of(self.space, self.revision)
+    }
+
+    /// `running` or `done`.
+    pub fn state(&self) -> &'static str {
+        if self.done_ms.is_some() { "done" } else { "running" }
+    }
+}
+
+fn wiped_rows(read: &dyn Read) -> Result<Vec<(u32, WipedRow)>, StoreError> {
+    let mut rows = Vec::new();
+    shelf::rows(read, &key::all_wiped(), |key, row: WipedRow| {
+        let number = key::number_at(key, 1).ok_or_else(|| StoreError::Damaged("a wiped revision".to_owned()))?;
+        rows.push((number, row));
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// The numbers of the revisions that are over, of which something may still be there.
+pub(super) fn unremoved(read: &dyn Read) -> Result<Vec<u32>, StoreError> {
+    let rows = wiped_rows(read)?.into_iter();
+    Ok(rows.filter(|(_, row)| row.done_ms.is_none()).map(|(number, _)| number).collect())
+}
+
+impl Ledger {
+    /// What was wiped here and is being removed, or was not long ago; the earliest first.
+    pub fn removals(&self) -> Result<Vec<Removal>, StoreError> {
+        let removal = |(_, row)| {
+            let WipedRow { space, revision, objects, removed, at_ms, done_ms, interrupted } = row;
+            Removal { space, revision, objects, removed, at_ms, done_ms, interrupted }
+        };
+        Ok(wiped_rows(&*self.store.snapshot()?)?.into_iter().map(removal).collect())
+    }
+}
+
+impl Writing<'_> {
+    /// Begins a space anew on this device's word, if it is at the revision `only` where that is given, and writes again
+    /// who may do what in it.
+    pub(super) fn wipe(&mut self, space: SpaceId, only: Option<u64>) -> Result<Result<u64, WriteError>, StoreError> {
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
+        let role = shelf.access.role(self.me.device);
+        if role != Some(Role::Owner) && !planted!("writer-wipes") {
+            let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
+            return Ok(Err(WriteError::NotGranted { role }));
+        }
+        if only.is_some_and(|only| only != shelf.row.revision.number()) {
+            return Ok(Err(WriteError::Changed { index: 0 }));
+        }
+        let vouchers = shelf.access.vouchers(space, self.me.device);
+        let next = vouchers.and_then(|vouchers| shelf.row.revision.next(space, vouchers, self.key));
+        let Some(next) = next else { return Ok(Err(WriteError::Unvouched)) };
+        let grants: Vec<Grant> = shelf.access.grants().cloned().collect();
+        let (collection, key) = about();
+        let about = self.object(space, &collection, &key)?.object.shown().unwrap_or_default();
+        let number = next.number();
+        self.begin_anew(space, next)?;
+        let named = Request { collection, key, operation: Operation::Put(about) };
+        let mut requests: Vec<Request> = std::iter::once(named).chain(grants.iter().map(grant_request)).collect();
+        if planted!("wipe-forgets-members") {
+            requests.truncate(2);
+        }
+        for requests in requests.chunks(GRANTS_AT_ONCE) {
+            if let Err(error) = self.write(space, requests)? {
+                return Err(StoreError::Damaged(format!("grants that cannot be written again: {error}")));
+            }
+        }
+        Ok(Ok(number))
+    }
+
+    /// Goes over to a revision that owners began elsewhere.
+    pub(super) fn follow(&mut self, space: SpaceId, revision: &Revision) -> Result<(), StoreError> {
+        let Some(shelf) = self.shelves.get_mut(&space) else { return Ok(()) };
+        let is_new = revision.adds_to(&shelf.row.revision);
+        if !is_new || revision.verify(space, shelf.row.genesis.creator).is_err() {
+            return Ok(());
+        }
+        if revision.number() > shelf.row.revision.number() {
+            return self.begin_anew(space, revision.clone());
+        }
+        // Another owner began the same one: what it writes in it counts too.
+        shelf.row.revision.join(revision);
+        shelf.row.revision.owners().for_each(|owner| shelf.access.trust(owner));
+        let row = shelf.row.clone();
+        self.put(key::space(space.as_bytes()), &row);
+        self.fresh.insert(space);
+        Ok(())
+    }
+
+    /// Leaves everything behind that was in a space.
+    fn begin_anew(&mut self, space: SpaceId, revision: Revision) -> Result<(), StoreError> {
+        self.forget(space);
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
+        let (before, totals) = (shelf.row.number, shelf.totals.clone());
+        let row = WipedRow {
+            space,
+            revision: revision.number(),
+            objects: totals.objects,
+            removed: 0,
+            at_ms: self.chance.now_ms,
+            done_ms: None,
+            interrupted: 0,
+        };
+        let next = SpaceRow { revision, ..shelf.row.clone() };
+        if !planted!("wiped-rows-stay") {
+            self.put(key::wiped(before), &row);
+        }
+        // What peers acknowledged was of the old revision.
+        let acknowledged = key::acknowledgements(space.as_bytes());
+        let mut gone = Vec::new();
+        self.read.scan(&acknowledged, &key::after_prefix(&acknowledged), &mut |key, _| {
+            gone.push(key.to_vec());
+            ControlFlow::Continue(())
+        })?;
+        self.batch.extend(gone.into_iter().map(|key| (key, None)));
+        self.hold(next);
+        if let Some(shelf) = self.shelves.get_mut(&space) {
+            // The wipe itself takes a place: whoever watches where the feed stands notices it.
+            shelf.totals.position = if planted!("positions-begin-again") { 0 } else { totals.position + 1 };
+            shelf.totals.horizon = shelf.totals.position;
+            let (number, totals) = (shelf.row.number, shelf.totals.clone());
+            self.put(key::totals(number), &totals);
+        }
+        Ok(())
+    }
+
+    /// Removes some rows of what was wiped first, `again` after an interruption. Returns whether there may be more.
+    pub(super) fn remove_wiped(&mut self, again: bool) -> Result<bool, StoreError> {
+        let rows = wiped_rows(self.read)?;
+        let now_ms = self.chance.now_ms;
+        let is_old = |row: &WipedRow| row.done_ms.is_some_and(|done| now_ms.saturating_sub(done) > REMEMBERED_MS);
+        for (number, _) in rows.iter().filter(|(_, row)| is_old(row)) {
+            self.batch.insert(key::wiped(*number), None);
+        }
+        let mut left = rows.into_iter().filter(|(_, row)| row.done_ms.is_none());
+        let Some((number, mut row)) = left.next() else { return Ok(false) };
+        row.interrupted += u64::from(again);
+        let mut gone: Vec<Vec<u8>> = Vec::new();
+        let feed = key::feed(number);
+        for prefix in key::all_of(number) {
+            let of_feed = prefix == feed;
+            self.read.scan(&prefix, &key::after_prefix(&prefix), &mut |key, value| {
+                if gone.len() >= REMOVED_AT_ONCE {
+                    return ControlFlow::Break(());
+                }
+                let is_visible = |value| record::read(key, value).is_ok_and(|row: FeedRow| !row.deleted);
+                // What cannot be read is removed all the same; only nobody counts it.
+                row.removed += u64::from(of_feed && is_visible(value));
+                gone.push(key.to_vec());
+                ControlFlow::Continue(())
+            })?;
+        }
+        let is_done = gone.len() < REMOVED_AT_ONCE;
+        row.done_ms = is_done.then_some(now_ms);
+        self.put(key::wiped(number), &row);
+        self.batch.extend(gone.into_iter().map(|key| (key, None)));
+        Ok(!is_done || left.next().is_some())
+    }
+}
