@@ -76,6 +76,7 @@
 //!
 //! # Words
 //!
+//! **revision**: the generation of a space; wiping it raises that, and nothing of another generation counts any more.
 //! **device**: an Ed25519 key pair. **replica**: one incarnation of a store on a device. **dot**: the name of one
 //! event for ever, a replica and a counter. **version vector**: replica → highest counter known without a gap.
 //! **knowledge**: key range → version vector. **space**: the unit of ownership, permission and replication; it holds

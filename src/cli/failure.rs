@@ -396,6 +396,7 @@ impl From<NodeError> for Failure {
             ),
             NodeError::InvalidSpaceName(_) => Self::usage(message, "choose another name"),
             NodeError::OwnDevice => Self::new(Code::Usage, message, "give the id and address of another device"),
+            NodeError::Unwell(_) => Self::new(Code::Storage, message, "`thence status` says more"),
             NodeError::Stopping => Self::new(Code::Stopping, message, "repeat the command when it has stopped"),
         }
     }

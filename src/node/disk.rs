@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::driver::Event;
+use super::health::Pulse;
 use super::intake::Room;
 use super::lease::Lease;
 use super::surroundings::Surroundings;
@@ -69,6 +70,7 @@ impl Disk {
         events: &mpsc::UnboundedSender<Event>,
         landed: watch::Sender<u64>,
         lease: Option<Lease>,
+        pulse: Pulse,
     ) -> std::io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
         let (commits, jobs) = mpsc::unbounded_channel();
         let (reading, reads) = mpsc::unbounded_channel();
@@ -80,6 +82,7 @@ impl Disk {
             events: events.clone(),
             landed,
             lease,
+            pulse,
             failure: None,
             mended_at: None,
             removing: ledger.removals().map_or(true, |all| all.iter().any(|removal| removal.done_ms.is_none())),
@@ -161,6 +164,7 @@ struct Committer {
     landed: watch::Sender<u64>,
     /// The lease beside the store, if it has one.
     lease: Option<Lease>,
+    pulse: Pulse,
     failure: Option<Failure>,
     /// When the last attempt to mend it ended, and how long it took.
     mended_at: Option<(Instant, Duration)>,
@@ -257,7 +261,10 @@ impl Committer {
     }
 
     fn commit(&mut self, works: &[Work], waiters: Vec<Waiter>) {
-        match self.ledger.commit(works, self.surroundings.wall_ms(), self.surroundings.random()) {
+        self.pulse.set(Some(self.surroundings.now()));
+        let committed = self.ledger.commit(works, self.surroundings.wall_ms(), self.surroundings.random());
+        self.pulse.set(None);
+        match committed {
             Ok(report) => self.answer(report, waiters),
             Err(StoreError::Damaged(_)) if works.len() > 1 && self.ledger.failure().is_none() => {
                 // One damaged record must not stand in the way of everything that has nothing to do with it.
@@ -422,7 +429,7 @@ mod tests {
         let (sender, events) = mpsc::unbounded_channel();
         let (landing, landed) = watch::channel(0);
         let system: Arc<dyn Surroundings> = Arc::new(System);
-        let (disk, ended) = Disk::start(&system, &ledger, &sender, landing, None).expect("threads");
+        let (disk, ended) = Disk::start(&system, &ledger, &sender, landing, None, Pulse::default()).expect("threads");
         House { store, ledger, disk, events, landed, ended }
     }
 

@@ -23,13 +23,16 @@ use self::sessions::{GREET_WITHIN, Session};
 use self::syncs::Syncing;
 use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter};
+use super::health::{Pulse, Standstills, Unwell};
 use super::intake::{Intake, Room};
 use super::status::Status;
 use super::surroundings::Surroundings;
 use super::{JoinError, NodeError, Peer, SyncReport};
 use crate::causal::{Known as Knows, VersionVector};
 use crate::model::{Access, DeviceId, Revision, SignedTicket, SpaceId};
-use crate::replica::{Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Replica, SessionId, TicketRefusal};
+use crate::replica::{
+    Channel, Input, Introduction, Millis, Output, PeerMisbehaved, Relation, Replica, SessionId, TicketRefusal,
+};
 use crate::store::{Ledger, Renewal, Renewed, Report, StoreError, Work};
 use crate::transport::{CloseCause, CloseReason, Connection, Endpoint, Frame, FrameReceiver, PeerAddress};
 
@@ -85,7 +88,7 @@ pub(super) enum Event {
 #[derive(Debug)]
 pub(super) enum Question {
     Status(oneshot::Sender<Status>),
-    Health(oneshot::Sender<Option<StoreError>>),
+    Health(oneshot::Sender<Result<(), Unwell>>),
     Peers(oneshot::Sender<Vec<Peer>>),
     AddPeer(PeerAddress, oneshot::Sender<Result<(), NodeError>>),
     RemovePeer(DeviceId, oneshot::Sender<Result<bool, NodeError>>),
@@ -121,6 +124,9 @@ pub(super) struct Driver {
     storage_failure: Option<StoreError>,
     /// Damaged records that were met so far, each once, up to [`DAMAGE_MAX`].
     damage: Vec<StoreError>,
+    /// When the commit that is under way began.
+    pulse: Pulse,
+    standstills: Standstills,
     stopping: Vec<oneshot::Sender<()>>,
 }
 
@@ -133,6 +139,7 @@ impl Driver {
         events: mpsc::UnboundedSender<Event>,
         keep_connected: bool,
         cluster: BTreeSet<DeviceId>,
+        pulse: Pulse,
     ) -> Self {
         let (agent, process) = (format!("thence {}", env!("CARGO_PKG_VERSION")), surroundings.random());
         Self {
@@ -157,6 +164,8 @@ impl Driver {
             introduced: BTreeMap::new(),
             storage_failure: None,
             damage: Vec::new(),
+            pulse,
+            standstills: Standstills::default(),
             stopping: Vec::new(),
         }
     }
@@ -424,7 +433,7 @@ impl Driver {
                 let _ = answer.send(self.status());
             }
             Question::Health(answer) => {
-                let _ = answer.send(self.storage_failure.clone());
+                let _ = answer.send(self.check_health());
             }
             Question::Peers(answer) => {
                 let _ = answer.send(self.list_peers());
@@ -436,6 +445,25 @@ impl Driver {
             // Taken by the loop itself.
             Question::Stop(answer) => self.stopping.push(answer),
         }
+    }
+
+    /// Whether this node can do its work.
+    fn check_health(&mut self) -> Result<(), Unwell> {
+        let now = self.surroundings.now();
+        if let Some(failure) = &self.storage_failure {
+            return Err(failure.clone().into());
+        }
+        self.pulse.check(now)?;
+        let in_cluster = |session: SessionId| {
+            self.sessions.get(&session).is_some_and(|session| session.relation == Some(Relation::Cluster))
+        };
+        let of_space = |space: SpaceId| self.replica.links(space).into_iter().map(move |link| (space, link));
+        if !self.sessions.keys().any(|session| in_cluster(*session)) {
+            return self.standstills.check(now, &[]);
+        }
+        let links: Vec<_> =
+            self.ledger.spaces().into_iter().flat_map(of_space).filter(|(_, link)| in_cluster(link.session)).collect();
+        self.standstills.check(now, &links)
     }
 
     fn commit_for<T: Send + 'static>(

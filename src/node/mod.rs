@@ -12,6 +12,7 @@ mod dialing;
 mod disk;
 mod driver;
 mod folder;
+mod health;
 mod intake;
 mod lease;
 mod restore;
@@ -30,6 +31,8 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
+use self::health::Pulse;
+pub use self::health::{COMMIT_TIME_MAX, STANDSTILL_TIME_MAX, Unwell};
 use self::lease::Lease;
 use self::surroundings::System;
 
@@ -127,6 +130,9 @@ pub enum NodeError {
     /// The request cannot be done; nothing was changed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// It cannot do its work at the moment.
+    #[error(transparent)]
+    Unwell(#[from] Unwell),
     /// Storage failed. What was asked may or may not have happened; nothing was acknowledged.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -269,7 +275,8 @@ impl Node {
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);
         let (landing, landed) = watch::channel(0);
-        let (disk, ended) = Disk::start(&surroundings, &ledger, &events, landing, lease)
+        let pulse = Pulse::default();
+        let (disk, ended) = Disk::start(&surroundings, &ledger, &events, landing, lease, pulse.clone())
             .map_err(|error| OpenError::System { what: "cannot start a thread", error })?;
         if let Some(endpoint) = endpoint.clone() {
             surroundings.spawn(Box::pin(accept(Arc::clone(&surroundings), endpoint, events.clone())));
@@ -277,7 +284,7 @@ impl Node {
         cluster_peers.retain(|peer| peer.device() != ledger.device());
         let cluster = cluster_peers.iter().map(PeerAddress::device).collect();
         let (around, held) = (Arc::clone(&surroundings), Arc::clone(&ledger));
-        let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster);
+        let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster, pulse);
         surroundings.spawn(Box::pin(driver.run(received, asked)));
         let ended = Mutex::new(ended);
         let shared = Shared { surroundings, disk, ledger, questions, landed, local_address, ended };
@@ -526,10 +533,10 @@ impl Node {
         self.ask(Question::Status).await
     }
 
-    /// Whether it takes writes and its loop turns. Cheap however much is kept here, unlike [`Node::status`], which says
-    /// more. It waits for the loop: whoever asks says how long that may take.
+    /// Whether it takes writes, its disk answers, and it gets on with its cluster peers. Cheap however much is kept here,
+    /// unlike [`Node::status`], which says more. It waits for the loop: whoever asks says how long that may take.
     pub async fn health(&self) -> Result<(), NodeError> {
-        self.ask(Question::Health).await?.map_or(Ok(()), |failure| Err(failure.into()))
+        Ok(self.ask(Question::Health).await??)
     }
 
     /// Waits until the node has ended without having been asked to, because one of its threads panicked. There is

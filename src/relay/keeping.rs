@@ -56,7 +56,7 @@ impl Relay {
             let (deletions, next) = old.map_err(|error| node_problem(error.into()))?;
             after = next;
             kept.forgotten += deletions.len() as u64;
-            self.trim(database, Trimming { deletions, ids: Vec::new() }).await?;
+            self.trim(database, Trimming { revision: view.revision(), deletions, ids: Vec::new() }).await?;
         }
         let mut after = Some(None);
         while let Some(from) = after {
@@ -65,13 +65,13 @@ impl Relay {
             let (ids, next) = old.map_err(|error| node_problem(error.into()))?;
             after = next.map(Some);
             kept.ids += ids.len() as u64;
-            self.trim(database, Trimming { deletions: Vec::new(), ids }).await?;
+            self.trim(database, Trimming { revision: view.revision(), deletions: Vec::new(), ids }).await?;
         }
         Ok(kept)
     }
 
     async fn trim(&self, database: &Database, trimming: Trimming) -> Result<(), Problem> {
-        if trimming == Trimming::default() {
+        if trimming.deletions.is_empty() && trimming.ids.is_empty() {
             return Ok(());
         }
         self.node.trim(database.space, trimming).await.map_err(node_problem)

@@ -17,6 +17,7 @@ use super::operation::Asker::{Administrator, Anybody, Member};
 use super::operation::Operation;
 use super::{Problem, ProblemCode, Relay, api, events, export, openapi};
 use crate::model::Role;
+use crate::node::{NodeError, Unwell};
 
 /// How long the node's loop may take to say how it is.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -274,7 +275,10 @@ async fn ready(State(relay): State<Arc<Relay>>) -> Result<Reply, Problem> {
         Ok(Ok(())) => return Ok(Reply::ok(&json!({"status": "ready"}))),
         Ok(Err(error)) => {
             tracing::warn!(%error, "not ready");
-            "nothing can be written at the moment"
+            match error {
+                NodeError::Unwell(Unwell::Replication { .. }) => "it does not get on with its cluster",
+                _ => "nothing can be written at the moment",
+            }
         }
         Err(_) => {
             tracing::warn!("not ready: the node does not answer in time");

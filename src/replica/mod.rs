@@ -91,6 +91,8 @@ pub struct LinkStatus {
     pub behind_events: u64,
     /// Events that are here and that the peer has not acknowledged.
     pub ahead_events: u64,
+    /// Events that are here.
+    pub known_events: u64,
 }
 
 /// The protocol of one node: all its spaces, all its sessions.
@@ -225,6 +227,7 @@ impl Replica {
                 state: link.state(ours),
                 behind_events: theirs.count_missing_from(ours),
                 ahead_events: ours.count_missing_from(&theirs),
+                known_events: ours.count_missing_from(&VersionVector::new()),
             })
         };
         self.sessions.iter().filter_map(status).collect()

@@ -19,6 +19,8 @@ use crate::store::StoreError;
 /// What can be trimmed of a space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Trimming {
+    /// In which revision it was found: in another one nothing of it means anything.
+    pub revision: u64,
     /// Where deletions stand that nobody is told of any more.
     pub deletions: Vec<u64>,
     /// Ids that may take effect again.
@@ -117,6 +119,9 @@ impl Writing<'_> {
     /// Removes what was found, where it is still so.
     pub(super) fn trim(&mut self, space: SpaceId, trimming: &Trimming) -> Result<(), StoreError> {
         let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get(&space)) else { return Ok(()) };
+        if shelf.row.revision.number() != trimming.revision {
+            return Ok(());
+        }
         let number = shelf.row.number;
         let mut horizon = shelf.totals.horizon;
         for position in &trimming.deletions {
