@@ -127,9 +127,10 @@ async fn one_more_row_and_one_more_page_cost_the_same_however_many_there_are() {
         }
     }
     for (asked, times) in asked.iter().zip(&mut times) {
+        // A quarter of them took less: what waits for a disk that others use too varies upwards only.
         let [few, many] = [0, 1].map(|which| {
             times[which].sort();
-            times[which][ROUNDS / 2].as_secs_f64() * 1e6
+            times[which][ROUNDS / 4].as_secs_f64() * 1e6
         });
         println!("{asked:24} {few:8.0} µs among few, {many:8.0} µs among many: {:.2}", many / few);
         assert!(many / few < RATIO_MAX, "{asked}: {many:.0} µs among many rows, {few:.0} µs among few");
