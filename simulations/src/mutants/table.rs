@@ -621,6 +621,13 @@ pub const AREAS: &[Area] = &[
                 "an owner who restored a backup shuts out for ever whom they had invited since",
             ),
             core(
+                "grant-looked-for-too-early",
+                COPIES,
+                4000,
+                STUCK,
+                "a phone whose grant comes a moment after it was refused is shut out by a restored owner for ever",
+            ),
+            core(
                 "shown-too-late",
                 ANY,
                 3000,

@@ -120,11 +120,12 @@ impl World<'_> {
         let node = &mut self.nodes[onto];
         node.lost = lost;
         node.disk.put_back(&image);
-        node.given_up.clear();
-        node.followers.clear();
-        node.shelves = shelves;
-        self.history.copied.insert(key.device());
+        let before = std::mem::replace(&mut node.shelves, shelves);
+        // It is another device's.
+        node.image = None;
         self.nodes[onto].key = key;
+        // What only that disk held is gone with it: nobody but whoever overwrote it can be blamed.
+        self.set_back(onto, before);
         for (number, (space, _)) in self.spaces.iter().enumerate() {
             if self.nodes[onto].shelves.contains_key(space) {
                 let (members, owners) = &mut self.members[number];
