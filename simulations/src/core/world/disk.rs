@@ -61,6 +61,8 @@ impl World<'_> {
         let outcome = process.ledger.commit(&work, now, nonce);
         let came_back = came_back(shelves, before, &work);
         let failed = outcome.as_ref().err().cloned();
+        // Also where it failed: it may be there.
+        let forgets = work.iter().any(|work| matches!(work, Work::Trim { .. }));
         let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
         let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
@@ -75,6 +77,7 @@ impl World<'_> {
         }
         commit.outcome = Some(outcome);
         process.commit = Some(commit);
+        self.nodes[node].forgot += u64::from(forgets);
         if let Some(error) = failed {
             self.strike("disk", node, None);
             return self.excused::<()>(node, Err(error)).map(drop);
@@ -159,7 +162,8 @@ impl World<'_> {
                 Asked::Sharing(session, space) => {
                     self.handle(node, Input::Shared { session, space, introduction: None })?;
                 }
-                Asked::User | Asked::Nobody => {}
+                // Who is not answered asks again.
+                Asked::User | Asked::Client(..) | Asked::Nobody => {}
             }
         }
         Ok(())
@@ -190,6 +194,7 @@ impl World<'_> {
                 self.nodes[node].acknowledged.extend(own);
             }
         }
+        self.tell_clients(node, jobs, &done)?;
         for (space, revision, known, access) in held {
             self.handle(node, Input::Held { space, revision, known, access })?;
         }
