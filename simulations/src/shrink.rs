@@ -201,7 +201,7 @@ impl Hunt<'_> {
             let mut index = 0;
             while self.best.items[at].what.requests() > 1 && index < self.best.items[at].what.requests() {
                 let removed = self.try_to(|scenario| {
-                    if let What::Write { requests, .. } = &mut scenario.items[at].what {
+                    if let Some(requests) = scenario.items[at].what.requests_mut() {
                         requests.remove(index);
                     }
                 });

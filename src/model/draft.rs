@@ -286,7 +286,13 @@ impl Draft {
         if !self.now.shows(path) {
             return Err(InvalidEdit::NoSuchField { field: path.to_string() });
         }
-        self.grow(growth(path, json_bytes(json)), |draft| draft.write_at(path, json, true))
+        self.grow(growth(path, json_bytes(json)), |draft| {
+            // Where a value is shown in place of the map that the field is in, it is decided for the map.
+            let hiding: Vec<Path> =
+                path.ancestors().filter(|above| draft.now.kind(above) != Some(FieldKind::Map)).collect();
+            hiding.iter().for_each(|above| draft.clear_exactly(above));
+            draft.write_at(path, json, true)
+        })
     }
 
     /// Deletes the object.

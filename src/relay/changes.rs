@@ -8,13 +8,14 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::page::{self, Gone, Page};
 use super::problem::{Problem, ProblemCode};
 use super::row;
 use super::sync_point::{Phase, SyncPoint};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::CollectionName;
-use crate::store::{PageLimits, Row, StoreError, View};
+use crate::store::{PageLimits, StoreError, View};
 
 /// Rows in a page if the client does not say, and at most.
 pub(super) const ROWS_USUAL: usize = 100;
@@ -84,8 +85,7 @@ impl Relay {
         token: Option<&str>,
         wanted: &Wanted,
     ) -> Result<SyncPoint, Problem> {
-        let position = view.position().map_err(|error| node_problem(error.into()))?;
-        let phase = Phase::Initial { after: None, position, rows_done: 0, bytes_done: 0 };
+        let phase = page::beginning(view).map_err(|error| node_problem(error.into()))?;
         let beginning = self.point(access, view, wanted, phase)?;
         let point = self.usable(access, view, token, beginning)?;
         match point.phase {
@@ -116,23 +116,19 @@ impl Relay {
     ) -> Result<SyncPoint, Problem> {
         let Some(token) = token else { return Ok(beginning) };
         let point = self.open_token(access, token).ok_or_else(other_token)?;
-        let failed = |error: StoreError| node_problem(error.into());
-        let (horizon, top) = (view.horizon().map_err(failed)?, view.position().map_err(failed)?);
-        let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position }) =
-            point.phase;
-        let (reason, action, detail) = if point.revision != beginning.revision {
-            ("revision", "wipe-local", "the database was wiped since")
-        } else if point.epoch != beginning.epoch || point.phase.reaches() > top {
-            // Who is further than the feed was here before all of this was put back to an older state.
-            ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
-        } else if point.filter != beginning.filter {
-            ("filter", "resync-keep-outbox", "the token was made for other tables")
-        } else if point.schema != beginning.schema {
-            ("schema", "upgrade", "the schema of a table has changed")
-        } else if position < horizon {
-            ("retention", "resync-keep-outbox", "it is so old that rows were deleted since which are not told any more")
-        } else {
-            return Ok(point);
+        let gone = point.gone(view, &beginning).map_err(|error| node_problem(error.into()))?;
+        let (reason, action, detail) = match gone {
+            None => return Ok(point),
+            Some(Gone::Revision) => ("revision", "wipe-local", "the database was wiped since"),
+            Some(Gone::Epoch) => {
+                ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
+            }
+            Some(Gone::Filter) => ("filter", "resync-keep-outbox", "the token was made for other tables"),
+            Some(Gone::Schema) => ("schema", "upgrade", "the schema of a table has changed"),
+            Some(Gone::Retention) => {
+                let detail = "it is so old that rows were deleted since which are not told any more";
+                ("retention", "resync-keep-outbox", detail)
+            }
         };
         let fresh = self.seal(access, &beginning)?;
         // Clients that all meet this at the same moment must not all come back at the same moment.
@@ -194,34 +190,15 @@ impl Relay {
     /// The page that follows on a sync point.
     pub fn page(&self, access: &Access, view: &View, point: SyncPoint, wanted: &Wanted) -> Result<Changes, Problem> {
         let failed = |error: StoreError| node_problem(error.into());
-        let (only, limits) = (wanted.tables.as_ref(), wanted.limits());
-        let top = view.position().map_err(failed)?;
+        let page = Page::read(view, point.phase.clone(), wanted.tables.as_ref(), wanted.limits()).map_err(failed)?;
+        let Page { rows, phase, more, done } = page.ok_or_else(other_token)?;
         let mut body = Map::new();
-        let (rows, phase, more): (Vec<Row>, Phase, bool) = match point.phase {
-            Phase::Initial { after, position, rows_done, bytes_done } => {
-                let page = view.rows_after(after.as_ref(), only, limits).map_err(failed)?;
-                let bytes: usize = page.rows.iter().map(weight).sum();
-                let (rows_done, bytes_done) = (rows_done + page.rows.len() as u64, bytes_done + bytes as u64);
-                body.insert("phase".to_owned(), "initial".into());
-                let rows_total = view.objects().map_err(failed)?;
-                let progress = json!({"rows_done": rows_done, "rows_total": rows_total, "bytes_done": bytes_done});
-                body.insert("progress".to_owned(), progress);
-                if page.is_last {
-                    (page.rows, Phase::Live { position, high: position }, position < top)
-                } else {
-                    (page.rows, Phase::Initial { after: page.at, position, rows_done, bytes_done }, true)
-                }
-            }
-            Phase::Deletions { .. } => return Err(other_token()),
-            Phase::Live { position, high } => {
-                // A new round begins where the last one has ended.
-                let high = if position >= high { top } else { high };
-                let page = view.rows_changed(position, high, only, limits).map_err(failed)?;
-                body.insert("phase".to_owned(), "live".into());
-                // Also what changed since the round began is still to come: whoever stops at `more: false` has it all.
-                (page.rows, Phase::Live { position: page.at, high }, !page.is_last || high < top)
-            }
-        };
+        body.insert("phase".to_owned(), if done.is_some() { "initial" } else { "live" }.into());
+        if let Some((rows_done, bytes_done)) = done {
+            let rows_total = view.objects().map_err(failed)?;
+            let progress = json!({"rows_done": rows_done, "rows_total": rows_total, "bytes_done": bytes_done});
+            body.insert("progress".to_owned(), progress);
+        }
         let token = self.seal(access, &SyncPoint { phase: phase.clone(), ..point })?;
         body.insert("epoch".to_owned(), self.epoch_text().into());
         body.insert("revision".to_owned(), point.revision.into());
@@ -237,9 +214,4 @@ fn other_token() -> Problem {
     let help =
         "send the token exactly as it came, for the same database and call and with the same access token; or none";
     Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)
-}
-
-/// About how many bytes a row takes as it is sent.
-fn weight(row: &Row) -> usize {
-    row.fields.as_ref().map_or(0, |fields| serde_json::to_string(fields).map_or(0, |text| text.len()))
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `tenant` | customers, their databases, and tokens |
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
-//! | `row`, `upload`, `changes` | what clients write and read |
+//! | `row`, `upload`, `changes`, `page` | what clients write and read |
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
 //! | `events` | hints that there is something new |
@@ -33,6 +33,7 @@ mod keys;
 mod openapi;
 mod operation;
 mod origin;
+mod page;
 mod problem;
 mod routes;
 mod row;
@@ -54,6 +55,7 @@ use self::clients::Clients;
 pub use self::keeping::{KEPT_EVERY, Kept};
 pub use self::keys::{Keys, KeysError};
 pub use self::origin::{InvalidOrigin, Origin};
+pub use self::page::{Gone, Page, beginning, epoch_of};
 pub use self::problem::{Problem, ProblemCode};
 pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
@@ -165,9 +167,7 @@ impl Relay {
     /// Which numbering of positions holds here. Another one begins whenever the store begins to write under another id:
     /// after a restore, and after it was copied.
     pub fn epoch(&self) -> u64 {
-        let mut epoch = [0; 8];
-        epoch.copy_from_slice(&self.node.replica().as_bytes()[..8]);
-        u64::from_be_bytes(epoch)
+        epoch_of(self.node.replica())
     }
 
     /// The same as it is shown.

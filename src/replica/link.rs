@@ -25,6 +25,8 @@ pub(super) struct Link {
     pub(super) shown: bool,
     /// Whether the peer has not answered that yet.
     pub(super) showing: bool,
+    /// Whether grants came since what to show was looked for: what was found then may not be all.
+    pub(super) grants_came: bool,
     /// Whether this side's Open was sent and not refused.
     pub(super) opened: bool,
     /// Digest and vector of that Open, if it held only the digest, so that the peer may need the knowledge too.
@@ -135,8 +137,17 @@ impl Link {
 
     /// The peer refused, so nothing of what was believed about it counts any more.
     pub(super) fn refuse(&mut self, refusal: Refusal) {
-        let Self { shown, elsewhere, waiting, scheduled, claimed, .. } = *self;
-        *self = Self { refused: Some(refusal), shown, elsewhere, waiting, scheduled, claimed, ..Self::default() };
+        let Self { shown, grants_came, elsewhere, waiting, scheduled, claimed, .. } = *self;
+        *self = Self {
+            refused: Some(refusal),
+            shown,
+            grants_came,
+            elsewhere,
+            waiting,
+            scheduled,
+            claimed,
+            ..Self::default()
+        };
     }
 
     /// Nothing that the peer said counts any more: it must say it anew.

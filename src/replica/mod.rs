@@ -427,10 +427,9 @@ impl Replica {
             (Channel::Space(space), Message::Refuse(refusal)) => {
                 if let Some(link) = self.link(session, space) {
                     link.refuse(refusal);
-                    let shown = std::mem::replace(&mut link.shown, true) || planted!("grant-not-shown");
-                    if refusal == Refusal::NotFound && !shown {
-                        link.showing = true;
-                        self.look_for_credential(session, space);
+                    let shown = std::mem::replace(&mut link.shown, true) && !link.grants_came;
+                    if refusal == Refusal::NotFound && !shown && !planted!("grant-not-shown") {
+                        self.look_for_grants(session, space);
                     }
                     self.keep_in_step(session, space);
                 }

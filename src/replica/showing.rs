@@ -14,10 +14,11 @@ use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, 
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
 impl Replica {
-    /// Has what led to this device's role looked for, to be shown to a peer that refused.
-    pub(super) fn look_for_credential(&mut self, session: SessionId, space: SpaceId) {
-        let Some(held) = self.spaces.get(&space) else { return };
-        let revision = held.revision.number();
+    /// Has the grants looked for that led to this device's role.
+    pub(super) fn look_for_grants(&mut self, session: SessionId, space: SpaceId) {
+        let Some(revision) = self.revision(space) else { return };
+        let Some(link) = self.link(session, space) else { return };
+        (link.shown, link.showing, link.grants_came) = (true, true, false);
         self.outputs.push_back(Output::LookUp(Lookup { session, space, revision, wanted: Wanted::Credential }));
     }
 
@@ -33,8 +34,12 @@ impl Replica {
         }
         link.showing = !segments.is_empty();
         if segments.is_empty() {
-            // Its grant has not come yet: to be looked for again when it has.
+            // Its grant has not come yet: to be looked for again when it has. It may have come after the log was read
+            // and before this is told: then nothing would ever say so again.
             link.shown = false;
+            if link.grants_came && !planted!("grant-looked-for-too-early") {
+                self.look_for_grants(session, space);
+            }
         } else {
             link.stall_at.get_or_insert(stall_at);
             let segments = segments.iter().map(|segment| ByteBuf::from(segment.to_vec())).collect();
@@ -88,20 +93,19 @@ impl Replica {
 
     /// Who may do what has changed: what a peer showed may be known here now, and this device may have something to show.
     pub(super) fn show_anew(&mut self, space: SpaceId) {
-        let Some(held) = self.spaces.get(&space) else { return };
-        let (access, revision) = (&held.access, held.revision.number());
+        let Some(access) = self.spaces.get(&space).map(|held| &held.access) else { return };
+        let mut refused: Vec<SessionId> = Vec::new();
         for (session, state) in &mut self.sessions {
             if access.role(state.peer).is_some() {
                 state.shown.remove(&space);
             }
             if let Some(link) = state.links.get_mut(&space)
                 && link.refused == Some(Refusal::NotFound)
-                && !std::mem::replace(&mut link.shown, true)
             {
-                link.showing = true;
-                let lookup = Lookup { session: *session, space, revision, wanted: Wanted::Credential };
-                self.outputs.push_back(Output::LookUp(lookup));
+                link.grants_came = true;
+                refused.extend((!link.shown).then_some(*session));
             }
         }
+        refused.into_iter().for_each(|session| self.look_for_grants(session, space));
     }
 }

@@ -59,6 +59,7 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     let mut items = Vec::new();
     let (edges, writers) = join(chance, nodes, spaces, quiet_at, &mut items);
     write(chance, spaces, &writers, quiet_at, &mut items);
+    serve_clients(chance, &writers, quiet_at, &mut items);
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
     let residents = nodes;
@@ -215,6 +216,49 @@ fn resave(chance: Chance, writers: &Writers, keys: u64, quiet_at: Millis, items:
         let (collection, key) = name(&mut draws, keys);
         items.push(Item { at: draws.below(quiet_at), what: What::Resave { node, space, collection, key } });
     }
+}
+
+/// In some worlds there are thin clients: they write, ask for what is new, and move from node to node, and nodes forget.
+fn serve_clients(chance: Chance, writers: &Writers, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws("clients", 0);
+    let clients = if draws.yes(350) { draws.within((1, 3)) } else { 0 };
+    let forgets = draws.yes(500);
+    for client in 0..clients {
+        let mut draws = chance.draws("client", client);
+        let &(home, space) = draws.pick(writers);
+        let others: Vec<usize> = writers.iter().filter(|(_, of)| *of == space).map(|(node, _)| *node).collect();
+        let (moves, count) = (*draws.pick(&[0, 0, 150, 500]), draws.within((4, 24)));
+        let number = usize::try_from(client).unwrap_or_default();
+        for step in 0..count {
+            let mut draws = chance.draws("step of a client", client << 32 | step);
+            let node = if draws.yes(moves) { *draws.pick(&others) } else { home };
+            let at = draws.below(quiet_at);
+            let what = if draws.yes(450) {
+                let limit = *draws.pick(&[1, 1, 2, 3, 10, 100]);
+                What::Fetch { client: number, node, space, limit }
+            } else {
+                let requests =
+                    (0..draws.within((1, 3))).map(|part| of_a_client(&mut draws, client << 16 | step << 4 | part));
+                What::Upload { client: number, node, space, requests: requests.collect() }
+            };
+            items.push(Item { at, what });
+            if forgets && draws.yes(150) {
+                let older_ms = *draws.pick(&[0, 100, 1000]);
+                items.push(Item { at: draws.below(quiet_at), what: What::Forget { node, space, older_ms } });
+            }
+        }
+    }
+}
+
+/// What is put is like nothing else that is put.
+fn of_a_client(draws: &mut Draws, number: u64) -> Request {
+    let (collection, key) = name(draws, 6);
+    let operation = match draws.below(100) {
+        0..60 => Operation::Put(Map::from_iter([("title".to_owned(), json!(1_000_000 + number))])),
+        60..80 => Operation::Delete,
+        _ => Operation::Increment(path(draws, &["n"]), 1),
+    };
+    Request { collection, key, operation }
 }
 
 pub(crate) fn request(draws: &mut Draws, keys: u64) -> Request {

@@ -6,6 +6,7 @@
 //!
 //! What it does not do: no QUIC, no TLS, no redb, no loop of the product's own. That is what the levels above are for.
 
+mod client;
 mod generate;
 mod liar;
 mod node;

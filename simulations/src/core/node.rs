@@ -21,6 +21,8 @@ pub(super) enum Asked {
     Session(SessionId),
     /// A cluster peer that a space is shared with.
     Sharing(SessionId, SpaceId),
+    /// A thin client: its number and the space's, and the number of what it asked.
+    Client((usize, usize), u64),
 }
 
 /// Something that waits to be committed.
@@ -80,6 +82,10 @@ pub(super) struct Node {
     pub(super) given_up: BTreeSet<ReplicaId>,
     /// The last image of its disk, and what the oracles knew of it.
     pub(super) image: Option<(Image, BTreeMap<SpaceId, Shelf>)>,
+    /// How often something else was put on its disk.
+    pub(super) generation: u64,
+    /// How often it forgot what clients are not told any more.
+    pub(super) forgot: u64,
     /// Whether somebody has noticed that its store is damaged, and will repair it.
     pub(super) is_noticed: bool,
     /// The spaces that it held before its store was repaired, and what they are called: whoever repaired it sees to it
@@ -106,6 +112,8 @@ impl Node {
             acknowledged: BTreeSet::new(),
             given_up: BTreeSet::new(),
             image: None,
+            generation: 0,
+            forgot: 0,
             is_noticed: false,
             lost: BTreeMap::new(),
             followers: BTreeMap::new(),

@@ -36,6 +36,13 @@ pub(super) fn meaning(invariant: &str) -> &'static str {
         "no name is used again" => "A store writes under names that its lost events may bear.",
         "bounded window" => "More is on its way to one peer than it was to have at once.",
         "no stalls without a fault" => "Nodes wait for one another although nothing went wrong.",
+        "thin clients miss nothing" => {
+            "A thin client was told that it has everything, and shows something else than the node does."
+        }
+        "an id takes effect once" => "A thin client sent a write again, as it should, and it took effect twice.",
+        "no reset without a cause" => {
+            "A thin client has to begin anew, though nothing happened that makes it necessary."
+        }
         "totals and indexes" => "What is counted or listed is not what is there.",
         "readable log" => "What lies on the disk cannot be read any more.",
         crate::application::APPLICATION => "What the application counts on does not hold.",
@@ -78,6 +85,16 @@ pub(super) fn in_words(item: &Item) -> String {
         }
         What::Resave { node, space, collection, key } => format!(
             "A user at node {node} opens {collection}/{key} in space {space} and saves it whole, with another title."
+        ),
+        What::Upload { client, node, space, requests } => {
+            let words = requests_in_words(requests);
+            format!("Client {client} of space {space} writes, by way of node {node}: {words}")
+        }
+        What::Fetch { client, node, space, limit } => {
+            format!("Client {client} of space {space} asks node {node} for what is new, {limit} rows at once.")
+        }
+        What::Forget { node, space, older_ms } => format!(
+            "Node {node} forgets what was deleted in space {space}, and by which ids clients wrote, more than {older_ms} ms ago."
         ),
         What::Redeem { node, space, from, role } => {
             format!("Node {node} is invited by node {from} to space {space}, as {role}.")

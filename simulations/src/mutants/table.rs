@@ -24,6 +24,10 @@ const TROUBLE: &[&str] = &["disk", "io-error", "full"];
 const STUCK: &[&str] =
     &["liveness", "convergence", "durability", "no honest peer is accused", "no stalls without a fault"];
 
+/// A thin client was told that it has everything, and has not.
+const THIN: &[&str] = &["thin clients miss nothing"];
+const ONCE: &[&str] = &["an id takes effect once"];
+
 type Faults = &'static [&'static str];
 type Oracles = &'static [&'static str];
 
@@ -41,6 +45,62 @@ const fn node(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, 
 
 /// All of them, by what they break.
 pub const AREAS: &[Area] = &[
+    Area {
+        name: "thin clients",
+        mutants: &[
+            core("id-forgotten", NONE, 100, ONCE, "a phone on a bad line sends a like again, and it counts twice"),
+            core(
+                "id-stays-where-it-was-written",
+                NETWORK,
+                500,
+                ONCE,
+                "a phone that was not answered asks another relay, and its like counts twice",
+            ),
+            core(
+                "horizon-stays",
+                NONE,
+                300,
+                THIN,
+                "a phone that was away for long shows for ever what was deleted meanwhile",
+            ),
+            core(
+                "trim-takes-lost-edits",
+                NONE,
+                500,
+                &["the equation", "totals and indexes", "no lost update", "convergence"],
+                "an edit that lost to a delete can be had back, and in a month it cannot",
+            ),
+            core(
+                "too-old-goes-on",
+                NONE,
+                300,
+                THIN,
+                "a phone that was away for long is not told to begin anew, and shows for ever what was deleted meanwhile",
+            ),
+            core(
+                "old-token-goes-on",
+                NETWORK,
+                300,
+                THIN,
+                "a phone that changes to another relay misses what stands there at other places",
+            ),
+            core(
+                "changes-meanwhile-missed",
+                NONE,
+                300,
+                THIN,
+                "what is written while a phone fetches everything for the first time never comes to it",
+            ),
+            core("next-round-untold", NONE, 300, THIN, "a phone says that it is up to date, and is not"),
+            core(
+                "page-skips-what-does-not-fit",
+                NONE,
+                300,
+                THIN,
+                "of many long rows that changed a phone never gets those that did not fit into a page",
+            ),
+        ],
+    },
     Area {
         name: "join",
         mutants: &[
@@ -619,6 +679,13 @@ pub const AREAS: &[Area] = &[
                 3000,
                 STUCK,
                 "an owner who restored a backup shuts out for ever whom they had invited since",
+            ),
+            core(
+                "grant-looked-for-too-early",
+                COPIES,
+                4000,
+                STUCK,
+                "a phone whose grant comes a moment after it was refused is shut out by a restored owner for ever",
             ),
             core(
                 "shown-too-late",

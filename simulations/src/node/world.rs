@@ -570,6 +570,8 @@ impl World<'_> {
                 let Some(requests) = requests else { return Ok(()) };
                 self.ask(owner, async move { Answer::Written { space, result: node.write(space, requests).await } });
             }
+            // There are no thin clients here.
+            What::Upload { .. } | What::Fetch { .. } | What::Forget { .. } => {}
             What::Redeem { node, space, from, role } => self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),
             What::Restart { node } => return self.start(*node),

@@ -18,6 +18,14 @@ pub(crate) struct Follower {
 impl Follower {
     /// Takes in one page of at most `limit` changes. Returns whether there was any.
     pub(crate) fn follow(&mut self, view: &View, limit: usize) -> Result<Result<bool, Broken>, StoreError> {
+        if self.position < view.horizon()? {
+            // Deletions that it was not told of are not told any more: whoever follows begins anew.
+            (self.position, self.model) = (view.horizon()?, BTreeMap::new());
+            view.visit(None, &mut |collection, key, object| {
+                self.model.insert((collection.clone(), key), object.shown().unwrap_or_default());
+                ControlFlow::Continue(())
+            })?;
+        }
         let changes = view.changes(self.position, limit)?;
         let any = !changes.is_empty();
         for change in changes {

@@ -6,12 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thence::causal::{Dot, EventHash, VersionVector, Witness};
-use thence::model::{CollectionName, DeviceId, Event, Incarnation, ObjectKey, Segment, SpaceId};
+use thence::model::{ClientId, CollectionName, DeviceId, Event, Incarnation, ObjectKey, Segment, SpaceId};
 use thence::replica::Stretch;
 use thence::store::{StoreError, View};
 
 use super::trespass::{Creators, Invited};
-use super::{Broken, broken, causal_order, names, one_event};
+use super::{Broken, broken, causal_order, names, one_event, thin};
 
 /// An object of one space.
 pub(crate) type ObjectName = (CollectionName, ObjectKey);
@@ -40,6 +40,10 @@ pub(crate) struct History {
     /// The devices whose stores were repaired: what is saved there may be something that no oracle saw before it was
     /// damaged, and then its author's past is what it says.
     pub(crate) salvaged: BTreeSet<DeviceId>,
+    /// The events that bear an id of a thin client's.
+    pub(super) asked: BTreeMap<(SpaceId, ClientId), BTreeSet<EventHash>>,
+    /// The ids that a device has forgotten, as it may after a time.
+    pub(crate) forgotten: BTreeSet<(DeviceId, SpaceId, ClientId)>,
     pub(crate) creators: Creators,
     pub(crate) invited: Invited,
     /// Whether this is of many worlds at once, as when all that can become of one is explored: then a name stands for
@@ -116,6 +120,11 @@ impl History {
 
     pub(crate) fn event_count(&self) -> usize {
         self.events.len()
+    }
+
+    /// The events that bear an id of a thin client's, wherever they are.
+    pub(crate) fn bearing(&self, space: SpaceId, id: &ClientId) -> impl Iterator<Item = EventHash> + '_ {
+        self.asked.get(&(space, id.clone())).into_iter().flatten().copied()
     }
 
     /// All objects of a space that any event touched.
@@ -201,6 +210,12 @@ impl History {
         past.retain(|_| !is_told);
         for event in segment.events() {
             one_event::check(self, space, author.device, event)?;
+            if !hostile && !self.events.contains_key(&(space, event.hash)) {
+                thin::check_once(self, space, author.device, &shelf.events, event)?;
+            }
+            for id in event.remarks.iter().filter_map(|(_, remark)| remark.id.clone()) {
+                self.asked.entry((space, id)).or_default().insert(event.hash);
+            }
             if !self.events.contains_key(&(space, event.hash)) {
                 if is_told {
                     self.follow(space, shelf, event, &mut past);

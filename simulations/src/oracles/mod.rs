@@ -18,6 +18,7 @@ mod names;
 mod one_event;
 mod readable;
 mod renewal;
+mod thin;
 mod trespass;
 mod watched;
 
@@ -36,6 +37,7 @@ pub(crate) use self::liveness::Deadline;
 pub(crate) use self::one_event::check_disks;
 pub(crate) use self::readable::Listed;
 pub(crate) use self::renewal::{Told, check_given_up, check_heeded, check_renewed};
+pub(crate) use self::thin::{Origin, Shown as ShownTo, check_has_all, check_reset, check_taken, id_of, shown_to};
 pub(crate) use self::trespass::{Shown, check_disk};
 pub(crate) use self::watched::Watched;
 use crate::world::Millis;

@@ -49,6 +49,37 @@ pub enum What {
         /// The object's key.
         key: ObjectKey,
     },
+    /// A thin client writes: each row under an id of its own, sent again until it is answered.
+    Upload {
+        /// Which client; each has a table of its own in each space.
+        client: usize,
+        /// The node that it speaks to from now on.
+        node: usize,
+        /// Of which space.
+        space: usize,
+        /// What, each by itself.
+        requests: Vec<Request>,
+    },
+    /// A thin client asks for what it lacks, until there is no more.
+    Fetch {
+        /// Which client.
+        client: usize,
+        /// The node that it speaks to from now on.
+        node: usize,
+        /// Of which space.
+        space: usize,
+        /// So many rows at once.
+        limit: usize,
+    },
+    /// A node forgets, as a relay does, old deletions and the old ids of clients' writes.
+    Forget {
+        /// Which.
+        node: usize,
+        /// Of which space.
+        space: usize,
+        /// Those that are older.
+        older_ms: Millis,
+    },
     /// A user redeems a ticket, and tries again until it is answered.
     Redeem {
         /// Who.
@@ -249,6 +280,12 @@ impl fmt::Display for What {
                 let requests = serde_json::to_string(requests).map_err(|_| fmt::Error)?;
                 write!(f, "write {node} {space} {requests}")
             }
+            Self::Upload { client, node, space, requests } => {
+                let requests = serde_json::to_string(requests).map_err(|_| fmt::Error)?;
+                write!(f, "upload {client} via {node} {space} {requests}")
+            }
+            Self::Fetch { client, node, space, limit } => write!(f, "fetch {client} via {node} {space} limit {limit}"),
+            Self::Forget { node, space, older_ms } => write!(f, "forget {node} {space} older {older_ms}"),
             Self::Resave { node, space, collection, key } => write!(f, "resave {node} {space} {collection} {key}"),
             Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
             Self::Crash { node } => write!(f, "crash {node}"),
@@ -352,6 +389,22 @@ impl<'a> Words<'a> {
                 let collection = CollectionName::user(self.word()?).map_err(|error| error.to_string())?;
                 What::Resave { node, space, collection, key: self.value()? }
             }
+            "upload" => {
+                let client = self.value()?;
+                let (node, space) = (self.named("via")?, self.value()?);
+                let rest = std::mem::take(&mut self.rest);
+                let requests = serde_json::from_str(rest).map_err(|error| error.to_string())?;
+                What::Upload { client, node, space, requests }
+            }
+            "fetch" => {
+                let client = self.value()?;
+                let (node, space) = (self.named("via")?, self.value()?);
+                What::Fetch { client, node, space, limit: self.named("limit")? }
+            }
+            "forget" => {
+                let (node, space) = self.pair()?;
+                What::Forget { node, space, older_ms: self.named("older")? }
+            }
             "redeem" => {
                 let (node, space) = self.pair()?;
                 What::Redeem { node, space, from: self.named("from")?, role: self.named("as")? }
@@ -428,6 +481,9 @@ impl What {
         match self {
             Self::Write { node, .. }
             | Self::Resave { node, .. }
+            | Self::Upload { node, .. }
+            | Self::Fetch { node, .. }
+            | Self::Forget { node, .. }
             | Self::Crash { node }
             | Self::Restart { node }
             | Self::Save { node }
@@ -458,14 +514,27 @@ impl What {
     /// The space that it names, if any.
     pub fn space_mut(&mut self) -> Option<&mut usize> {
         match self {
-            Self::Write { space, .. } | Self::Resave { space, .. } | Self::Redeem { space, .. } => Some(space),
+            Self::Write { space, .. }
+            | Self::Resave { space, .. }
+            | Self::Upload { space, .. }
+            | Self::Fetch { space, .. }
+            | Self::Forget { space, .. }
+            | Self::Redeem { space, .. } => Some(space),
             _ => None,
         }
     }
 
     /// How many requests a user makes in it.
     pub fn requests(&self) -> usize {
-        if let Self::Write { requests, .. } = self { requests.len() } else { 0 }
+        self.clone().requests_mut().map_or(0, |requests| requests.len())
+    }
+
+    /// The same, to be changed.
+    pub fn requests_mut(&mut self) -> Option<&mut Vec<Request>> {
+        match self {
+            Self::Write { requests, .. } | Self::Upload { requests, .. } => Some(requests),
+            _ => None,
+        }
     }
 }
 
@@ -545,7 +614,10 @@ impl Scenario {
 
     /// Whether nothing goes wrong in it.
     pub fn is_faultless(&self) -> bool {
-        let faultless = |what: &What| matches!(what, What::Write { .. } | What::Resave { .. } | What::Redeem { .. });
+        let faultless = |what: &What| {
+            let of_clients = matches!(what, What::Upload { .. } | What::Fetch { .. } | What::Forget { .. });
+            of_clients || matches!(what, What::Write { .. } | What::Resave { .. } | What::Redeem { .. })
+        };
         self.items.iter().all(|item| faultless(&item.what))
     }
 

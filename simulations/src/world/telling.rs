@@ -24,6 +24,18 @@ impl Story {
                     "",
                 );
             }
+            What::Upload { client, node, requests, .. } => {
+                let label = format!("client {client}: {}", requests_in_words(requests));
+                let full = serde_json::to_string_pretty(requests).unwrap_or_default();
+                self.mark(now, *node, MarkKind::Write, label, full);
+            }
+            What::Fetch { client, node, .. } => {
+                self.mark(now, *node, MarkKind::Session, format!("client {client} asks for what is new"), "");
+            }
+            What::Forget { node, older_ms, .. } => {
+                let label = format!("forgets deletions and ids that are older than {older_ms} ms");
+                self.mark(now, *node, MarkKind::Disk, label, "Clients that were not told of them have to begin anew.");
+            }
             // Told where it is shown.
             What::Redeem { .. } => {}
             What::Crash { node } if is_down(*node) => {}

@@ -140,10 +140,10 @@ impl Writing<'_> {
             };
             self.batch.insert(place, None);
             // What is left of edits that lost to the delete stays.
-            if left.is_some_and(|object| object.is_empty()) {
+            if left.is_some_and(|object| object.is_empty() || planted!("trim-takes-lost-edits")) {
                 self.batch.insert(stored, None);
             }
-            horizon = horizon.max(*position);
+            horizon = horizon.max(if planted!("horizon-stays") { 0 } else { *position });
         }
         if horizon != shelf.totals.horizon {
             shelf.totals.horizon = horizon;

@@ -141,6 +141,9 @@ impl Writing<'_> {
         let Some(revision) = self.shelves.get(&space).map(|shelf| shelf.row.revision.number()) else { return Ok(()) };
         for (at, remark) in &event.remarks {
             let Some(id) = &remark.id else { continue };
+            if event.dot.replica != self.me.replica() && planted!("id-stays-where-it-was-written") {
+                continue;
+            }
             let mutation = usize::try_from(*at).ok().and_then(|at| event.mutations.get(at));
             let Some(mutation) = mutation else { continue };
             if self.asked_before(space, id)?.is_none() {
@@ -159,7 +162,9 @@ impl Writing<'_> {
             let Some(shelf) = self.shelves.get(&space) else { continue };
             let position = places.objects.get(&name).copied().unwrap_or_default();
             let key = key::asked(shelf.row.number, id.as_str());
-            self.put(key, &AskedRow { position, seen, at_ms });
+            if !planted!("id-forgotten") {
+                self.put(key, &AskedRow { position, seen, at_ms });
+            }
             places.ids.insert((space, id), position);
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use thence::causal::{EventHash, ReplicaId};
 use thence::model::{Object, Operation, Request, SpaceId};
-use thence::replica::Input;
+use thence::replica::{Input, TicketRefusal};
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
 use super::{Happening, World};
@@ -61,6 +61,8 @@ impl World<'_> {
         let outcome = process.ledger.commit(&work, now, nonce);
         let came_back = came_back(shelves, before, &work);
         let failed = outcome.as_ref().err().cloned();
+        // Also where it failed: it may be there.
+        let forgets = work.iter().any(|work| matches!(work, Work::Trim { .. }));
         let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
         let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
@@ -75,6 +77,7 @@ impl World<'_> {
         }
         commit.outcome = Some(outcome);
         process.commit = Some(commit);
+        self.nodes[node].forgot += u64::from(forgets);
         if let Some(error) = failed {
             self.strike("disk", node, None);
             return self.excused::<()>(node, Err(error)).map(drop);
@@ -126,17 +129,13 @@ impl World<'_> {
                 process.told = process.told.take().or(told);
                 if matches!(error, StoreError::Io(_)) {
                     self.tell_reported(node, true);
+                    self.refuse(node, &jobs)?;
                     self.mend(node)?;
-                    for job in jobs {
-                        match (job.asked, &job.work) {
-                            (Asked::Sharing(session, space), _) => {
-                                self.handle(node, Input::Shared { session, space, introduction: None })?;
-                            }
-                            // A cluster peer does not say it again.
-                            (Asked::Nobody, Work::Join { .. }) if self.scenario.cluster => self.ask(node, job),
-                            _ => {}
-                        }
-                    }
+                    // A cluster peer does not say it again.
+                    let introduced = |job: &Job| job.asked == Asked::Nobody && matches!(job.work, Work::Join { .. });
+                    let is_cluster = self.scenario.cluster;
+                    jobs.into_iter().filter(|job| is_cluster && introduced(job)).for_each(|job| self.ask(node, job));
+                    self.after_input(node);
                     return Ok(());
                 }
                 if jobs.len() > 1 && process.ledger.failure().is_none() {
@@ -146,9 +145,28 @@ impl World<'_> {
                     self.after_input(node);
                     return Ok(());
                 }
-                self.handle(node, Input::CommitFailed)
+                self.refuse(node, &jobs)
             }
         }
+    }
+
+    /// The protocol is told that a commit failed, and who waited for it that nothing came of it: as the product does
+    /// it, before the store is reopened, since what it then is told of the store has it ask again.
+    fn refuse(&mut self, node: usize, jobs: &[Job]) -> Result<(), Failure> {
+        self.handle(node, Input::CommitFailed)?;
+        for job in jobs {
+            match job.asked {
+                Asked::Session(session) => {
+                    self.handle(node, Input::Admitted { session, answer: Err(TicketRefusal::Unavailable) })?;
+                }
+                Asked::Sharing(session, space) => {
+                    self.handle(node, Input::Shared { session, space, introduction: None })?;
+                }
+                // Who is not answered asks again.
+                Asked::User | Asked::Client(..) | Asked::Nobody => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn reported(&mut self, node: usize, jobs: &[Job], report: Report) -> Result<(), Failure> {
@@ -176,6 +194,7 @@ impl World<'_> {
                 self.nodes[node].acknowledged.extend(own);
             }
         }
+        self.tell_clients(node, jobs, &done)?;
         for (space, revision, known, access) in held {
             self.handle(node, Input::Held { space, revision, known, access })?;
         }

@@ -46,6 +46,7 @@ impl World<'_> {
                 check_alike((pair[0].0, &pair[0].1), (pair[1].0, &pair[1].1))?;
             }
         }
+        self.check_clients()?;
         for node in self.honest() {
             for (space, shelf) in &self.nodes[node].shelves {
                 check_disk(&self.history, *space, self.nodes[node].device(), shelf).at(node)?;

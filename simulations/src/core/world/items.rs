@@ -28,6 +28,8 @@ impl World<'_> {
                 self.start_commit(*node);
             }
             What::Resave { node, space, collection, key } => self.resave(*node, *space, (collection, key), at),
+            What::Upload { .. } | What::Fetch { .. } => self.by_client(at),
+            What::Forget { node, space, older_ms } => return self.forget(*node, *space, *older_ms),
             What::Redeem { node, space, from, role } => return self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),
             What::Restart { node } => return self.restart(*node),
@@ -82,6 +84,7 @@ impl World<'_> {
     /// A disk holds less than `before`. What no other disk holds of the rest is gone, and nobody can be blamed.
     pub(super) fn set_back(&mut self, number: usize, before: BTreeMap<SpaceId, Shelf>) {
         let node = &mut self.nodes[number];
+        node.generation += 1;
         node.given_up.clear();
         node.followers.clear();
         self.history.copied.insert(node.key.device());
@@ -120,11 +123,12 @@ impl World<'_> {
         let node = &mut self.nodes[onto];
         node.lost = lost;
         node.disk.put_back(&image);
-        node.given_up.clear();
-        node.followers.clear();
-        node.shelves = shelves;
-        self.history.copied.insert(key.device());
+        let before = std::mem::replace(&mut node.shelves, shelves);
+        // It is another device's.
+        node.image = None;
         self.nodes[onto].key = key;
+        // What only that disk held is gone with it: nobody but whoever overwrote it can be blamed.
+        self.set_back(onto, before);
         for (number, (space, _)) in self.spaces.iter().enumerate() {
             if self.nodes[onto].shelves.contains_key(space) {
                 let (members, owners) = &mut self.members[number];
@@ -193,6 +197,9 @@ impl World<'_> {
         let Scenario { quiet_at, idle_ms, limits, nodes, .. } = self.scenario;
         self.quiet = (self.network.sent, missing);
         self.deadline = Some(Deadline::after(*quiet_at, *idle_ms, limits, *nodes, missing));
+        let late = self.clients_finish() as u64 * *nodes as u64;
+        self.quiet.1 += late;
+        self.deadline = Some(Deadline::after(*quiet_at, *idle_ms, limits, *nodes, missing + late));
         Ok(())
     }
 

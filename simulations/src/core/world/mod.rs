@@ -1,5 +1,6 @@
 //! The world of the core level, run to its end.
 
+mod clients;
 mod disk;
 mod end;
 mod items;
@@ -16,7 +17,9 @@ use thence::model::{Genesis, SpaceId};
 use thence::replica::{Input, Lookup, SessionId};
 use thence::store::Work;
 
+use self::clients::ClientName;
 use crate::application::Application;
+use crate::core::client::{Answer, Ask, Client};
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
 use crate::oracles::{At, Broken, Deadline, Failure, History, OnTheWay, Shown};
@@ -49,6 +52,9 @@ enum Happening {
     Restart { node: usize },
     Mend { node: usize, life: u64 },
     Repair { node: usize },
+    Asked { name: ClientName, number: u64, node: usize, ask: Box<Ask> },
+    Answered { name: ClientName, number: u64, answer: Box<Answer> },
+    Impatient { name: ClientName, number: u64 },
 }
 
 struct World<'a> {
@@ -59,6 +65,7 @@ struct World<'a> {
     queued: u64,
     steps: u64,
     nodes: Vec<Node>,
+    clients: BTreeMap<ClientName, Client>,
     network: Network,
     /// The session of each edge, as its dialer sees it.
     dialled: Vec<Option<SessionId>>,
@@ -103,6 +110,7 @@ pub fn run_with<'a>(
         queued: 0,
         steps: 0,
         nodes: Vec::new(),
+        clients: BTreeMap::new(),
         network: Network::new(chance, scenario.weather),
         dialled: vec![None; scenario.edges.len()],
         dials: vec![0; scenario.edges.len()],
@@ -254,6 +262,12 @@ impl World<'_> {
             Happening::Restart { node } => self.restart(node),
             Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),
             Happening::Repair { node } => self.repair(node),
+            Happening::Asked { name, number, node, ask } => self.asked(name, number, node, *ask),
+            Happening::Answered { name, number, answer } => self.answered(name, number, *answer),
+            Happening::Impatient { name, number } => {
+                self.impatient(name, number);
+                Ok(())
+            }
             // Meant for a process that is gone.
             _ => Ok(()),
         }

@@ -50,6 +50,9 @@ impl World<'_> {
             What::Damage { .. } | What::Narrow { .. } | What::Move { .. } | What::Pause { .. } | What::Clock { .. } => {
             }
             What::Write { .. }
+            | What::Upload { .. }
+            | What::Fetch { .. }
+            | What::Forget { .. }
             | What::Resave { .. }
             | What::Redeem { .. }
             | What::Restart { .. }

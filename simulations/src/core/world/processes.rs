@@ -55,7 +55,9 @@ impl World<'_> {
             self.nodes[node].shelves = before;
             return Ok(());
         }
-        let mut is_older = false;
+        // All that it lost may be that it had begun to write under another id.
+        let replica = self.nodes[node].process.as_ref().map(|process| process.ledger.replica());
+        let mut is_older = may_be_older && replica.is_some_and(|own| self.nodes[node].given_up.contains(&own));
         for (space, old) in &before {
             let now = self.nodes[node].shelves.get(space).cloned().unwrap_or_default();
             let is_gone = !self.nodes[node].shelves.contains_key(space);

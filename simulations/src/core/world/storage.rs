@@ -112,7 +112,6 @@ impl World<'_> {
         if is_mended {
             self.read_on(node, false)?;
         }
-        self.handle(node, Input::CommitFailed)?;
         let Some(process) = self.nodes[node].process.as_ref().filter(|_| is_mended) else { return Ok(()) };
         let (replica, held) = (process.ledger.replica(), process.ledger.held());
         self.handle(node, Input::Writes { replica })?;
@@ -131,7 +130,11 @@ impl World<'_> {
             return Ok(());
         }
         process.is_mending = false;
-        if process.ledger.failure().is_some() { self.mend(node) } else { Ok(()) }
+        if process.ledger.failure().is_none() {
+            return Ok(());
+        }
+        self.handle(node, Input::CommitFailed)?;
+        self.mend(node)
     }
 
     /// Whoever looks after a node stops it, repairs its store, and starts it again.
