@@ -59,7 +59,9 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     let mut items = Vec::new();
     let (edges, writers) = join(chance, nodes, spaces, quiet_at, &mut items);
     write(chance, spaces, &writers, quiet_at, &mut items);
-    serve_clients(chance, &writers, quiet_at, &mut items);
+    if level != Level::Node {
+        serve_clients(chance, &writers, quiet_at, &mut items);
+    }
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
     let residents = nodes;

@@ -91,7 +91,7 @@ pub(super) fn in_words(item: &Item) -> String {
             format!("Client {client} of space {space} writes, by way of node {node}: {words}")
         }
         What::Fetch { client, node, space, limit } => {
-            format!("Client {client} of space {space} asks node {node} for what is new, {limit} rows at once.")
+            format!("Client {client} of space {space} asks node {node} for what is new, in pages of {limit}.")
         }
         What::Forget { node, space, older_ms } => format!(
             "Node {node} forgets what was deleted in space {space}, and by which ids clients wrote, more than {older_ms} ms ago."

@@ -64,13 +64,6 @@ pub const AREAS: &[Area] = &[
                 "a phone that was away for long shows for ever what was deleted meanwhile",
             ),
             core(
-                "trim-takes-lost-edits",
-                NONE,
-                500,
-                &["the equation", "totals and indexes", "no lost update", "convergence"],
-                "an edit that lost to a delete can be had back, and in a month it cannot",
-            ),
-            core(
                 "too-old-goes-on",
                 NONE,
                 300,

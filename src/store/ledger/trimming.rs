@@ -140,7 +140,7 @@ impl Writing<'_> {
             };
             self.batch.insert(place, None);
             // What is left of edits that lost to the delete stays.
-            if left.is_some_and(|object| object.is_empty() || planted!("trim-takes-lost-edits")) {
+            if left.is_some_and(|object| object.is_empty()) {
                 self.batch.insert(stored, None);
             }
             horizon = horizon.max(if planted!("horizon-stays") { 0 } else { *position });
