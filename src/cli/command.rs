@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
 use crate::node::{ClusterPeer, PeerStatus, Status};
-use crate::relay::{TenantName, TokenRecord};
+use crate::relay::{InForce, Policy, PolicyScope, Setting, TenantName, TokenRecord};
 use crate::store::{Change, ChangeKind, Copied, Found, Renewed, SpaceSummary};
 use crate::transport::PeerAddress;
 
@@ -86,6 +86,22 @@ pub enum Command {
     RevokeToken {
         /// Its id.
         id: String,
+    },
+    /// What holds in a scope. Answers: [`Answer::Policies`].
+    ShowPolicies {
+        /// The scope.
+        scope: PolicyScope,
+        /// Only this one.
+        policy: Option<Policy>,
+    },
+    /// Set a policy. Answer: [`Answer::Policy`].
+    SetPolicy {
+        /// For whom.
+        scope: PolicyScope,
+        /// Which.
+        policy: Policy,
+        /// To what.
+        setting: Setting,
     },
     /// Answer: [`Answer::Customers`].
     ListCustomers,
@@ -199,6 +215,10 @@ pub enum Answer {
     Tokens(Vec<TokenRow>),
     /// The id of the token that was ended.
     Revoked(RevokedRow),
+    /// What holds in a scope.
+    Policies(Vec<PolicyRow>),
+    /// What holds now of a policy that was set.
+    Policy(PolicyRow),
     /// All customers.
     Customers(Vec<CustomerRow>),
     /// The databases of a customer.
@@ -315,6 +335,29 @@ impl TokenRow {
 pub struct RevokedRow {
     /// Its public part.
     pub id: String,
+}
+
+/// A line of `policy show`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// What it is called.
+    pub name: String,
+    /// What holds; none is no limit.
+    pub value: Option<u64>,
+    /// Where that was set: `relay`, a customer, `CUSTOMER/DATABASE` or `CUSTOMER/DATABASE/TABLE`; none if nowhere.
+    pub scope: Option<String>,
+    /// What holds where nothing is set.
+    pub default: Option<u64>,
+    /// What it counts.
+    pub about: String,
+}
+
+impl PolicyRow {
+    /// What holds of a policy.
+    pub fn new(policy: Policy, InForce { value, set }: InForce) -> Self {
+        let (name, about) = (policy.as_str().to_owned(), policy.about().to_owned());
+        Self { name, value, scope: set.map(|scope| scope.to_string()), default: policy.usual(), about }
+    }
 }
 
 /// A line of `customer list`.

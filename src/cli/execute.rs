@@ -17,12 +17,13 @@ use tokio::sync::mpsc::Sender;
 
 use super::command::{
     Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, LostRow, NamedPeer, ObjectRow, PeerRow,
-    Place, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached, WrittenRow,
+    Place, PolicyRow, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached,
+    WrittenRow,
 };
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
 use crate::node::{Invitation, Node, SyncReport};
-use crate::relay::{Database, Scope, Tenants};
+use crate::relay::{Database, Policies, Policy, PolicyScope, Scope, Tenants};
 use crate::store::View;
 
 /// How many rows one answer holds at most.
@@ -39,6 +40,14 @@ async fn databases(node: &Node) -> Result<Vec<Database>, Failure> {
     match Tenants::of(node)? {
         Some(tenants) => blocking(move || Ok(tenants.databases()?)).await,
         None => Ok(Vec::new()),
+    }
+}
+
+/// What holds in a scope.
+async fn policies(node: &Node, scope: PolicyScope) -> Result<Policies, Failure> {
+    match Tenants::of(node)? {
+        Some(tenants) => blocking(move || Ok(tenants.policies(&scope)?)).await,
+        None => Ok(Policies::default()),
     }
 }
 
@@ -129,6 +138,17 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             }
             let message = format!("there is no token {id}");
             Err(Failure::new(Code::NotFound, message, "`thence token list` shows the tokens"))
+        }
+        Command::ShowPolicies { scope, policy } => {
+            let in_force = policies(node, scope).await?;
+            let shown = Policy::ALL.into_iter().filter(|shown| policy.is_none_or(|policy| policy == *shown));
+            let rows = shown.map(|policy| PolicyRow::new(policy, in_force.in_force(policy))).collect();
+            send(answers, Answer::Policies(rows)).await
+        }
+        Command::SetPolicy { scope, policy, setting } => {
+            Tenants::open(node).await?.set_policy(&scope, policy, setting).await?;
+            let in_force = policies(node, scope).await?.in_force(policy);
+            send(answers, Answer::Policy(PolicyRow::new(policy, in_force))).await
         }
         Command::ListCustomers => {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();

@@ -48,6 +48,7 @@ impl<W: Write> Show<W> {
             Command::ListSpaces
             | Command::ListPeers
             | Command::ListTokens
+            | Command::ShowPolicies { .. }
             | Command::ListCustomers
             | Command::ShowCustomer { .. }
             | Command::List { .. }
@@ -130,9 +131,11 @@ impl<W: Write> Show<W> {
             Answer::Spaces(rows) => self.members(&rows),
             Answer::Peers(rows) => self.members(&rows),
             Answer::Tokens(rows) => self.members(&rows),
+            Answer::Policies(rows) => self.members(&rows),
             Answer::Customers(rows) => self.members(&rows),
             Answer::Databases(rows) => self.members(&rows),
             Answer::Token(row) => self.document(&row),
+            Answer::Policy(row) => self.document(&row),
             Answer::Revoked(row) => self.document(&row),
             Answer::Places(rows) => self.members(&rows),
             Answer::Conflicts(rows) => self.members(&rows),
@@ -204,7 +207,7 @@ impl<W: Write> Show<W> {
                 [row.device.clone(), address, if row.connected { "connected" } else { "not connected" }.to_owned()]
             })),
             Answer::Token(row) => writeln!(self.to, "{}", row.token.unwrap_or(row.id)),
-            Answer::Revoked(_) => Ok(()),
+            Answer::Revoked(_) | Answer::Policy(_) => Ok(()),
             Answer::Tokens(rows) => self.table(rows.iter().map(|row| {
                 let TokenRow { id, customer, database, role, expires, .. } = row;
                 let of = match (customer, database) {
@@ -219,6 +222,14 @@ impl<W: Write> Show<W> {
                     Some(expires) => format!("{} days left", (u128::from(*expires) - now_ms) / 86_400_000),
                 };
                 [id.clone(), of, role.clone(), ends]
+            })),
+            Answer::Policies(rows) => self.table(rows.iter().map(|row| {
+                let figure = |value: Option<u64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+                let from = match &row.scope {
+                    Some(scope) => format!("set for {scope}; else {}", figure(row.default)),
+                    None => "default".to_owned(),
+                };
+                [row.name.clone(), figure(row.value), from, row.about.clone()]
             })),
             Answer::Customers(rows) => {
                 self.table(rows.iter().map(|row| [row.customer.clone(), count(row.databases, "database")]))

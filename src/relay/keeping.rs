@@ -3,13 +3,14 @@
 //! **Invariant**: nothing is deleted that was changed after it was looked at, and every step is a commit of its own: a
 //! relay that stops in between goes on where it was when it looks again.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::problem::Problem;
-use super::settings::RETENTION_DAYS;
+use super::settings::Days;
 use super::tenant::node_problem;
 use super::{Database, Relay};
-use crate::model::{CollectionName, Operation, Remark, Request};
+use crate::model::{CollectionName, Operation, Request};
 use crate::store::{PageLimits, Row, Trimming, Upload};
 
 /// How often it is looked.
@@ -45,10 +46,11 @@ impl Relay {
     }
 
     async fn keep_database(&self, database: &Database) -> Result<Kept, Problem> {
-        let (settings, now_ms) = (self.settings(database)?, self.node.surroundings().wall_ms());
+        let (days, now_ms) = (self.days_of_tables(database)?, self.node.surroundings().wall_ms());
         let before = |days: u32| now_ms.saturating_sub(u64::from(days) * DAY_MS);
-        let mut kept = Kept { expired: self.expire(database, now_ms).await?, ..Kept::default() };
-        let told_since = |table: &CollectionName| before(settings.of(table).retention_days.unwrap_or(RETENTION_DAYS));
+        let mut kept = Kept { expired: self.expire(database, &days, now_ms).await?, ..Kept::default() };
+        // A table that came since is looked after the next time.
+        let told_since = |table: &CollectionName| days.get(table).map_or(0, |days| before(days.retention));
         let mut after = Some(0);
         while let Some(from) = after {
             let view = self.node.view(database.space).map_err(node_problem)?;
@@ -77,13 +79,27 @@ impl Relay {
         self.node.trim(database.space, trimming).await.map_err(node_problem)
     }
 
-    /// Deletes the rows that nobody has changed for as long as is set for their table.
-    async fn expire(&self, database: &Database, now_ms: u64) -> Result<u64, Problem> {
+    fn days_of_tables(&self, database: &Database) -> Result<BTreeMap<CollectionName, Days>, Problem> {
         let settings = self.settings(database)?;
+        let tables = self.node.view(database.space).map_err(node_problem)?.collections();
+        tables
+            .into_iter()
+            .map(|table| Ok((table.clone(), self.days(database, &settings.of(&table), &table)?)))
+            .collect()
+    }
+
+    /// Deletes the rows that nobody has changed for as long as is set for their table.
+    async fn expire(
+        &self,
+        database: &Database,
+        days: &BTreeMap<CollectionName, Days>,
+        now_ms: u64,
+    ) -> Result<u64, Problem> {
         let before = |table: &CollectionName| {
-            settings.of(table).expire_days.map(|days| now_ms.saturating_sub(u64::from(days) * DAY_MS))
+            let days = days.get(table)?.expiry?;
+            Some(now_ms.saturating_sub(u64::from(days) * DAY_MS))
         };
-        if !settings.expires() {
+        if days.values().all(|days| days.expiry.is_none()) {
             return Ok(0);
         }
         let (mut expired, mut after) = (0, Some(0));
@@ -108,5 +124,5 @@ impl Relay {
 
 fn expiry(row: Row) -> Vec<Upload> {
     let request = Request { collection: row.collection, key: row.key, operation: Operation::Delete };
-    vec![Upload { request, seen: None, expected: Some(row.context), remark: Remark::default() }]
+    vec![Upload { expected: Some(row.context), ..Upload::new(request) }]
 }

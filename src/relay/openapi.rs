@@ -109,7 +109,11 @@ fn response(code: ProblemCode) -> Json {
     let mut headers = vec!["Request-Id"];
     match code {
         ProblemCode::Unauthenticated => headers.push("WWW-Authenticate"),
-        ProblemCode::Gone | ProblemCode::TooManyRequests | ProblemCode::Unavailable => headers.push("Retry-After"),
+        ProblemCode::Gone
+        | ProblemCode::TooLarge
+        | ProblemCode::TooManyRequests
+        | ProblemCode::Unavailable
+        | ProblemCode::QuotaExceeded => headers.push("Retry-After"),
         _ => {}
     }
     let header = |name: &str| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")}));

@@ -9,6 +9,7 @@ use serde::de::value::Error;
 use serde_json::{Map, Value as Json, json};
 
 use super::changes::ROWS_MAX;
+use super::policy::Policy;
 use super::problem::ProblemCode;
 use super::row::RowOperation;
 use super::settings::DAYS_MAX;
@@ -214,21 +215,15 @@ fn answers() -> Map<String, Json> {
             "lost": natural(),
             "horizon": natural(),
             "tables": {"type": "object", "additionalProperties": object(json!({
-                "count": natural(), "max_version": natural(),
-            }), &[])},
+                "count": natural(),
+                "max_version": natural(),
+                "limits": said("What is set for the table itself.", json!({
+                    "type": "object", "additionalProperties": or_null(natural()),
+                })),
+            }), &["limits"])},
             "limits": schema("Limits"),
         }), &[]),
-        "Limits": object(json!({
-            "batch_rows": natural(),
-            "batch_bytes": natural(),
-            "row_bytes": natural(),
-            "row_key_bytes": natural(),
-            "nesting": natural(),
-            "id_bytes": natural(),
-            "page_rows": natural(),
-            "page_rows_max": natural(),
-            "requests_per_second": natural(),
-        }), &[]),
+        "Limits": limits(),
         "Table": object(json!({
             "table": schema("Name"),
             "count": natural(),
@@ -328,13 +323,25 @@ fn answers() -> Map<String, Json> {
             "rows": said("The rows at fault, of a batch that is atomic.", list(object(json!({
                 "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
             }), &[]))),
+            "policy": said("Which quota is used up.", text()),
             "etag": said("What the ETag is now.", text()),
             "reason": said("Why a sync token cannot be used any more.", text()),
             "action": said("What to do about that.", text()),
             "token": said("The sync token to go on with.", text()),
-        }), &["path", "line", "column", "row", "rows", "etag", "reason", "action", "token"]),
+        }), &["path", "line", "column", "row", "rows", "policy", "etag", "reason", "action", "token"]),
     })));
     answers
+}
+
+/// What is published of what holds.
+fn limits() -> Json {
+    let fixed = ["row_key_bytes", "nesting", "id_bytes", "id_days", "page_rows", "page_rows_max"];
+    let mut members: Map<String, Json> = fixed.map(|name| (name.to_owned(), natural())).into_iter().collect();
+    for policy in Policy::ALL {
+        let schema = if policy.is_optional() { or_null(natural()) } else { natural() };
+        members.insert(policy.as_str().to_owned(), said(policy.about(), schema));
+    }
+    object(members.into(), &[])
 }
 
 fn integer_of_any() -> Json {

@@ -2,19 +2,23 @@
 //!
 //! All of it lies in one space of the node's own, the *system* space: an ordinary space, so that it is backed up and
 //! read like any other. Its collections are `databases` and `tables` (key `CUSTOMER/DATABASE`; what is set
-//! of its tables) and `tokens` (key: the token's id).
+//! of its tables), `tokens` (key: the token's id) and `policies` (key: the scope; `/` for all).
 //!
 //! **Invariant**: a token is stored as the hash of its secret part only.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::Mutex;
 
+use super::policy::{Policies, Policy, PolicyScope, Setting};
 use super::problem::{Problem, ProblemCode};
-use crate::model::{CollectionName, ObjectKey, Operation, Remark, Request, Role, SpaceId};
+use super::quota::used_up;
+use crate::model::{CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
 use crate::node::{Node, NodeError, Transaction};
 use crate::store::{SYSTEM_SPACE, StoreError, Upload, View};
 
@@ -167,6 +171,7 @@ impl Principal {
 pub struct Tenants {
     node: Node,
     system: SpaceId,
+    registering: Arc<Mutex<()>>,
 }
 
 fn collection(name: &str) -> Result<CollectionName, Problem> {
@@ -208,14 +213,18 @@ impl Tenants {
         }
         let system = node.create_space(SYSTEM_NAME).await?;
         node.remember_setting(SYSTEM_SPACE, system.to_string()).await?;
-        Ok(Self { node: node.clone(), system })
+        Ok(Self::new(node, system))
     }
 
     /// Those of `node`, if it ever was a relay.
     pub fn of(node: &Node) -> Result<Option<Self>, NodeError> {
         let damaged = |error| StoreError::Damaged(format!("which space is the system's: {error}"));
         let system = node.setting(SYSTEM_SPACE)?.map(|id| id.parse::<SpaceId>().map_err(damaged)).transpose()?;
-        Ok(system.map(|system| Self { node: node.clone(), system }))
+        Ok(system.map(|system| Self::new(node, system)))
+    }
+
+    fn new(node: &Node, system: SpaceId) -> Self {
+        Self { node: node.clone(), system, registering: Arc::default() }
     }
 
     fn view(&self) -> Result<View, Problem> {
@@ -261,6 +270,48 @@ impl Tenants {
         self.write(Transaction::new().update("tables", &key, tables.into())).await
     }
 
+    /// What holds in a scope.
+    pub fn policies(&self, scope: &PolicyScope) -> Result<Policies, Problem> {
+        let (view, table) = (self.view()?, collection("policies")?);
+        if !view.has_collection(&table) {
+            return Ok(Policies::default());
+        }
+        let kept = |scope: PolicyScope| {
+            let key: ObjectKey = scope.key().parse().map_err(|error| internal(&error))?;
+            let found = view.get(&table, &key).map_err(|error| node_problem(error.into()))?;
+            Ok((scope, found.map(|found| found.fields).unwrap_or_default()))
+        };
+        let kept: Vec<_> = scope.and_wider().map(kept).collect::<Result<_, Problem>>()?;
+        Ok(Policies::of(kept))
+    }
+
+    /// Sets a policy.
+    pub async fn set_policy(&self, scope: &PolicyScope, policy: Policy, setting: Setting) -> Result<(), Problem> {
+        let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and set it again");
+        policy.check_scope(scope).map_err(invalid)?;
+        let (key, name) = (scope.key(), policy.as_str());
+        let known = self.record("policies", &key)?;
+        let value = match setting {
+            Setting::Value(value) => Json::from(value),
+            Setting::NoLimit => Json::Null,
+            Setting::Default => {
+                let is_set = known.is_some_and(|known| known.get(name).is_some());
+                return if is_set {
+                    self.write(Transaction::new().unset("policies", &key, name)).await
+                } else {
+                    Ok(())
+                };
+            }
+        };
+        let fields = json!({name: value});
+        let transaction = Transaction::new();
+        self.write(match known {
+            Some(_) => transaction.patch("policies", &key, fields),
+            None => transaction.put("policies", &key, fields),
+        })
+        .await
+    }
+
     /// All databases, by customer and name.
     pub fn databases(&self) -> Result<Vec<Database>, Problem> {
         let read = |(key, record): (String, Json)| {
@@ -292,6 +343,13 @@ impl Tenants {
             }
             return Ok((known, false));
         }
+        // One at a time, so that the quota is met exactly.
+        let _turn = self.registering.lock().await;
+        let quota = self.policies(&PolicyScope::Customer(customer.clone()))?.quota(Policy::Databases);
+        let theirs = self.databases()?.into_iter().filter(|database| database.customer == *customer).count() as u64;
+        if let Some(quota) = quota.filter(|quota| theirs >= *quota) {
+            return Err(used_up(Policy::Databases, theirs, quota));
+        }
         let space = self.node.create_space(name.as_str()).await.map_err(node_problem)?;
         let visibility = visibility.unwrap_or_default();
         let fields = json!({
@@ -304,8 +362,7 @@ impl Tenants {
         };
         let request = Request { collection: collection("databases")?, key, operation: Operation::Put(fields) };
         // Only if it is not there yet.
-        let upload =
-            Upload { request, seen: None, expected: Some(crate::model::Context::default()), remark: Remark::default() };
+        let upload = Upload { expected: Some(crate::model::Context::default()), ..Upload::new(request) };
         let done = self.node.upload(self.system, [vec![upload]]).await;
         match done.into_iter().next().transpose().map_err(node_problem)? {
             Some(Ok(_)) => Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true)),
