@@ -469,6 +469,18 @@ pub enum CustomerAction {
         /// The customer
         customer: TenantName,
     },
+    /// Show who deleted, granted, restored or set what of a customer, and when, the oldest first
+    #[command(after_help = "Examples:\n  thence customer audit acme\n  thence customer audit acme --limit 1000 --json")]
+    Audit {
+        /// The customer
+        customer: TenantName,
+        /// So many entries at most, up to 1000
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// After the entry with this id
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
+    },
 }
 
 /// A device id, also with the address after it, as it was added.

@@ -110,6 +110,15 @@ pub enum Command {
         /// The customer.
         customer: TenantName,
     },
+    /// Who did what to a customer. Answers: [`Answer::Audit`].
+    Audit {
+        /// The customer.
+        customer: TenantName,
+        /// So many entries at most.
+        limit: u64,
+        /// After that one.
+        after: Option<String>,
+    },
     /// Redeem a ticket. Answer: [`Answer::Joined`].
     Join {
         /// The ticket.
@@ -223,6 +232,8 @@ pub enum Answer {
     Customers(Vec<CustomerRow>),
     /// The databases of a customer.
     Databases(Vec<DatabaseRow>),
+    /// Who did what to a customer, each entry as JSON.
+    Audit(Vec<Json>),
     /// The space that a ticket led to.
     Joined(Created),
     /// What a transaction did.

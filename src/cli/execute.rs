@@ -21,9 +21,9 @@ use super::command::{
     WrittenRow,
 };
 use super::failure::{Code, Failure};
-use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
+use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId, Ticket};
 use crate::node::{Invitation, Node, SyncReport};
-use crate::relay::{Database, Policies, Policy, PolicyScope, Scope, Tenants};
+use crate::relay::{AuditPage, AuditQuery, Database, Deed, OPERATOR, Policies, Policy, PolicyScope, Scope, Tenants};
 use crate::store::View;
 
 /// How many rows one answer holds at most.
@@ -41,6 +41,16 @@ async fn databases(node: &Node) -> Result<Vec<Database>, Failure> {
         Some(tenants) => blocking(move || Ok(tenants.databases()?)).await,
         None => Ok(Vec::new()),
     }
+}
+
+/// Notes that a ticket was made, if it leads to a database of a customer.
+async fn note_invite(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
+    let space = ticket.genesis.space();
+    let database = databases(node).await?.into_iter().find(|database| database.space == space);
+    if let (Some(tenants), Some(database)) = (Tenants::of(node)?, database) {
+        tenants.note(Some(&database.customer), OPERATOR, &Deed::invite(&database, ticket)).await?;
+    }
+    Ok(())
 }
 
 /// What holds in a scope.
@@ -110,7 +120,9 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Invite { space, role, uses, expires_s } => {
             let invitation = Invitation { role, uses, expires: Duration::from_secs(expires_s) };
             let node = node.clone();
-            let ticket = blocking(move || Ok(node.invite(find_space(&node, &space)?, &invitation)?)).await?;
+            let asked = node.clone();
+            let ticket = blocking(move || Ok(asked.invite(find_space(&asked, &space)?, &invitation)?)).await?;
+            note_invite(&node, ticket.ticket()).await?;
             send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
         }
         Command::CreateToken { customer, database, role, expires_s } => {
@@ -173,6 +185,16 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             };
             let rows = blocking(move || all.into_iter().map(row).collect::<Result<_, Failure>>()).await?;
             send(answers, Answer::Databases(rows)).await
+        }
+        Command::Audit { customer, limit, after } => {
+            let page = match Tenants::of(node)? {
+                Some(tenants) => {
+                    let query = AuditQuery { limit: Some(limit), after };
+                    blocking(move || Ok(tenants.audit(Some(&customer), &query)?)).await?
+                }
+                None => AuditPage::default(),
+            };
+            send_rows(answers, page.entries, Answer::Audit).await
         }
         Command::Join { ticket, progress } => {
             let space = ticket.ticket().genesis.space();

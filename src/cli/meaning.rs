@@ -70,6 +70,9 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
         Action::Customer { action } => match action {
             CustomerAction::List => Command::ListCustomers,
             CustomerAction::Show { customer } => Command::ShowCustomer { customer: customer.clone() },
+            CustomerAction::Audit { customer, limit, after } => {
+                Command::Audit { customer: customer.clone(), limit: *limit, after: after.clone() }
+            }
         },
         Action::Join { ticket } => Command::Join { ticket: ticket.parse::<SignedTicket>()?, progress },
         Action::Put(FieldsArguments { object, fields }) => write(object, Operation::Put(members(fields)?))?,

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, RawPathParams, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, Method};
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::Semaphore;
 
+use super::audit::{AuditQuery, Deed};
 use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{BodyBytesMax, Exchange, JsonBody, Reply, SYNC_TOKEN};
 use super::policy::{Policy, PolicyScope};
@@ -181,7 +183,7 @@ pub async fn register(
         None => return Err(super::not_found()),
     }
     let visibility = body.unwrap_or(JsonBody(Registration::default())).0.visibility;
-    let (database, is_new) = relay.tenants().register(&customer, &database, visibility).await?;
+    let (database, is_new) = relay.tenants().register_by(asker.name(), &customer, &database, visibility).await?;
     let access = Access { database, principal: asker, role: Role::Owner };
     let body = describe(&relay, &access)?;
     Ok(if is_new { Reply::created(&body) } else { Reply::ok(&body) })
@@ -229,6 +231,19 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
 /// Tells what holds where nothing else is set.
 pub async fn limits(State(relay): Shared) -> Answer {
     Ok(Reply::ok(&relay.tenants().policies(&PolicyScope::Relay)?.limits()))
+}
+
+/// Tells who deleted, granted, restored or set what of a customer, and when.
+pub async fn audit(
+    State(relay): Shared,
+    Path(customer): Path<String>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    let customer = relay.owned_customer(&principal(&relay, &headers)?, &customer)?;
+    let Query(query) = query.map_err(|error| malformed(error.body_text(), "correct the query"))?;
+    let page = relay.audit(&customer, &query).await?;
+    Ok(Reply::ok(&json!({"entries": page.entries, "more": page.more})))
 }
 
 // Tables.
@@ -356,8 +371,7 @@ pub async fn delete_rows(
             Ok(Reply::ok(&body))
         }
         (None, Some(JsonBody(Keys { keys }))) => {
-            let rows = keys.into_iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-            let results = relay.upload(&access, Some(&table), rows, false).await?;
+            let results = relay.delete_keys(&access, &table, &keys).await?;
             Ok(Reply::ok(&json!({"results": results, "epoch": relay.epoch_text()})))
         }
         _ => {
@@ -544,5 +558,6 @@ pub async fn invite(
         return Err(used_up(Policy::Devices, devices, quota));
     }
     let ticket = relay.node().invite(access.database.space, &invitation).map_err(super::tenant::node_problem)?;
+    relay.note(&access, &Deed::invite(&access.database, ticket.ticket())).await;
     Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
 }

@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::audit::{BY_ITSELF, Deed, Which};
 use super::problem::Problem;
-use super::settings::Days;
+use super::settings::{Days, RETENTION_DAYS};
 use super::tenant::node_problem;
 use super::{Database, Relay};
-use crate::model::{CollectionName, Operation, Request};
+use crate::model::{CollectionName, Operation, Request, SpaceId};
 use crate::store::{PageLimits, Row, Trimming, Upload};
 
 /// How often it is looked.
@@ -19,7 +20,7 @@ pub const KEPT_EVERY: Duration = Duration::from_secs(3600);
 pub const ID_DAYS: u32 = 30;
 /// How much is looked at and removed in one step.
 const STEP: PageLimits = PageLimits { rows: 500, bytes: usize::MAX, looked_at: 10_000 };
-const DAY_MS: u64 = 86_400_000;
+pub(super) const DAY_MS: u64 = 86_400_000;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +31,8 @@ pub struct Kept {
     pub forgotten: u64,
     /// Ids that may take effect again.
     pub ids: u64,
+    /// Entries of the audit that are too old.
+    pub audit: u64,
 }
 
 impl Relay {
@@ -42,6 +45,9 @@ impl Relay {
             kept.forgotten += done.forgotten;
             kept.ids += done.ids;
         }
+        kept.audit = self.tenants.forget_audit().await?;
+        let before = self.node.surroundings().wall_ms().saturating_sub(u64::from(RETENTION_DAYS) * DAY_MS);
+        self.forget_deletions(self.tenants.system(), &|_| before).await?;
         Ok(kept)
     }
 
@@ -51,15 +57,7 @@ impl Relay {
         let mut kept = Kept { expired: self.expire(database, &days, now_ms).await?, ..Kept::default() };
         // A table that came since is looked after the next time.
         let told_since = |table: &CollectionName| days.get(table).map_or(0, |days| before(days.retention));
-        let mut after = Some(0);
-        while let Some(from) = after {
-            let view = self.node.view(database.space).map_err(node_problem)?;
-            let old = view.old_deletions(from, &told_since, STEP);
-            let (deletions, next) = old.map_err(|error| node_problem(error.into()))?;
-            after = next;
-            kept.forgotten += deletions.len() as u64;
-            self.trim(database, Trimming { deletions, ids: Vec::new() }).await?;
-        }
+        kept.forgotten = self.forget_deletions(database.space, &told_since).await?;
         let mut after = Some(None);
         while let Some(from) = after {
             let view = self.node.view(database.space).map_err(node_problem)?;
@@ -67,16 +65,34 @@ impl Relay {
             let (ids, next) = old.map_err(|error| node_problem(error.into()))?;
             after = next.map(Some);
             kept.ids += ids.len() as u64;
-            self.trim(database, Trimming { deletions: Vec::new(), ids }).await?;
+            self.trim(database.space, Trimming { deletions: Vec::new(), ids }).await?;
         }
         Ok(kept)
     }
 
-    async fn trim(&self, database: &Database, trimming: Trimming) -> Result<(), Problem> {
+    /// Forgets which rows were deleted before their table says.
+    async fn forget_deletions(
+        &self,
+        space: SpaceId,
+        told_since: &(dyn Fn(&CollectionName) -> u64 + Sync),
+    ) -> Result<u64, Problem> {
+        let (mut forgotten, mut after) = (0, Some(0));
+        while let Some(from) = after {
+            let view = self.node.view(space).map_err(node_problem)?;
+            let old = view.old_deletions(from, told_since, STEP);
+            let (deletions, next) = old.map_err(|error| node_problem(error.into()))?;
+            after = next;
+            forgotten += deletions.len() as u64;
+            self.trim(space, Trimming { deletions, ids: Vec::new() }).await?;
+        }
+        Ok(forgotten)
+    }
+
+    async fn trim(&self, space: SpaceId, trimming: Trimming) -> Result<(), Problem> {
         if trimming == Trimming::default() {
             return Ok(());
         }
-        self.node.trim(database.space, trimming).await.map_err(node_problem)
+        self.node.trim(space, trimming).await.map_err(node_problem)
     }
 
     fn days_of_tables(&self, database: &Database) -> Result<BTreeMap<CollectionName, Days>, Problem> {
@@ -102,23 +118,30 @@ impl Relay {
         if days.values().all(|days| days.expiry.is_none()) {
             return Ok(0);
         }
-        let (mut expired, mut after) = (0, Some(0));
+        let (mut expired, mut after): (BTreeMap<CollectionName, u64>, _) = (BTreeMap::new(), Some(0));
         while let Some(from) = after {
             let view = self.node.view(database.space).map_err(node_problem)?;
             let failed = |error: crate::store::StoreError| node_problem(error.into());
             let (places, next) = view.old_rows(from, &before, STEP).map_err(failed)?;
             after = next;
-            let mut parts = Vec::new();
+            let (mut parts, mut tables) = (Vec::new(), Vec::new());
             for place in places {
                 let page = view.rows_changed(place - 1, place, None, STEP).map_err(failed)?;
+                tables.extend(page.rows.iter().map(|row| row.collection.clone()));
                 parts.extend(page.rows.into_iter().map(expiry));
             }
-            for outcome in self.node.upload(database.space, parts).await {
+            for (table, outcome) in tables.into_iter().zip(self.node.upload(database.space, parts).await) {
                 // Who changed it meanwhile keeps it.
-                expired += u64::from(outcome.map_err(node_problem)?.is_ok());
+                *expired.entry(table).or_default() += u64::from(outcome.map_err(node_problem)?.is_ok());
             }
         }
-        Ok(expired)
+        let count = expired.values().sum();
+        for (table, count) in expired.into_iter().filter(|(_, count)| *count > 0) {
+            let (database_name, which, keys) = (database.name.clone(), Which::Expired, Vec::new());
+            let deed = Deed::Delete { database: database_name, table, which, count, keys };
+            self.note_of(&database.customer, BY_ITSELF, &deed).await;
+        }
+        Ok(count)
     }
 }
 

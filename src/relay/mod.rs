@@ -11,6 +11,7 @@
 //! | `row`, `upload`, `changes` | what clients write and read |
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
+//! | `audit` | who deleted, granted or set what |
 //! | `events` | hints that there is something new |
 //! | `policy`, `quota` | what clients may use, and what they have used of it |
 //! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
@@ -24,6 +25,7 @@
 //! The functions of [`Relay`] need no socket.
 
 mod api;
+mod audit;
 mod changes;
 mod clients;
 mod events;
@@ -53,6 +55,8 @@ use std::time::Instant;
 
 use data_encoding::HEXLOWER;
 
+use self::audit::Tallies;
+pub use self::audit::{AuditPage, AuditQuery, BY_ITSELF, Deed, OPERATOR, TOLD_EVERY, Which};
 pub use self::changes::{Changes, Wanted};
 use self::clients::Clients;
 use self::http::{KEYS_MAX, Rate};
@@ -83,6 +87,7 @@ pub struct Relay {
     keys: Mutex<Keys>,
     clients: Mutex<Clients>,
     quotas: Quotas,
+    tallies: Mutex<Tallies>,
     rate: Rate,
     began: Instant,
 }
@@ -115,9 +120,14 @@ impl Relay {
     /// Makes a node a relay.
     pub async fn open(node: &Node, keys: Keys) -> Result<Self, NodeError> {
         let tenants = Tenants::open(node).await?;
-        let (keys, clients, quotas) = (Mutex::new(keys), Mutex::default(), Quotas::default());
+        let (keys, clients, quotas, tallies) =
+            (Mutex::new(keys), Mutex::default(), Quotas::default(), Mutex::default());
         let (rate, began) = (Rate::new(1, KEYS_MAX), node.surroundings().now());
-        Ok(Self { node: node.clone(), tenants, keys, clients, quotas, rate, began })
+        let relay = Self { node: node.clone(), tenants, keys, clients, quotas, tallies, rate, began };
+        if let Err(problem) = relay.tenants.note_epoch(&relay.epoch_text()).await {
+            tracing::warn!(%problem, "that the store was restored, if it was, could not be noted");
+        }
+        Ok(relay)
     }
 
     /// Puts a token for the administrator into a file that only its owner can read, unless one is there that is known

@@ -306,6 +306,7 @@ mod tests {
         check::<api::ManifestQuery>(&schemas, "ManifestQuery");
         check::<api::ChangesQuery>(&schemas, "ChangesQuery");
         check::<crate::relay::TableSettings>(&schemas, "TableSettings");
+        check::<crate::relay::AuditQuery>(&schemas, "AuditQuery");
         check::<api::SyncBody>(&schemas, "Sync");
         check::<api::InviteBody>(&schemas, "Invitation");
     }

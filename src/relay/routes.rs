@@ -199,6 +199,13 @@ pub(super) fn table() -> Vec<Route> {
                 "Export",
             ),
         ),
+        Route::at("/v1/customers/{customer}/audit").on(
+            GET,
+            api::audit,
+            Operation::new("audit", "Tells who deleted, granted, restored or set what, and when.", owner)
+                .query("AuditQuery")
+                .gives(200, "Audit"),
+        ),
         Route::at("/v1/limits").on(
             GET,
             api::limits,

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::value::Error;
 use serde_json::{Map, Value as Json, json};
 
+use super::audit::{ENTRIES_MAX, Which};
 use super::changes::ROWS_MAX;
 use super::policy::Policy;
 use super::problem::ProblemCode;
@@ -137,6 +138,12 @@ fn requests() -> Map<String, Json> {
                 "pattern": "^[A-Za-z0-9_.-]{1,64}(,[A-Za-z0-9_.-]{1,64})*$",
             })),
         }), &[]),
+        "AuditQuery": request(json!({
+            "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),
+            "after": said("The `id` of the last entry that is known.", json!({
+                "type": "string", "pattern": "^[0-9a-f]{1,20}$",
+            })),
+        }), &[]),
         "Sync": request(json!({
             "changes": {"type": "array", "items": schema("RowChange"), "maxItems": BATCH_ROWS_MAX},
             "limit": said(&format!("At most {ROWS_MAX} rows are given."), or_null(at_least_one())),
@@ -241,6 +248,40 @@ fn answers() -> Map<String, Json> {
             "retention_days": natural(),
             "expire_days": or_null(natural()),
         }), &[]),
+        "Audit": object(json!({
+            "entries": list(schema("AuditEntry")),
+            "more": said("Whether to ask again at once, with `after`.", json!({"type": "boolean"})),
+        }), &[]),
+        "AuditEntry": object(json!({
+            "id": said("To be sent as `after`, to go on.", text()),
+            "at_ms": natural(),
+            "by": said("The id of a token; `operator` for who works on the relay's machine, `relay` for itself.", text()),
+            "action": choice(&[
+                "delete", "wipe", "erase", "grant", "revoke", "invite", "restore", "policy", "settings", "visibility",
+            ]),
+            "database": or_null(schema("Name")),
+            "table": schema("Name"),
+            "which": choice(names_of::<Which>()),
+            "count": natural(),
+            "keys": said("Some of the keys of what was deleted.", list(schema("Key"))),
+            "revision": natural(),
+            "token": said("The id of a token.", text()),
+            "ticket": said("The id of a ticket.", text()),
+            "role": choice(&[Role::Reader, Role::Writer, Role::Owner].map(Role::as_str)),
+            "uses": natural(),
+            "expires_ms": or_null(natural()),
+            "epoch": epoch(),
+            "scope": text(),
+            "policy": choice(&Policy::ALL.map(Policy::as_str)),
+            "value": said("None is no limit; `default` if it is not set any more.", json!({
+                "type": ["integer", "string", "null"],
+            })),
+            "settings": json!({"type": "object"}),
+            "visibility": choice(names_of::<Visibility>()),
+        }), &[
+            "database", "table", "which", "count", "keys", "revision", "token", "ticket", "role", "uses", "expires_ms",
+            "epoch", "scope", "policy", "value", "settings", "visibility",
+        ]),
         "Deletions": object(json!({
             "results": list(schema("Result")),
             "deleted": list(schema("Key")),

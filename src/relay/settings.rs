@@ -124,7 +124,7 @@ impl Relay {
     ) -> Result<Json, Problem> {
         settings.check()?;
         let fields = serde_json::to_value(settings).unwrap_or_default();
-        self.tenants.set_table(&access.database, table.as_str(), fields).await?;
+        self.tenants.set_table(&access.database, table, fields, access.principal.name()).await?;
         let kept = self.days(&access.database, settings, table)?;
         Ok(json!({
             "table": table.to_string(),

@@ -8,17 +8,21 @@ use std::collections::btree_map::Entry;
 
 use serde_json::{Value as Json, json};
 
+use super::audit::{Deed, Which, some_of};
 use super::policy::Policy;
 use super::problem::{Problem, ProblemCode};
 use super::quota::ByTable;
 use super::row::{self, RowChange};
 use super::tenant::node_problem;
 use super::{Access, Relay};
-use crate::model::CollectionName;
+use crate::model::{CollectionName, ObjectKey, Operation, Request};
 use crate::store::{Upload, Uploaded, WriteError};
 
 /// So many rows at most in one request.
 pub const BATCH_ROWS_MAX: usize = 1000;
+
+/// A table and a key.
+type RowName = (CollectionName, ObjectKey);
 
 /// What became of a row.
 type Outcome = Result<Uploaded, Problem>;
@@ -72,6 +76,31 @@ impl Relay {
         rows: Vec<Json>,
         atomic: bool,
     ) -> Result<Json, Problem> {
+        let (results, deleted) = self.upload_batch(access, table, rows, atomic).await?;
+        self.tally_deletes(access, &deleted).await;
+        Ok(results)
+    }
+
+    /// Deletes the rows of these keys. Returns what became of each.
+    pub async fn delete_keys(&self, access: &Access, table: &CollectionName, keys: &[String]) -> Result<Json, Problem> {
+        let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
+        let (results, deleted) = self.upload_batch(access, Some(table), rows, false).await?;
+        if !deleted.is_empty() {
+            let (database, table, count) = (access.database.name.clone(), table.clone(), deleted.len() as u64);
+            let keys = some_of(deleted.iter().map(|(_, key)| key.as_str()));
+            self.note(access, &Deed::Delete { database, table, which: Which::Keys, count, keys }).await;
+        }
+        Ok(results)
+    }
+
+    /// Writes rows. Returns what became of each, and which were deleted.
+    async fn upload_batch(
+        &self,
+        access: &Access,
+        table: Option<&CollectionName>,
+        rows: Vec<Json>,
+        atomic: bool,
+    ) -> Result<(Json, Vec<RowName>), Problem> {
         let policies = self.policies(access, table)?;
         let mut batch = Batch::parse(rows, table, policies.limit(Policy::BatchRows))?;
         let mut asked = std::mem::take(&mut batch.asked);
@@ -85,6 +114,7 @@ impl Relay {
             }
             asked[at] = Err(problem);
         }
+        let deletes: Vec<Option<RowName>> = asked.iter().map(|asked| deleted_by(asked.as_ref().ok()?)).collect();
         let outcomes =
             if atomic { self.write_all(access, asked, &batch).await? } else { self.write_each(access, asked).await? };
         let is_full = |outcome: &Outcome| matches!(outcome, Err(problem) if problem.code == ProblemCode::QuotaExceeded);
@@ -92,7 +122,9 @@ impl Relay {
             // Who only writes is told so at once; who syncs still reads what is new.
             return Err(outcomes.into_iter().find_map(Result::err).unwrap_or_else(lost));
         }
-        Ok(batch.results(&outcomes))
+        let is_done = |outcome: &Outcome| matches!(outcome, Ok(Uploaded { duplicate: false, .. }));
+        let deleted = deletes.into_iter().zip(&outcomes).filter(|(_, outcome)| is_done(outcome));
+        Ok((batch.results(&outcomes), deleted.filter_map(|(name, _)| name).collect()))
     }
 
     /// Has each row be no larger than its table allows. Returns what holds for each table.
@@ -178,13 +210,23 @@ impl Relay {
         if let Some(problem) = admission.refused.remove(&0) {
             return Err(problem);
         }
+        let deleted = deleted_by(&upload);
         match self.node.upload(access.database.space, [vec![upload]]).await.into_iter().next() {
-            Some(Ok(Ok(rows))) => rows.into_iter().next().ok_or_else(lost),
+            Some(Ok(Ok(rows))) => {
+                self.tally_deletes(access, &deleted).await;
+                rows.into_iter().next().ok_or_else(lost)
+            }
             Some(Ok(Err(error))) => Err(row::write_problem(&error)),
             Some(Err(error)) => Err(node_problem(error)),
             None => Err(lost()),
         }
     }
+}
+
+/// The row that a write deletes, if it is a delete.
+fn deleted_by(Upload { request, .. }: &Upload) -> Option<RowName> {
+    let Request { collection, key, operation } = request;
+    matches!(operation, Operation::Delete).then(|| (collection.clone(), key.clone()))
 }
 
 fn lost() -> Problem {
