@@ -1,6 +1,7 @@
 //! The relay without a socket: phones with sync points, an outbox and a local table, and devices beside them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
@@ -9,7 +10,8 @@ use thence::model::{CollectionName, Role};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig};
 use thence::relay::http::{HttpConfig, HttpServer};
 use thence::relay::{
-    Access, Keys, Principal, ProblemCode, Range, Relay, Schema, Scope, TableSettings, Visibility, Wanted, routes,
+    Access, Keys, Policy, PolicyScope, Principal, ProblemCode, Range, Relay, Schema, Scope, Setting, TableSettings,
+    Visibility, Wanted, routes,
 };
 
 /// A node on a folder of its own, on the loopback.
@@ -742,4 +744,62 @@ async fn a_wipe_in_the_middle_of_everything_leaves_nobody_with_a_mixture() {
         .write(thence::node::Transaction::new().put("notes", "mine", json!({})).expect("a put"))
         .await
         .expect("it may still write");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_write_at_once_the_quota_is_not_exceeded_and_all_of_it_can_be_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = Arc::new(relay(&folder).await);
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let scope = PolicyScope::Database("acme".parse().expect("a name"), "notes".parse().expect("a name"));
+    relay.tenants().set_policy(&scope, Policy::Rows, Setting::Value(55)).await.expect("it is set");
+    let rows = |of: usize| -> Vec<Json> {
+        (0..10).map(|n| json!({"table": "t", "key": format!("{of}-{n}"), "fields": {}})).collect()
+    };
+    let writers: Vec<_> = (0..16)
+        .map(|of| {
+            let (relay, access, rows) = (Arc::clone(&relay), access.clone(), rows(of));
+            tokio::spawn(async move { sent(&relay, &access, rows).await })
+        })
+        .collect();
+    let mut accepted = 0;
+    for writer in writers {
+        for result in writer.await.expect("no panic") {
+            accepted += usize::from(result["status"] == "accepted");
+            assert!(result["status"] == "accepted" || result["problem"]["code"] == "quota-exceeded", "{result}");
+        }
+    }
+    assert_eq!(visible(&relay, &access).len(), accepted);
+    assert!(accepted <= 55, "{accepted}");
+    for of in 0..16 {
+        sent(&relay, &access, rows(of)).await;
+    }
+    assert_eq!(visible(&relay, &access).len(), 55);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_long_things_are_kept_is_as_the_policies_say_where_a_table_says_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let row = |table: &str, op: &str| json!({"table": table, "key": "k", "op": op, "fields": {}});
+    sent(&relay, &access, ["a", "b"].map(|table| row(table, "put")).to_vec()).await;
+    let deleted = ["a", "b"].map(|table| json!({"table": table, "key": "k", "op": "delete"}));
+    sent(&relay, &access, deleted.to_vec()).await;
+    let table = CollectionName::user("a").expect("a name");
+    let settings = TableSettings { retention_days: Some(1), ..TableSettings::default() };
+    relay.set_table(&access, &table, &settings).await.expect("it is set");
+    relay.tenants().set_policy(&PolicyScope::Relay, Policy::RetentionDays, Setting::Value(0)).await.expect("it is set");
+    let set = relay.set_table(&access, &CollectionName::user("b").expect("a name"), &TableSettings::default()).await;
+    assert_eq!(set.expect("it is set")["retention_days"], 0);
+    // The clock of the relay must have gone on since the deletions.
+    let kept = loop {
+        let kept = relay.keep().await.expect("it looks");
+        if kept.forgotten > 0 {
+            break kept;
+        }
+    };
+    assert_eq!(kept.forgotten, 1, "of the table that says nothing");
 }

@@ -10,9 +10,8 @@ use clap_complete::Shell;
 
 use crate::config::{Flags, HttpFlags, LogFormat};
 use crate::duration;
-use crate::model::{DeviceId, Role};
-use crate::relay::Origin;
-use crate::relay::TenantName;
+use crate::model::{CollectionName, DeviceId, Role};
+use crate::relay::{Origin, Policy, TenantName};
 use crate::transport::PeerAddress;
 
 const TEACH: &str = "\
@@ -142,6 +141,15 @@ pub enum Action {
         /// What to do with tokens.
         #[command(subcommand)]
         action: TokenAction,
+    },
+    /// Show or set what clients of this relay may use: sizes, rates, quotas, and how long things are kept
+    #[command(
+        after_help = "Examples:\n  thence policy show --customer acme\n  thence policy set --customer acme --database notes rows 100000"
+    )]
+    Policy {
+        /// What to do with policies.
+        #[command(subcommand)]
+        action: PolicyAction,
     },
     /// List the customers of this relay, or show one with its databases
     #[command(after_help = "Example:\n  thence customer show acme")]
@@ -423,6 +431,53 @@ pub enum JobAction {
     },
 }
 
+/// Of `policy`.
+#[derive(Debug, Subcommand)]
+pub enum PolicyAction {
+    /// Show what holds, and where that was set
+    #[command(
+        after_help = "Examples:\n  thence policy show\n  thence policy show --customer acme --database notes rows"
+    )]
+    Show {
+        #[command(flatten)]
+        scope: PolicyArguments,
+        /// Only this one
+        #[arg(value_name = "NAME")]
+        policy: Option<Policy>,
+    },
+    /// Set a policy; it holds from the next request on
+    ///
+    /// What is set for a table holds before what is set for its database, that before its customer, and that before what is
+    /// set for all.
+    #[command(
+        after_help = "Examples:\n  thence policy set batch_rows 200\n  thence policy set --customer acme bytes 10GiB\n  thence policy set --customer acme rows default"
+    )]
+    Set {
+        #[command(flatten)]
+        scope: PolicyArguments,
+        /// Which one, as `thence policy show` lists them
+        #[arg(value_name = "NAME")]
+        policy: Policy,
+        /// A number (of bytes also such as 64KiB), `none` for no limit, or `default` to set it no more
+        #[arg(value_name = "VALUE", allow_negative_numbers = true)]
+        value: String,
+    },
+}
+
+/// For whom a policy is; for all if nothing is named.
+#[derive(Debug, Args)]
+pub struct PolicyArguments {
+    /// For this customer
+    #[arg(long, value_name = "C")]
+    pub customer: Option<TenantName>,
+    /// For this database of the customer
+    #[arg(long, value_name = "D", requires = "customer")]
+    pub database: Option<TenantName>,
+    /// For this table of the database
+    #[arg(long, value_name = "T", requires = "database", value_parser = CollectionName::user)]
+    pub table: Option<CollectionName>,
+}
+
 /// Of `customer`.
 #[derive(Debug, Subcommand)]
 pub enum CustomerAction {
@@ -432,6 +487,18 @@ pub enum CustomerAction {
     Show {
         /// The customer
         customer: TenantName,
+    },
+    /// Show who deleted, granted, restored or set what of a customer, and when, the oldest first
+    #[command(after_help = "Examples:\n  thence customer audit acme\n  thence customer audit acme --limit 1000 --json")]
+    Audit {
+        /// The customer
+        customer: TenantName,
+        /// So many entries at most, up to 1000
+        #[arg(long, value_name = "N", default_value = "100", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: u64,
+        /// After the entry with this id
+        #[arg(long, value_name = "ID")]
+        after: Option<String>,
     },
 }
 

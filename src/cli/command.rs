@@ -10,7 +10,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::model::{CollectionName, Conflict, DeviceId, ObjectKey, Request, Role, SignedTicket, SpaceId};
 use crate::node::{ClusterPeer, PeerStatus, Status};
-use crate::relay::{TenantName, TokenRecord};
+use crate::relay::{InForce, Policy, PolicyScope, Setting, TenantName, TokenRecord};
 use crate::store::{Change, ChangeKind, Copied, Found, Removal, Renewed, SpaceSummary};
 use crate::transport::PeerAddress;
 
@@ -103,12 +103,37 @@ pub enum Command {
         /// Its id.
         id: String,
     },
+    /// What holds in a scope. Answers: [`Answer::Policies`].
+    ShowPolicies {
+        /// The scope.
+        scope: PolicyScope,
+        /// Only this one.
+        policy: Option<Policy>,
+    },
+    /// Set a policy. Answer: [`Answer::Policy`].
+    SetPolicy {
+        /// For whom.
+        scope: PolicyScope,
+        /// Which.
+        policy: Policy,
+        /// To what.
+        setting: Setting,
+    },
     /// Answer: [`Answer::Customers`].
     ListCustomers,
     /// Answer: [`Answer::Databases`].
     ShowCustomer {
         /// The customer.
         customer: TenantName,
+    },
+    /// Who did what to a customer. Answers: [`Answer::Audit`].
+    Audit {
+        /// The customer.
+        customer: TenantName,
+        /// So many entries at most.
+        limit: u64,
+        /// After that one.
+        after: Option<String>,
     },
     /// Redeem a ticket. Answer: [`Answer::Joined`].
     Join {
@@ -221,10 +246,16 @@ pub enum Answer {
     Tokens(Vec<TokenRow>),
     /// The id of the token that was ended.
     Revoked(RevokedRow),
+    /// What holds in a scope.
+    Policies(Vec<PolicyRow>),
+    /// What holds now of a policy that was set.
+    Policy(PolicyRow),
     /// All customers.
     Customers(Vec<CustomerRow>),
     /// The databases of a customer.
     Databases(Vec<DatabaseRow>),
+    /// Who did what to a customer, each entry as JSON.
+    Audit(Vec<Json>),
     /// The space that a ticket led to.
     Joined(Created),
     /// What a transaction did.
@@ -386,6 +417,29 @@ impl TokenRow {
 pub struct RevokedRow {
     /// Its public part.
     pub id: String,
+}
+
+/// A line of `policy show`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PolicyRow {
+    /// What it is called.
+    pub name: String,
+    /// What holds; none is no limit.
+    pub value: Option<u64>,
+    /// Where that was set: `relay`, a customer, `CUSTOMER/DATABASE` or `CUSTOMER/DATABASE/TABLE`; none if nowhere.
+    pub scope: Option<String>,
+    /// What holds where nothing is set.
+    pub default: Option<u64>,
+    /// What it counts.
+    pub about: String,
+}
+
+impl PolicyRow {
+    /// What holds of a policy.
+    pub fn new(policy: Policy, InForce { value, set }: InForce) -> Self {
+        let (name, about) = (policy.as_str().to_owned(), policy.about().to_owned());
+        Self { name, value, scope: set.map(|scope| scope.to_string()), default: policy.usual(), about }
+    }
 }
 
 /// A line of `customer list`.

@@ -17,13 +17,13 @@ use tokio::sync::mpsc::Sender;
 
 use super::command::{
     Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, JobRow, LostRow, NamedPeer, ObjectRow,
-    PeerRow, Place, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached, WipedRow,
-    WrittenRow,
+    PeerRow, Place, PolicyRow, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached,
+    WipedRow, WrittenRow,
 };
 use super::failure::{Code, Failure};
-use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId};
+use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId, Ticket};
 use crate::node::{Invitation, Node, SyncReport};
-use crate::relay::{Database, Scope, Tenants};
+use crate::relay::{AuditPage, AuditQuery, Database, Deed, OPERATOR, Policies, Policy, PolicyScope, Scope, Tenants};
 use crate::store::{Removal, View};
 
 /// How many rows one answer holds at most.
@@ -47,6 +47,34 @@ async fn databases(node: &Node) -> Result<Vec<Database>, Failure> {
 async fn jobs(node: &Node) -> Result<Vec<Removal>, Failure> {
     let node = node.clone();
     blocking(move || Ok(node.removals()?)).await
+}
+
+/// Notes that a ticket was made, if it leads to a database of a customer.
+async fn note_invite(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
+    let space = ticket.genesis.space();
+    let database = databases(node).await?.into_iter().find(|database| database.space == space);
+    if let (Some(tenants), Some(database)) = (Tenants::of(node)?, database) {
+        tenants.note(Some(&database.customer), OPERATOR, &Deed::invite(&database, ticket)).await?;
+    }
+    Ok(())
+}
+
+/// Notes that a space was wiped, if it is a database of a customer.
+async fn note_wipe(node: &Node, space: SpaceId, revision: u64, count: u64) -> Result<(), Failure> {
+    let database = databases(node).await?.into_iter().find(|database| database.space == space);
+    if let (Some(tenants), Some(database)) = (Tenants::of(node)?, database) {
+        let deed = Deed::Wipe { database: database.name, revision, count };
+        tenants.note(Some(&database.customer), OPERATOR, &deed).await?;
+    }
+    Ok(())
+}
+
+/// What holds in a scope.
+async fn policies(node: &Node, scope: PolicyScope) -> Result<Policies, Failure> {
+    match Tenants::of(node)? {
+        Some(tenants) => blocking(move || Ok(tenants.policies(&scope)?)).await,
+        None => Ok(Policies::default()),
+    }
 }
 
 /// The space that a name, an id, or `CUSTOMER/DATABASE` means.
@@ -86,6 +114,7 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
                 return Err(Failure::new(Code::Refused, message, "repeat it with --yes; nothing was changed"));
             }
             let revision = node.wipe(id, revision).await?;
+            note_wipe(node, id, revision, objects).await?;
             send(answers, Answer::Wiped(WipedRow { job: Removal::id_of(id, revision), revision })).await
         }
         Command::ListJobs => {
@@ -129,7 +158,9 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Invite { space, role, uses, expires_s } => {
             let invitation = Invitation { role, uses, expires: Duration::from_secs(expires_s) };
             let node = node.clone();
-            let ticket = blocking(move || Ok(node.invite(find_space(&node, &space)?, &invitation)?)).await?;
+            let asked = node.clone();
+            let ticket = blocking(move || Ok(asked.invite(find_space(&asked, &space)?, &invitation)?)).await?;
+            note_invite(&node, ticket.ticket()).await?;
             send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
         }
         Command::CreateToken { customer, database, role, expires_s } => {
@@ -158,6 +189,17 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             let message = format!("there is no token {id}");
             Err(Failure::new(Code::NotFound, message, "`thence token list` shows the tokens"))
         }
+        Command::ShowPolicies { scope, policy } => {
+            let in_force = policies(node, scope).await?;
+            let shown = Policy::ALL.into_iter().filter(|shown| policy.is_none_or(|policy| policy == *shown));
+            let rows = shown.map(|policy| PolicyRow::new(policy, in_force.in_force(policy))).collect();
+            send(answers, Answer::Policies(rows)).await
+        }
+        Command::SetPolicy { scope, policy, setting } => {
+            Tenants::open(node).await?.set_policy(&scope, policy, setting).await?;
+            let in_force = policies(node, scope).await?.in_force(policy);
+            send(answers, Answer::Policy(PolicyRow::new(policy, in_force))).await
+        }
         Command::ListCustomers => {
             let mut counts: BTreeMap<String, u64> = BTreeMap::new();
             for database in databases(node).await? {
@@ -181,6 +223,16 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             };
             let rows = blocking(move || all.into_iter().map(row).collect::<Result<_, Failure>>()).await?;
             send(answers, Answer::Databases(rows)).await
+        }
+        Command::Audit { customer, limit, after } => {
+            let page = match Tenants::of(node)? {
+                Some(tenants) => {
+                    let query = AuditQuery { limit: Some(limit), after };
+                    blocking(move || Ok(tenants.audit(Some(&customer), &query)?)).await?
+                }
+                None => AuditPage::default(),
+            };
+            send_rows(answers, page.entries, Answer::Audit).await
         }
         Command::Join { ticket, progress } => {
             let space = ticket.ticket().genesis.space();

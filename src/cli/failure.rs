@@ -353,7 +353,7 @@ impl From<WriteError> for Failure {
                 "ask an owner for a ticket that lets this device write, or `thence sync` if it was let in just now; \
                  nothing was written",
             ),
-            WriteError::TooLarge { .. } => {
+            WriteError::RowTooLarge { .. } | WriteError::TooLarge { .. } => {
                 Self::new(Code::Refused, message, "do it in several commands; nothing was written")
             }
             WriteError::Unvouched => Self::new(Code::Refused, message, "nothing was changed"),

@@ -9,11 +9,12 @@ use serde_json::{Map, Value as Json};
 
 use super::arguments::{
     Action, CustomerAction, ElementArguments, FieldsArguments, JobAction, LostAction, ObjectArguments, PeerAction,
-    ScopeArguments, SpaceAction, TokenAction,
+    PolicyAction, PolicyArguments, ScopeArguments, SpaceAction, TokenAction,
 };
 use super::command::Command;
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, ObjectKey, Operation, Path, Request, SignedTicket, parse_json};
+use crate::relay::PolicyScope;
 
 /// The longest JSON that is read from stdin, in bytes: white space and escapes may make an object longer than it is.
 const STDIN_BYTES_MAX: u64 = 8 << 20;
@@ -57,9 +58,24 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
             TokenAction::List => Command::ListTokens,
             TokenAction::Revoke { id } => Command::RevokeToken { id: id.clone() },
         },
+        Action::Policy { action } => match action {
+            PolicyAction::Show { scope, policy } => {
+                Command::ShowPolicies { scope: policy_scope(scope), policy: *policy }
+            }
+            PolicyAction::Set { scope, policy, value } => {
+                let scope = policy_scope(scope);
+                let usage = |message: String| Failure::usage(message, "`thence policy show` lists the policies");
+                policy.check_scope(&scope).map_err(usage)?;
+                let setting = policy.parse_setting(value).map_err(usage)?;
+                Command::SetPolicy { scope, policy: *policy, setting }
+            }
+        },
         Action::Customer { action } => match action {
             CustomerAction::List => Command::ListCustomers,
             CustomerAction::Show { customer } => Command::ShowCustomer { customer: customer.clone() },
+            CustomerAction::Audit { customer, limit, after } => {
+                Command::Audit { customer: customer.clone(), limit: *limit, after: after.clone() }
+            }
         },
         Action::Job { action } => match action {
             JobAction::List => Command::ListJobs,
@@ -107,6 +123,17 @@ pub fn command(action: &Action, progress: bool) -> Result<Option<Command>, Failu
             Command::Sync { timeout_ms, progress }
         }
     }))
+}
+
+/// The narrowest thing that is named; that wider ones are named too is seen to where arguments are read.
+fn policy_scope(arguments: &PolicyArguments) -> PolicyScope {
+    let PolicyArguments { customer, database, table } = arguments;
+    match (customer.clone(), database.clone(), table.clone()) {
+        (Some(customer), Some(database), Some(table)) => PolicyScope::Table(customer, database, table),
+        (Some(customer), Some(database), None) => PolicyScope::Database(customer, database),
+        (Some(customer), ..) => PolicyScope::Customer(customer),
+        (None, ..) => PolicyScope::Relay,
+    }
 }
 
 fn scope(collection: Option<&str>) -> Result<Option<CollectionName>, Failure> {

@@ -9,7 +9,7 @@ use super::node;
 use crate::config::{HttpSettings, Settings};
 use crate::node::{DataFolder, Node};
 use crate::relay::http::{HttpConfig, HttpServer};
-use crate::relay::{KEPT_EVERY, Kept, Keys, Relay, routes};
+use crate::relay::{KEPT_EVERY, Kept, Keys, Relay, TOLD_EVERY, routes};
 
 /// Runs a relay. Where it cannot serve HTTP is found before the data folder is touched.
 pub async fn run(settings: &Settings, interrupt: &Interrupt) -> Result<(), Failure> {
@@ -40,12 +40,20 @@ async fn keep(relay: &Relay) {
     loop {
         match relay.keep().await {
             Ok(kept) if kept == Kept::default() => {}
-            Ok(Kept { expired, forgotten, ids }) => {
-                tracing::info!(expired, forgotten, ids, "looked after the databases")
+            Ok(Kept { expired, forgotten, ids, audit }) => {
+                tracing::info!(expired, forgotten, ids, audit, "looked after the databases")
             }
             Err(problem) => tracing::warn!(%problem, "cannot look after the databases"),
         }
         tokio::time::sleep(KEPT_EVERY).await;
+    }
+}
+
+/// Notes from time to time what was deleted one by one.
+async fn tell(relay: &Relay) {
+    loop {
+        tokio::time::sleep(TOLD_EVERY).await;
+        relay.tell_tallies().await;
     }
 }
 
@@ -56,5 +64,7 @@ pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output
     tokio::select! {
         () = http.serve(router, stop) => {}
         () = keep(&relay) => {}
+        () = tell(&relay) => {}
     }
+    relay.tell_tallies().await;
 }

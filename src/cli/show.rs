@@ -49,8 +49,10 @@ impl<W: Write> Show<W> {
             | Command::ListPeers
             | Command::ListJobs
             | Command::ListTokens
+            | Command::ShowPolicies { .. }
             | Command::ListCustomers
             | Command::ShowCustomer { .. }
+            | Command::Audit { .. }
             | Command::List { .. }
             | Command::Conflicts { .. }
             | Command::Lost { .. } => json.then_some(false),
@@ -63,6 +65,7 @@ impl<W: Write> Show<W> {
             Command::ListTokens => "no tokens yet: `thence token create --customer C`",
             Command::ListCustomers => "no customers yet: whoever has a token registers a database over HTTP",
             Command::ShowCustomer { .. } => "no databases",
+            Command::Audit { .. } => "nothing was noted",
             Command::List { .. } => "no objects",
             Command::Conflicts { .. } => "no conflicts",
             Command::Lost { .. } => "no edits were lost",
@@ -135,9 +138,12 @@ impl<W: Write> Show<W> {
             Answer::Job(row) => self.document(&row),
             Answer::Wiped(row) => self.document(&row),
             Answer::Tokens(rows) => self.members(&rows),
+            Answer::Policies(rows) => self.members(&rows),
             Answer::Customers(rows) => self.members(&rows),
+            Answer::Audit(rows) => self.members(&rows),
             Answer::Databases(rows) => self.members(&rows),
             Answer::Token(row) => self.document(&row),
+            Answer::Policy(row) => self.document(&row),
             Answer::Revoked(row) => self.document(&row),
             Answer::Places(rows) => self.members(&rows),
             Answer::Conflicts(rows) => self.members(&rows),
@@ -212,7 +218,7 @@ impl<W: Write> Show<W> {
                 [row.device.clone(), address, if row.connected { "connected" } else { "not connected" }.to_owned()]
             })),
             Answer::Token(row) => writeln!(self.to, "{}", row.token.unwrap_or(row.id)),
-            Answer::Revoked(_) => Ok(()),
+            Answer::Revoked(_) | Answer::Policy(_) => Ok(()),
             Answer::Tokens(rows) => self.table(rows.iter().map(|row| {
                 let TokenRow { id, customer, database, role, expires, .. } = row;
                 let of = match (customer, database) {
@@ -228,6 +234,15 @@ impl<W: Write> Show<W> {
                 };
                 [id.clone(), of, role.clone(), ends]
             })),
+            Answer::Policies(rows) => self.table(rows.iter().map(|row| {
+                let figure = |value: Option<u64>| value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+                let from = match &row.scope {
+                    Some(scope) => format!("set for {scope}; else {}", figure(row.default)),
+                    None => "default".to_owned(),
+                };
+                [row.name.clone(), figure(row.value), from, row.about.clone()]
+            })),
+            Answer::Audit(rows) => self.table(rows.iter().map(audited)),
             Answer::Customers(rows) => {
                 self.table(rows.iter().map(|row| [row.customer.clone(), count(row.databases, "database")]))
             }
@@ -412,6 +427,17 @@ fn peer_cells(peer: &PeerReport, now: Duration) -> [String; 5] {
         (behind, ahead) => format!("{behind} to receive, {ahead} to send"),
     };
     [format!("  {}", peer.device), peer.state.clone(), distance, last, peer.reason.clone().unwrap_or_default()]
+}
+
+/// When, what, by whom, and the rest as it is.
+fn audited(entry: &Json) -> [String; 4] {
+    let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = Duration::from_millis(entry["at_ms"].as_u64().unwrap_or_default());
+    let named = ["id", "at_ms", "action", "by"];
+    let rest = entry.as_object().into_iter().flatten().filter(|(name, _)| !named.contains(&name.as_str()));
+    let rest: Vec<String> = rest.map(|(name, value)| format!("{name} {value}")).collect();
+    [duration::ago(now.saturating_sub(at)), text("action"), text("by"), rest.join(", ")]
 }
 
 fn role(role: Option<&str>) -> String {

@@ -701,7 +701,8 @@ fn growth(path: &Path, bytes: usize) -> usize {
     path.names().iter().map(|name| 6 * name.len() + 6).sum::<usize>() + bytes + 2
 }
 
-fn shown_bytes(object: &Object) -> usize {
+/// How many bytes an object has as JSON, as it is shown.
+pub(crate) fn shown_bytes(object: &Object) -> usize {
     object.shown().map_or(0, |shown| json_bytes(&shown))
 }
 

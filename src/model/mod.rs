@@ -26,6 +26,7 @@ pub use access::{
     about,
 };
 pub use context::{CONTEXT_BYTES_MAX, Context, InvalidContext};
+pub(crate) use draft::shown_bytes;
 pub use draft::{Draft, InvalidEdit, OBJECT_BYTES_MAX};
 pub(crate) use event::PackedEvent;
 pub use event::{ClientId, EVENT_BYTES_MAX, Event, InvalidClientId, InvalidEvent, Remark};

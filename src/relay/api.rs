@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, RawPathParams, Request as HttpRequest, State};
 use axum::http::header::{AUTHORIZATION, HeaderName, IF_MATCH, IF_NONE_MATCH};
 use axum::http::{HeaderMap, Method};
@@ -15,16 +16,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::Semaphore;
 
+use super::audit::{AuditQuery, Deed};
 use super::clients::CLIENT_NAME_BYTES_MAX;
-use super::http::{JsonBody, Reply, SYNC_TOKEN};
+use super::http::{BodyBytesMax, Exchange, JsonBody, Reply, SYNC_TOKEN};
+use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
+use super::quota::used_up;
 use super::row;
 use super::settings::TableSettings;
 use super::table::Range;
 use super::tenant::{Principal, Visibility};
-use super::upload::BATCH_ROWS_MAX;
 use super::{Access, Relay, Wanted, unauthenticated};
-use crate::model::{CollectionName, Context, Operation, Remark, Request, Role};
+use crate::model::{CollectionName, Context, Operation, Request, Role};
 use crate::node::Invitation;
 use crate::store::{Upload, Versions};
 
@@ -130,7 +133,8 @@ pub(super) fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: R
 pub async fn let_in(
     State(relay): Shared,
     path: RawPathParams,
-    request: HttpRequest,
+    exchange: Exchange,
+    mut request: HttpRequest,
     next: Next,
 ) -> Result<Response, Problem> {
     let asker = principal(&relay, request.headers())?;
@@ -140,7 +144,12 @@ pub async fn let_in(
         return Err(unauthenticated());
     }
     if !registers {
-        relay.enter(asker, named("customer"), named("database"), Role::Reader)?;
+        let access = relay.enter(asker, named("customer"), named("database"), Role::Reader)?;
+        // A name that is none is told so by the handler.
+        let table = CollectionName::user(named("table")).ok();
+        let policies = relay.pace(&access, table.as_ref(), exchange.client().ip())?;
+        let bytes_max = usize::try_from(policies.limit(Policy::BatchBytes)).unwrap_or(usize::MAX);
+        request.extensions_mut().insert(BodyBytesMax(bytes_max));
     }
     Ok(next.run(request).await)
 }
@@ -174,7 +183,7 @@ pub async fn register(
         None => return Err(super::not_found()),
     }
     let visibility = body.unwrap_or(JsonBody(Registration::default())).0.visibility;
-    let (database, is_new) = relay.tenants().register(&customer, &database, visibility).await?;
+    let (database, is_new) = relay.tenants().register_by(asker.name(), &customer, &database, visibility).await?;
     let access = Access { database, principal: asker, role: Role::Owner };
     let body = describe(&relay, &access)?;
     Ok(if is_new { Reply::created(&body) } else { Reply::ok(&body) })
@@ -217,7 +226,12 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
     for table in view.collections() {
         let counted = view.table_count(&table).map_err(|error| super::tenant::node_problem(error.into()))?;
         if let Some((count, version)) = counted {
-            tables.insert(table.to_string(), json!({"count": count, "max_version": version}));
+            let mut told = json!({"count": count, "max_version": version});
+            let limits = relay.policies(access, Some(&table))?.set_in(&PolicyScope::of(&access.database, Some(&table)));
+            if !limits.is_empty() {
+                told["limits"] = limits.into();
+            }
+            tables.insert(table.to_string(), told);
         }
     }
     Ok(json!({
@@ -234,28 +248,26 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
         "lost": summary.lost,
         "horizon": view.horizon().map_err(|error| super::tenant::node_problem(error.into()))?,
         "tables": tables,
-        "limits": limits_in_force(),
+        "limits": relay.policies(access, None)?.limits(),
     }))
 }
 
-/// What holds for every request.
-fn limits_in_force() -> Json {
-    json!({
-        "batch_rows": BATCH_ROWS_MAX,
-        "batch_bytes": 8 << 20,
-        "row_bytes": crate::model::OBJECT_BYTES_MAX,
-        "row_key_bytes": crate::model::KEY_BYTES_MAX,
-        "nesting": crate::model::NESTING_MAX,
-        "id_bytes": 128,
-        "page_rows": super::changes::ROWS_USUAL,
-        "page_rows_max": super::changes::ROWS_MAX,
-        "requests_per_second": 1000,
-    })
+/// Tells what holds where nothing else is set.
+pub async fn limits(State(relay): Shared) -> Answer {
+    Ok(Reply::ok(&relay.tenants().policies(&PolicyScope::Relay)?.limits()))
 }
 
-/// Tells the limits.
-pub async fn limits() -> Answer {
-    Ok(Reply::ok(&limits_in_force()))
+/// Tells who deleted, granted, restored or set what of a customer, and when.
+pub async fn audit(
+    State(relay): Shared,
+    Path(customer): Path<String>,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Answer {
+    let customer = relay.owned_customer(&principal(&relay, &headers)?, &customer)?;
+    let Query(query) = query.map_err(|error| malformed(error.body_text(), "correct the query"))?;
+    let page = relay.audit(&customer, &query).await?;
+    Ok(Reply::ok(&json!({"entries": page.entries, "more": page.more})))
 }
 
 // Tables.
@@ -383,8 +395,7 @@ pub async fn delete_rows(
             Ok(Reply::ok(&body))
         }
         (None, Some(JsonBody(Keys { keys }))) => {
-            let rows = keys.into_iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-            let results = relay.upload(&access, Some(&table), rows, false).await?;
+            let results = relay.delete_keys(&access, &table, &keys).await?;
             Ok(Reply::ok(&json!({"results": results, "epoch": relay.epoch_text()})))
         }
         _ => {
@@ -438,8 +449,7 @@ async fn write_row(relay: &Relay, path: RowPath, headers: &HeaderMap, operation:
     let (collection, key): (CollectionName, _) = (row::table(&path.table)?, row::row_key(&path.key)?);
     let expected: Option<Context> = tag(headers, &IF_MATCH)?.map(row::context).transpose()?;
     let request = Request { collection, key, operation };
-    let upload = Upload { request, seen: None, expected: None, remark: Remark::default() };
-    let done = relay.write_row(&access, upload, expected).await?;
+    let done = relay.write_row(&access, Upload { expected, ..Upload::new(request) }).await?;
     let etag = done.seen.to_string();
     let body = json!({"key": path.key, "version": done.version, "context": etag, "epoch": relay.epoch_text()});
     Ok(Reply::ok(&body).etag(&etag))
@@ -565,6 +575,13 @@ pub async fn invite(
     let role = body.role.parse::<Role>().map_err(invalid)?;
     let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
     let invitation = Invitation { role, uses: body.uses.unwrap_or(1), expires };
+    // This relay is one of them, and counts for nobody.
+    let devices = relay.view(&access)?.devices().len().saturating_sub(1) as u64;
+    let quota = relay.policies(&access, None)?.quota(Policy::Devices);
+    if let Some(quota) = quota.filter(|quota| devices.saturating_add(u64::from(invitation.uses)) > *quota) {
+        return Err(used_up(Policy::Devices, devices, quota));
+    }
     let ticket = relay.node().invite(access.database.space, &invitation).map_err(super::tenant::node_problem)?;
+    relay.note(&access, &Deed::invite(&access.database, ticket.ticket())).await;
     Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
 }

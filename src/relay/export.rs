@@ -16,10 +16,9 @@ use hyper::body::Bytes;
 use serde_json::json;
 
 use super::api::{aside, principal};
-use super::problem::{Problem, ProblemCode};
-use super::tenant::{Principal, node_problem};
-use super::{Database, Relay, TenantName, not_found, row, unauthenticated};
-use crate::model::Role;
+use super::problem::Problem;
+use super::tenant::node_problem;
+use super::{Database, Relay, not_found, row};
 use crate::store::{PageLimits, StoreError};
 
 const PAGE: PageLimits = PageLimits { rows: 500, bytes: 1 << 20, looked_at: 5_000 };
@@ -31,16 +30,7 @@ pub async fn export(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let asker = principal(&relay, &headers)?;
-    let Principal::Token(token) = &asker else { return Err(unauthenticated()) };
-    let name = customer.parse::<TenantName>().map_err(|_| not_found())?;
-    let is_theirs = token.scope.customer.as_ref().is_none_or(|customer| *customer == name);
-    if !is_theirs {
-        return Err(not_found());
-    }
-    if token.scope.database.is_some() || token.scope.role < Role::Owner {
-        let help = "use a token of an owner of all of the customer's databases";
-        return Err(Problem::new(ProblemCode::Forbidden, "this token does not reach everything of the customer", help));
-    }
+    let name = relay.owned_customer(&asker, &customer)?;
     let mut databases = relay.tenants().databases()?;
     databases.retain(|database| database.customer == name);
     if databases.is_empty() {

@@ -11,7 +11,9 @@
 //! | `row`, `upload`, `changes`, `page` | what clients write and read |
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
+//! | `audit` | who deleted, granted or set what |
 //! | `events` | hints that there is something new |
+//! | `policy`, `quota` | what clients may use, and what they have used of it |
 //! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
 //! | `table` | tables as a whole, and manifests |
 //! | `problem` | what a request is answered that cannot be done |
@@ -23,6 +25,7 @@
 //! The functions of [`Relay`] need no socket.
 
 mod api;
+mod audit;
 mod changes;
 mod clients;
 mod events;
@@ -34,7 +37,9 @@ mod openapi;
 mod operation;
 mod origin;
 mod page;
+mod policy;
 mod problem;
+mod quota;
 mod routes;
 mod row;
 mod schemas;
@@ -45,18 +50,25 @@ mod tenant;
 mod upload;
 mod wiping;
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use data_encoding::HEXLOWER;
 
+use self::audit::Tallies;
+pub use self::audit::{AuditPage, AuditQuery, BY_ITSELF, Deed, OPERATOR, TOLD_EVERY, Which};
 pub use self::changes::{Changes, Wanted};
 use self::clients::Clients;
+use self::http::{KEYS_MAX, Rate};
 pub use self::keeping::{KEPT_EVERY, Kept};
 pub use self::keys::{Keys, KeysError};
 pub use self::origin::{InvalidOrigin, Origin};
 pub use self::page::{Gone, Page, beginning, epoch_of};
+pub use self::policy::{InForce, Policies, Policy, PolicyScope, Setting};
 pub use self::problem::{Problem, ProblemCode};
+use self::quota::Quotas;
 pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
 pub use self::settings::{Schema, TableSettings};
@@ -66,7 +78,7 @@ pub use self::tenant::{
     Database, InvalidTenantName, Principal, SYSTEM_NAME, Scope, TenantName, Tenants, TokenRecord, Visibility,
 };
 pub use self::upload::BATCH_ROWS_MAX;
-use crate::model::Role;
+use crate::model::{CollectionName, Role};
 use crate::node::{Node, NodeError};
 use crate::store::View;
 
@@ -77,6 +89,10 @@ pub struct Relay {
     tenants: Tenants,
     keys: Mutex<Keys>,
     clients: Mutex<Clients>,
+    quotas: Quotas,
+    tallies: Mutex<Tallies>,
+    rate: Rate,
+    began: Instant,
 }
 
 /// A database that somebody may use.
@@ -107,7 +123,14 @@ impl Relay {
     /// Makes a node a relay.
     pub async fn open(node: &Node, keys: Keys) -> Result<Self, NodeError> {
         let tenants = Tenants::open(node).await?;
-        Ok(Self { node: node.clone(), tenants, keys: Mutex::new(keys), clients: Mutex::default() })
+        let (keys, clients, quotas, tallies) =
+            (Mutex::new(keys), Mutex::default(), Quotas::default(), Mutex::default());
+        let (rate, began) = (Rate::new(1, KEYS_MAX), node.surroundings().now());
+        let relay = Self { node: node.clone(), tenants, keys, clients, quotas, tallies, rate, began };
+        if let Err(problem) = relay.tenants.note_epoch(&relay.epoch_text()).await {
+            tracing::warn!(%problem, "that the store was restored, if it was, could not be noted");
+        }
+        Ok(relay)
     }
 
     /// Puts a token for the administrator into a file that only its owner can read, unless one is there that is known
@@ -156,6 +179,33 @@ impl Relay {
                 Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"))
             }
             _ => Err(not_found()),
+        }
+    }
+
+    /// Lets a request to a database, or a table of it, pass, or says that its sender sends too many. Returns what holds
+    /// there. Who has no token is known by the address.
+    fn pace(&self, access: &Access, table: Option<&CollectionName>, from: IpAddr) -> Result<Policies, Problem> {
+        let policies = self.policies(access, table)?;
+        let (limit, most) = (policies.limit(Policy::RequestsPerSecond), Policy::RequestsPerSecond.usual());
+        // Up to what the server lets in of one token there is nothing more to be counted.
+        if most.is_some_and(|most| limit >= most) {
+            return Ok(policies);
+        }
+        let Database { customer, name, .. } = &access.database;
+        // No name has a space in it.
+        let key = match &access.principal {
+            Principal::Token(token) => format!("{} {customer} {name}", token.id),
+            Principal::Anybody => format!("{} {customer} {name}", from.to_canonical()),
+        };
+        let per_second = u32::try_from(limit).unwrap_or(u32::MAX);
+        let since = self.node.surroundings().now().saturating_duration_since(self.began);
+        match self.rate.admit_at(key.as_bytes(), since, per_second) {
+            Ok(()) => Ok(policies),
+            Err(wait) => {
+                let detail = format!("more than {limit} requests in a second to this database");
+                let problem = Problem::new(ProblemCode::TooManyRequests, detail, "send fewer, with more in each");
+                Err(problem.retry_after(wait.as_secs_f64().ceil().max(1.0) as u64))
+            }
         }
     }
 

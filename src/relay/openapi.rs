@@ -72,6 +72,7 @@ fn parameters() -> Json {
         "database": in_path("database", "Name"),
         "table": in_path("table", "Name"),
         "key": in_path("key", "Key"),
+        "job": in_path("job", "JobId"),
         "If-Match": header("If-Match", "An ETag: it is done only if that is still the one.", TAG),
         "If-None-Match": {
             "name": "If-None-Match",
@@ -109,7 +110,11 @@ fn response(code: ProblemCode) -> Json {
     let mut headers = vec!["Request-Id"];
     match code {
         ProblemCode::Unauthenticated => headers.push("WWW-Authenticate"),
-        ProblemCode::Gone | ProblemCode::TooManyRequests | ProblemCode::Unavailable => headers.push("Retry-After"),
+        ProblemCode::Gone
+        | ProblemCode::TooLarge
+        | ProblemCode::TooManyRequests
+        | ProblemCode::Unavailable
+        | ProblemCode::QuotaExceeded => headers.push("Retry-After"),
         _ => {}
     }
     let header = |name: &str| (name.to_owned(), json!({"$ref": format!("#/components/headers/{name}")}));
@@ -149,7 +154,8 @@ mod tests {
         let node = Node::open(config).await.expect("it opens");
         let relay = Relay::open(&node, Keys::in_memory()).await.expect("it opens");
         let (customer, database) = ("acme".parse().expect("a name"), "notes".parse().expect("a name"));
-        relay.tenants().register(&customer, &database, None).await.expect("it can be registered");
+        let (database, _) = relay.tenants().register(&customer, &database, None).await.expect("it can be registered");
+        node.wipe(database.space, None).await.expect("its owner");
         Arc::new(relay)
     }
 
@@ -166,7 +172,8 @@ mod tests {
         token: Option<&str>,
         body: Option<&Json>,
     ) -> Response<Body> {
-        let mut path = path.to_owned();
+        let job = relay.node().removals().expect("readable")[0].id();
+        let mut path = path.replace("{job}", &job);
         for (name, value) in [("customer", "acme"), ("database", "notes"), ("table", "t"), ("key", "k")] {
             path = path.replace(&format!("{{{name}}}"), value);
         }
@@ -302,6 +309,7 @@ mod tests {
         check::<api::ManifestQuery>(&schemas, "ManifestQuery");
         check::<api::ChangesQuery>(&schemas, "ChangesQuery");
         check::<crate::relay::TableSettings>(&schemas, "TableSettings");
+        check::<crate::relay::AuditQuery>(&schemas, "AuditQuery");
         check::<api::SyncBody>(&schemas, "Sync");
         check::<api::InviteBody>(&schemas, "Invitation");
     }

@@ -72,6 +72,15 @@ impl ProblemCode {
         }
     }
 
+    /// After how many seconds to try again, if nothing better is known. What is too large stays so until a policy changes.
+    const fn retry_after_s(self) -> Option<u64> {
+        match self {
+            Self::TooLarge | Self::QuotaExceeded => Some(60),
+            Self::TooManyRequests | Self::Unavailable => Some(1),
+            _ => None,
+        }
+    }
+
     /// What it is called, the same for every problem of the kind.
     pub const fn title(self) -> &'static str {
         match self {
@@ -117,7 +126,7 @@ impl Problem {
     /// A problem without further members.
     pub fn new(code: ProblemCode, detail: impl Into<String>, help: impl Into<String>) -> Self {
         let (detail, help) = (detail.into(), help.into());
-        Self { code, detail, help, retry_after_s: None, members: serde_json::Map::new() }
+        Self { code, detail, help, retry_after_s: code.retry_after_s(), members: serde_json::Map::new() }
     }
 
     /// The same, to be tried again after `seconds`.

@@ -74,6 +74,7 @@ pub(super) fn table() -> Vec<Route> {
                 api::register,
                 Operation::new("register", "Registers a database.", owner)
                     .may_take("Registration")
+                    .may_fail(ProblemCode::QuotaExceeded)
                     .gives(200, "Database")
                     .gives(201, "Database"),
             )
@@ -108,6 +109,7 @@ pub(super) fn table() -> Vec<Route> {
                 Operation::new("upload", "Writes rows: each by itself, or all as one.", writer)
                     .query("UploadQuery")
                     .takes("Rows")
+                    .may_fail(ProblemCode::QuotaExceeded)
                     .gives(200, "Results"),
             )
             .on(DELETE, api::delete_rows, delete_rows("delete_rows", "Deletes rows, by their keys or by a range.")),
@@ -142,12 +144,18 @@ pub(super) fn table() -> Vec<Route> {
             .on(
                 PUT,
                 api::put_row,
-                write_row("put_row", "Replaces a row, or makes it.").takes("Fields").gives(200, "Written"),
+                write_row("put_row", "Replaces a row, or makes it.")
+                    .takes("Fields")
+                    .may_fail(ProblemCode::QuotaExceeded)
+                    .gives(200, "Written"),
             )
             .on(
                 PATCH,
                 api::patch_row,
-                write_row("patch_row", "Writes some fields of a row.").takes("Fields").gives(200, "Written"),
+                write_row("patch_row", "Writes some fields of a row.")
+                    .takes("Fields")
+                    .may_fail(ProblemCode::QuotaExceeded)
+                    .gives(200, "Written"),
             )
             .on(DELETE, api::delete_row, write_row("delete_row", "Deletes a row.").gives(200, "Written")),
         Route::of("/changes").on(
@@ -188,6 +196,7 @@ pub(super) fn table() -> Vec<Route> {
             api::invite,
             Operation::new("invite", "Makes a ticket, with which a full node joins.", owner)
                 .takes("Invitation")
+                .may_fail(ProblemCode::QuotaExceeded)
                 .gives(201, "Ticket"),
         ),
         Route::at("/v1/customers/{customer}/export").on(
@@ -204,10 +213,17 @@ pub(super) fn table() -> Vec<Route> {
             api::job,
             Operation::new("job", "Tells how far the removal is of what was wiped.", owner).gives(200, "Job"),
         ),
+        Route::at("/v1/customers/{customer}/audit").on(
+            GET,
+            api::audit,
+            Operation::new("audit", "Tells who deleted, granted, restored or set what, and when.", owner)
+                .query("AuditQuery")
+                .gives(200, "Audit"),
+        ),
         Route::at("/v1/limits").on(
             GET,
             api::limits,
-            Operation::new("limits", "Tells the limits in force.", Anybody).gives(200, "Limits"),
+            Operation::new("limits", "Tells what holds where nothing else is set.", Anybody).gives(200, "Limits"),
         ),
         Route::at("/health/live").on(
             GET,

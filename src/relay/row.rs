@@ -111,13 +111,12 @@ impl RowChange {
         };
         let id = self.id.map(ClientId::try_from).transpose();
         Ok(Upload {
-            request: Request { collection, key: row_key(&self.key)?, operation },
             seen: self.context.as_deref().map(context).transpose()?,
-            expected: None,
             remark: Remark {
                 id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
                 source_version: self.source_version,
             },
+            ..Upload::new(Request { collection, key: row_key(&self.key)?, operation })
         })
     }
 }
@@ -132,7 +131,9 @@ pub fn write_problem(error: &WriteError) -> Problem {
                 "put the row, or send the context that you had seen: then what you write is kept beside its delete";
             Problem::new(ProblemCode::NotFound, detail, help)
         }
-        WriteError::Edit { error: InvalidEdit::TooLarge(_), .. } | WriteError::TooLarge { .. } => {
+        WriteError::Edit { error: InvalidEdit::TooLarge(_), .. }
+        | WriteError::RowTooLarge { .. }
+        | WriteError::TooLarge { .. } => {
             Problem::new(ProblemCode::TooLarge, detail, "spread it over several rows or requests")
         }
         WriteError::Edit { error: InvalidEdit::WrongKind { field, is, .. }, .. } => {
@@ -173,7 +174,8 @@ pub fn result(table: Option<&str>, key: &str, id: Option<&str>, outcome: &Result
             result.insert("context".to_owned(), seen.to_string().into());
         }
         Err(problem) => {
-            let again = problem.code == ProblemCode::Unavailable;
+            // What is full now may have room again: whoever waits loses nothing.
+            let again = matches!(problem.code, ProblemCode::Unavailable | ProblemCode::QuotaExceeded);
             result.insert("status".to_owned(), if again { "retry" } else { "rejected" }.into());
             result.insert("problem".to_owned(), problem.body());
         }

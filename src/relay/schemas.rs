@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde::de::value::Error;
 use serde_json::{Map, Value as Json, json};
 
+use super::audit::{ENTRIES_MAX, Which};
 use super::changes::ROWS_MAX;
+use super::policy::Policy;
 use super::problem::ProblemCode;
 use super::row::RowOperation;
 use super::settings::DAYS_MAX;
@@ -139,6 +141,12 @@ fn requests() -> Map<String, Json> {
                 "pattern": "^[A-Za-z0-9_.-]{1,64}(,[A-Za-z0-9_.-]{1,64})*$",
             })),
         }), &[]),
+        "AuditQuery": request(json!({
+            "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),
+            "after": said("The `id` of the last entry that is known.", json!({
+                "type": "string", "pattern": "^[0-9a-f]{1,20}$",
+            })),
+        }), &[]),
         "Sync": request(json!({
             "changes": {"type": "array", "items": schema("RowChange"), "maxItems": BATCH_ROWS_MAX},
             "limit": said(&format!("At most {ROWS_MAX} rows are given."), or_null(at_least_one())),
@@ -163,6 +171,7 @@ fn values() -> Map<String, Json> {
     members(json!({
         "Name": {"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}$"},
         "Key": {"type": "string", "minLength": 1, "maxLength": KEY_BYTES_MAX},
+        "JobId": {"type": "string", "pattern": "^[a-z0-9-]+$", "minLength": 1, "maxLength": 100},
         "Fields": {
             "type": "object",
             "description": "The fields of a row. Bytes are `{\"$bytes\": BASE64}`; counters show as numbers, sets as \
@@ -217,24 +226,18 @@ fn answers() -> Map<String, Json> {
             "lost": natural(),
             "horizon": natural(),
             "tables": {"type": "object", "additionalProperties": object(json!({
-                "count": natural(), "max_version": natural(),
-            }), &[])},
+                "count": natural(),
+                "max_version": natural(),
+                "limits": said("What is set for the table itself.", json!({
+                    "type": "object", "additionalProperties": or_null(natural()),
+                })),
+            }), &["limits"])},
             "limits": schema("Limits"),
         }), &[]),
-        "Limits": object(json!({
-            "batch_rows": natural(),
-            "batch_bytes": natural(),
-            "row_bytes": natural(),
-            "row_key_bytes": natural(),
-            "nesting": natural(),
-            "id_bytes": natural(),
-            "page_rows": natural(),
-            "page_rows_max": natural(),
-            "requests_per_second": natural(),
-        }), &[]),
-        "Wiped": object(json!({"job": text(), "revision": natural(), "epoch": epoch()}), &[]),
+        "Limits": limits(),
+        "Wiped": object(json!({"job": schema("JobId"), "revision": natural(), "epoch": epoch()}), &[]),
         "Job": object(json!({
-            "job": text(),
+            "job": schema("JobId"),
             "kind": choice(&["wipe"]),
             "customer": schema("Name"),
             "database": schema("Name"),
@@ -263,6 +266,40 @@ fn answers() -> Map<String, Json> {
             "retention_days": natural(),
             "expire_days": or_null(natural()),
         }), &[]),
+        "Audit": object(json!({
+            "entries": list(schema("AuditEntry")),
+            "more": said("Whether to ask again at once, with `after`.", json!({"type": "boolean"})),
+        }), &[]),
+        "AuditEntry": object(json!({
+            "id": said("To be sent as `after`, to go on.", text()),
+            "at_ms": natural(),
+            "by": said("The id of a token; `operator` for who works on the relay's machine, `relay` for itself.", text()),
+            "action": choice(&[
+                "delete", "wipe", "grant", "revoke", "invite", "restore", "policy", "settings", "visibility",
+            ]),
+            "database": or_null(schema("Name")),
+            "table": schema("Name"),
+            "which": choice(names_of::<Which>()),
+            "count": natural(),
+            "keys": said("Some of the keys of what was deleted.", list(schema("Key"))),
+            "revision": natural(),
+            "token": said("The id of a token.", text()),
+            "ticket": said("The id of a ticket.", text()),
+            "role": choice(&[Role::Reader, Role::Writer, Role::Owner].map(Role::as_str)),
+            "uses": natural(),
+            "expires_ms": or_null(natural()),
+            "epoch": epoch(),
+            "scope": text(),
+            "policy": choice(&Policy::ALL.map(Policy::as_str)),
+            "value": said("None is no limit; `default` if it is not set any more.", json!({
+                "type": ["integer", "string", "null"],
+            })),
+            "settings": json!({"type": "object"}),
+            "visibility": choice(names_of::<Visibility>()),
+        }), &[
+            "database", "table", "which", "count", "keys", "revision", "token", "ticket", "role", "uses", "expires_ms",
+            "epoch", "scope", "policy", "value", "settings", "visibility",
+        ]),
         "Deletions": object(json!({
             "results": list(schema("Result")),
             "deleted": list(schema("Key")),
@@ -345,13 +382,25 @@ fn answers() -> Map<String, Json> {
             "rows": said("The rows at fault, of a batch that is atomic.", list(object(json!({
                 "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
             }), &[]))),
+            "policy": said("Which quota is used up.", text()),
             "etag": said("What the ETag is now.", text()),
             "reason": said("Why a sync token cannot be used any more.", text()),
             "action": said("What to do about that.", text()),
             "token": said("The sync token to go on with.", text()),
-        }), &["path", "line", "column", "row", "rows", "etag", "reason", "action", "token"]),
+        }), &["path", "line", "column", "row", "rows", "policy", "etag", "reason", "action", "token"]),
     })));
     answers
+}
+
+/// What is published of what holds.
+fn limits() -> Json {
+    let fixed = ["row_key_bytes", "nesting", "id_bytes", "id_days", "page_rows", "page_rows_max"];
+    let mut members: Map<String, Json> = fixed.map(|name| (name.to_owned(), natural())).into_iter().collect();
+    for policy in Policy::ALL {
+        let schema = if policy.is_optional() { or_null(natural()) } else { natural() };
+        members.insert(policy.as_str().to_owned(), said(policy.about(), schema));
+    }
+    object(members.into(), &[])
 }
 
 fn integer_of_any() -> Json {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
+use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
 use super::{Access, Database, Relay};
 use crate::model::CollectionName;
@@ -56,6 +57,15 @@ impl TableSettings {
     }
 }
 
+/// How long what is in a table is kept, in days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Days {
+    /// How long deletions are told.
+    pub(super) retention: u32,
+    /// When rows that nobody changes are deleted.
+    pub(super) expiry: Option<u32>,
+}
+
 /// The settings of the tables of a database, by table.
 #[derive(Clone, Debug, Default)]
 pub struct DatabaseSettings(BTreeMap<String, TableSettings>);
@@ -64,11 +74,6 @@ impl DatabaseSettings {
     /// Of one table.
     pub fn of(&self, table: &CollectionName) -> TableSettings {
         self.0.get(table.as_str()).cloned().unwrap_or_default()
-    }
-
-    /// Whether rows expire in any table.
-    pub fn expires(&self) -> bool {
-        self.0.values().any(|settings| settings.expire_days.is_some())
     }
 
     /// A number that changes whenever the schema of one of these tables does; of all of them if none are named.
@@ -97,6 +102,19 @@ impl Relay {
         Ok(DatabaseSettings(self.tenants.tables(database)?.into_iter().filter_map(read).collect()))
     }
 
+    /// How long deletions and rows of a table are kept: as is set of it, or else as the policies say.
+    pub(super) fn days(
+        &self,
+        database: &Database,
+        settings: &TableSettings,
+        table: &CollectionName,
+    ) -> Result<Days, Problem> {
+        let policies = self.tenants.policies(&PolicyScope::of(database, Some(table)))?;
+        let retention = settings.retention_days.or_else(|| policies.days(Policy::RetentionDays));
+        let expiry = settings.expire_days.or_else(|| policies.days(Policy::ExpireDays));
+        Ok(Days { retention: retention.unwrap_or(RETENTION_DAYS), expiry })
+    }
+
     /// Sets what is set of a table, and leaves nothing of what was.
     pub async fn set_table(
         &self,
@@ -106,12 +124,13 @@ impl Relay {
     ) -> Result<Json, Problem> {
         settings.check()?;
         let fields = serde_json::to_value(settings).unwrap_or_default();
-        self.tenants.set_table(&access.database, table.as_str(), fields).await?;
+        self.tenants.set_table(&access.database, table, fields, access.principal.name()).await?;
+        let kept = self.days(&access.database, settings, table)?;
         Ok(json!({
             "table": table.to_string(),
             "schema": settings.schema,
-            "retention_days": settings.retention_days.unwrap_or(RETENTION_DAYS),
-            "expire_days": settings.expire_days,
+            "retention_days": kept.retention,
+            "expire_days": kept.expiry,
         }))
     }
 }

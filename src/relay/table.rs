@@ -5,13 +5,14 @@ use std::ops::RangeInclusive;
 use data_encoding::HEXLOWER;
 use serde_json::{Value as Json, json};
 
+use super::audit::{Deed, Which};
 use super::changes::ROWS_MAX;
 use super::problem::{Problem, ProblemCode};
 use super::row;
 use super::tenant::node_problem;
 use super::{Access, Relay};
-use crate::model::{CollectionName, Operation, Remark, Request};
-use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions, WriteError};
+use crate::model::{CollectionName, Operation, Request};
+use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions, View, WriteError};
 
 /// So many rows are looked at for one page of a manifest.
 const LOOKED_AT_MAX: usize = 20_000;
@@ -139,27 +140,47 @@ impl Relay {
             Range::After(after) => after.checked_add(1).map(|from| Versions::Own(from..=summary.version)),
             Range::AfterSource(after) => after.checked_add(1).map(|from| Versions::Source(from..=i64::MAX)),
         };
+        let mut count = 0;
+        let removed = self.remove(access, view, table, versions, &mut count).await;
+        if count > 0 {
+            let which = if range == Range::All { Which::All } else { Which::Range };
+            let (database, table, keys) = (access.database.name.clone(), table.clone(), Vec::new());
+            self.note(access, &Deed::Delete { database, table, which, count, keys }).await;
+        }
+        removed.map(|()| json!({"deleted_rows": count, "epoch": self.epoch_text()}))
+    }
+
+    /// Removes the rows of these versions as they stand in `view`, and counts them.
+    async fn remove(
+        &self,
+        access: &Access,
+        view: View,
+        table: &CollectionName,
+        versions: Option<Versions>,
+        deleted: &mut u64,
+    ) -> Result<(), Problem> {
+        let failed = |error: crate::store::StoreError| node_problem(error.into());
         let limits = PageLimits { rows: ROWS_MAX, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
-        let (mut next, mut deleted) = (versions.filter(|versions| !is_empty(versions)), 0_u64);
+        let mut next = versions.filter(|versions| !is_empty(versions));
         while let Some(versions) = next {
             let page = view.manifest(table, &versions, limits).map_err(failed)?;
             next = page.next;
             let remove = |row: Listed| {
                 let request = Request { collection: table.clone(), key: row.key, operation: Operation::Delete };
                 // Only as it stood when the tag was compared: what was written to it since has been seen by nobody here.
-                vec![Upload { request, seen: None, expected: Some(row.context), remark: Remark::default() }]
+                vec![Upload { expected: Some(row.context), ..Upload::new(request) }]
             };
             let parts: Vec<Vec<Upload>> = page.rows.into_iter().map(remove).collect();
             for outcome in self.node.upload(access.database.space, parts).await {
                 match outcome.map_err(node_problem)? {
-                    Ok(_) => deleted += 1,
+                    Ok(_) => *deleted += 1,
                     // Written to meanwhile, and so not in the range any more; or gone, which is what was asked for.
                     Err(WriteError::Changed { .. }) => {}
                     Err(error) => return Err(row::write_problem(&error)),
                 }
             }
         }
-        Ok(json!({"deleted_rows": deleted, "epoch": self.epoch_text()}))
+        Ok(())
     }
 }
 

@@ -2,21 +2,28 @@
 //!
 //! All of it lies in one space of the node's own, the *system* space: an ordinary space, so that it is backed up and
 //! read like any other. Its collections are `databases` and `tables` (key `CUSTOMER/DATABASE`; what is set
-//! of its tables) and `tokens` (key: the token's id).
+//! of its tables), `tokens` (key: the token's id), `policies` (key: the scope; `/` for all), `audit` and `relays`
+//! (see [`audit`](super::audit)).
 //!
 //! **Invariant**: a token is stored as the hash of its secret part only.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
+use tokio::sync::Mutex;
 
+use super::audit::{Deed, OPERATOR};
+use super::policy::{Policies, Policy, PolicyScope, Setting};
 use super::problem::{Problem, ProblemCode};
-use crate::model::{CollectionName, ObjectKey, Operation, Remark, Request, Role, SpaceId};
+use super::quota::used_up;
+use crate::model::{CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
 use crate::node::{Node, NodeError, Transaction};
-use crate::store::{SYSTEM_SPACE, StoreError, Upload, View};
+use crate::store::{PageLimits, SYSTEM_SPACE, StoreError, Upload, View};
 
 /// What the system space is called.
 pub const SYSTEM_NAME: &str = "system";
@@ -167,13 +174,14 @@ impl Principal {
 pub struct Tenants {
     node: Node,
     system: SpaceId,
+    registering: Arc<Mutex<()>>,
 }
 
-fn collection(name: &str) -> Result<CollectionName, Problem> {
+pub(super) fn collection(name: &str) -> Result<CollectionName, Problem> {
     CollectionName::user(name).map_err(|error| internal(&error))
 }
 
-fn internal(error: &dyn fmt::Display) -> Problem {
+pub(super) fn internal(error: &dyn fmt::Display) -> Problem {
     tracing::error!(%error, "a request failed");
     Problem::new(ProblemCode::Internal, "the relay could not do that", "tell whoever runs it; its log says more")
 }
@@ -208,21 +216,35 @@ impl Tenants {
         }
         let system = node.create_space(SYSTEM_NAME).await?;
         node.remember_setting(SYSTEM_SPACE, system.to_string()).await?;
-        Ok(Self { node: node.clone(), system })
+        Ok(Self::new(node, system))
     }
 
     /// Those of `node`, if it ever was a relay.
     pub fn of(node: &Node) -> Result<Option<Self>, NodeError> {
         let damaged = |error| StoreError::Damaged(format!("which space is the system's: {error}"));
         let system = node.setting(SYSTEM_SPACE)?.map(|id| id.parse::<SpaceId>().map_err(damaged)).transpose()?;
-        Ok(system.map(|system| Self { node: node.clone(), system }))
+        Ok(system.map(|system| Self::new(node, system)))
     }
 
-    fn view(&self) -> Result<View, Problem> {
+    fn new(node: &Node, system: SpaceId) -> Self {
+        Self { node: node.clone(), system, registering: Arc::default() }
+    }
+
+    /// The node that they are of.
+    pub(super) fn node(&self) -> &Node {
+        &self.node
+    }
+
+    /// Where all of this lies.
+    pub(super) fn system(&self) -> SpaceId {
+        self.system
+    }
+
+    pub(super) fn view(&self) -> Result<View, Problem> {
         self.node.view(self.system).map_err(node_problem)
     }
 
-    fn record(&self, table: &str, key: &str) -> Result<Option<Json>, Problem> {
+    pub(super) fn record(&self, table: &str, key: &str) -> Result<Option<Json>, Problem> {
         let (table, Ok(key)) = (collection(table)?, key.parse::<ObjectKey>()) else { return Ok(None) };
         let found = self.view()?.get(&table, &key).map_err(|error| node_problem(error.into()))?;
         Ok(found.map(|found| Json::Object(found.fields)))
@@ -254,11 +276,74 @@ impl Tenants {
     }
 
     /// Sets what is set of a table.
-    pub(super) async fn set_table(&self, database: &Database, table: &str, fields: Json) -> Result<(), Problem> {
+    pub(super) async fn set_table(
+        &self,
+        database: &Database,
+        table: &CollectionName,
+        fields: Json,
+        by: &str,
+    ) -> Result<(), Problem> {
         let key = format!("{}/{}", database.customer, database.name);
         let mut tables: Map<String, Json> = self.tables(database)?.into_iter().collect();
-        tables.insert(table.to_owned(), fields);
-        self.write(Transaction::new().update("tables", &key, tables.into())).await
+        tables.insert(table.to_string(), fields.clone());
+        let deed = Deed::Settings { database: database.name.clone(), table: table.clone(), settings: fields };
+        let done = Transaction::new().update("tables", &key, tables.into());
+        self.write(done.and_then(|done| self.noted(done, Some(&database.customer), by, &deed))).await
+    }
+
+    /// What holds in a scope.
+    pub fn policies(&self, scope: &PolicyScope) -> Result<Policies, Problem> {
+        let (view, table) = (self.view()?, collection("policies")?);
+        if !view.has_collection(&table) {
+            return Ok(Policies::default());
+        }
+        let kept = |scope: PolicyScope| {
+            let key: ObjectKey = scope.key().parse().map_err(|error| internal(&error))?;
+            let found = view.get(&table, &key).map_err(|error| node_problem(error.into()))?;
+            Ok((scope, found.map(|found| found.fields).unwrap_or_default()))
+        };
+        let kept: Vec<_> = scope.and_wider().map(kept).collect::<Result<_, Problem>>()?;
+        Ok(Policies::of(kept))
+    }
+
+    /// Sets a policy.
+    pub async fn set_policy(&self, scope: &PolicyScope, policy: Policy, setting: Setting) -> Result<(), Problem> {
+        let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and set it again");
+        policy.check_scope(scope).map_err(invalid)?;
+        let (key, name) = (scope.key(), policy.as_str());
+        let known = self.record("policies", &key)?;
+        let is_set = known.as_ref().is_some_and(|known| known.get(name).is_some());
+        let value = match setting {
+            Setting::Value(value) => Json::from(value),
+            Setting::NoLimit => Json::Null,
+            Setting::Default if !is_set => return Ok(()),
+            Setting::Default => "default".into(),
+        };
+        let transaction = Transaction::new();
+        let done = match (setting, known) {
+            (Setting::Default, _) => transaction.unset("policies", &key, name),
+            (_, Some(_)) => transaction.patch("policies", &key, json!({name: value})),
+            (_, None) => transaction.put("policies", &key, json!({name: value})),
+        };
+        let deed = Deed::Policy { scope: scope.to_string(), policy, value };
+        self.write(done.and_then(|done| self.noted(done, scope.customer(), OPERATOR, &deed))).await
+    }
+
+    /// Whether there is anything of a customer.
+    pub(super) fn has_customer(&self, customer: &TenantName) -> Result<bool, Problem> {
+        let (view, prefix) = (self.view()?, format!("{customer}/"));
+        let from: ObjectKey = prefix.parse().map_err(|error| internal(&error))?;
+        for table in ["databases", "audit"].map(collection) {
+            let table = table?;
+            let (only, one) =
+                (BTreeSet::from([table.clone()]), PageLimits { rows: 1, bytes: 1, looked_at: usize::MAX });
+            let page = view.rows_after(Some(&(table, from.clone())), Some(&only), one);
+            let rows = page.map_err(|error| node_problem(error.into()))?.rows;
+            if rows.iter().any(|row| row.key.as_str().starts_with(&prefix)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// All databases, by customer and name.
@@ -278,19 +363,33 @@ impl Tenants {
         name: &TenantName,
         visibility: Option<Visibility>,
     ) -> Result<(Database, bool), Problem> {
+        self.register_by(OPERATOR, customer, name, visibility).await
+    }
+
+    /// The same for somebody else than the operator.
+    pub(super) async fn register_by(
+        &self,
+        by: &str,
+        customer: &TenantName,
+        name: &TenantName,
+        visibility: Option<Visibility>,
+    ) -> Result<(Database, bool), Problem> {
         if let Some(mut known) = self.database(customer, name)? {
             if let Some(visibility) = visibility.filter(|visibility| *visibility != known.visibility) {
-                self.write(Transaction::new().patch(
-                    "databases",
-                    &format!("{customer}/{name}"),
-                    json!({
-                        "visibility": visibility,
-                    }),
-                ))
-                .await?;
+                let (key, fields) = (format!("{customer}/{name}"), json!({"visibility": visibility}));
+                let deed = Deed::Visibility { database: name.clone(), visibility };
+                let done = Transaction::new().patch("databases", &key, fields);
+                self.write(done.and_then(|done| self.noted(done, Some(customer), by, &deed))).await?;
                 known.visibility = visibility;
             }
             return Ok((known, false));
+        }
+        // One at a time, so that the quota is met exactly.
+        let _turn = self.registering.lock().await;
+        let quota = self.policies(&PolicyScope::Customer(customer.clone()))?.quota(Policy::Databases);
+        let theirs = self.databases()?.into_iter().filter(|database| database.customer == *customer).count() as u64;
+        if let Some(quota) = quota.filter(|quota| theirs >= *quota) {
+            return Err(used_up(Policy::Databases, theirs, quota));
         }
         let space = self.node.create_space(name.as_str()).await.map_err(node_problem)?;
         let visibility = visibility.unwrap_or_default();
@@ -304,11 +403,16 @@ impl Tenants {
         };
         let request = Request { collection: collection("databases")?, key, operation: Operation::Put(fields) };
         // Only if it is not there yet.
-        let upload =
-            Upload { request, seen: None, expected: Some(crate::model::Context::default()), remark: Remark::default() };
+        let upload = Upload { expected: Some(crate::model::Context::default()), ..Upload::new(request) };
         let done = self.node.upload(self.system, [vec![upload]]).await;
         match done.into_iter().next().transpose().map_err(node_problem)? {
-            Some(Ok(_)) => Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true)),
+            Some(Ok(_)) => {
+                if visibility != Visibility::Private {
+                    let deed = Deed::Visibility { database: name.clone(), visibility };
+                    self.note(Some(customer), by, &deed).await?;
+                }
+                Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true))
+            }
             Some(Err(crate::store::WriteError::Changed { .. })) => {
                 // Somebody was quicker; the space that was made here stays empty.
                 let known = self.database(customer, name)?.ok_or_else(|| internal(&"a database came and went"))?;
@@ -319,7 +423,10 @@ impl Tenants {
         }
     }
 
-    async fn write(&self, transaction: Result<Transaction, crate::node::InvalidRequest>) -> Result<(), Problem> {
+    pub(super) async fn write(
+        &self,
+        transaction: Result<Transaction, crate::node::InvalidRequest>,
+    ) -> Result<(), Problem> {
         let transaction = transaction.map_err(|error| internal(&error))?;
         self.node.write(self.system, transaction.into()).await.map_err(node_problem)?;
         Ok(())
@@ -336,7 +443,9 @@ impl Tenants {
             _ => Map::new(),
         };
         fields.insert("hash".to_owned(), hash(&secret).into());
-        self.write(Transaction::new().put("tokens", &id, fields.into())).await?;
+        let done = Transaction::new().put("tokens", &id, fields.into());
+        let (customer, deed) = (record.scope.customer.as_ref(), Deed::grant(&record));
+        self.write(done.and_then(|done| self.noted(done, customer, OPERATOR, &deed))).await?;
         Ok((format!("thence_{id}_{secret}"), record))
     }
 
@@ -348,10 +457,11 @@ impl Tenants {
 
     /// Ends a token. Returns whether there was one.
     pub async fn revoke_token(&self, id: &str) -> Result<bool, Problem> {
-        if self.record("tokens", id)?.is_none() {
-            return Ok(false);
-        }
-        match self.write(Transaction::new().delete("tokens", id)).await {
+        let Some(known) = self.record("tokens", id)? else { return Ok(false) };
+        let customer = known.get("customer").and_then(Json::as_str).and_then(|customer| customer.parse().ok());
+        let deed = Deed::Revoke { token: id.to_owned() };
+        let done = Transaction::new().delete("tokens", id);
+        match self.write(done.and_then(|done| self.noted(done, customer.as_ref(), OPERATOR, &deed))).await {
             Ok(()) => Ok(true),
             // Somebody else was quicker.
             Err(problem) => {

@@ -4,6 +4,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::audit::Deed;
 use super::problem::{Problem, ProblemCode};
 use super::tenant::node_problem;
 use super::{Access, Principal, Relay, row, unauthenticated};
@@ -29,25 +30,26 @@ impl Relay {
             error => node_problem(error),
         })?;
         let job = Removal::id_of(space, revision);
+        let removals = self.node.removals().map_err(node_problem)?;
+        let count = removals.iter().find(|removal| removal.id() == job).map_or(0, |removal| removal.objects);
+        self.note(access, &Deed::Wipe { database: access.database.name.clone(), revision, count }).await;
         Ok(json!({"job": job, "revision": revision, "epoch": self.epoch_text()}))
     }
 
     /// How far a job is.
     pub fn job(&self, principal: &Principal, id: &str) -> Result<Json, Problem> {
-        match principal {
-            Principal::Anybody => return Err(unauthenticated()),
-            Principal::Token(token) if token.scope.role < Role::Owner => {
-                let detail = format!("this token is one of a {}; jobs are for owners", token.scope.role);
-                return Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"));
-            }
-            Principal::Token(_) => {}
+        if *principal == Principal::Anybody {
+            return Err(unauthenticated());
         }
         let removals = self.node.removals().map_err(node_problem)?;
         let removal = removals.into_iter().find(|removal| removal.id() == id).ok_or_else(no_job)?;
-        let is_theirs = |database: &super::Database| {
-            database.space == removal.space && principal.role(&database.customer, &database.name) >= Some(Role::Owner)
-        };
-        let database = self.tenants.databases()?.into_iter().find(is_theirs).ok_or_else(no_job)?;
+        let databases = self.tenants.databases()?;
+        let database = databases.into_iter().find(|database| database.space == removal.space).ok_or_else(no_job)?;
+        let role = principal.role(&database.customer, &database.name).ok_or_else(no_job)?;
+        if role < Role::Owner {
+            let detail = format!("this token is one of a {role}; jobs are for owners");
+            return Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"));
+        }
         Ok(json!({
             "job": id,
             "kind": "wipe",

@@ -172,6 +172,11 @@ impl HttpAnswer {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// All headers, with their names in small letters.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     /// The body as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {

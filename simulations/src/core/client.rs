@@ -75,7 +75,13 @@ impl Client {
         let name = (request.collection.clone(), request.key.clone());
         let seen = self.seen.get(&name).cloned().filter(|_| says);
         let remark = thence::model::Remark { id, source_version: None };
-        self.outbox.push(Upload { request: request.clone(), seen, expected: None, remark });
+        self.outbox.push(Upload {
+            request: request.clone(),
+            seen,
+            expected: None,
+            remark,
+            bytes_max: thence::model::OBJECT_BYTES_MAX,
+        });
     }
 
     /// What it asks next, if it has anything to ask.

@@ -26,6 +26,10 @@ use crate::relay::{Problem, ProblemCode};
 #[derive(Clone, Copy, Debug)]
 pub struct JsonBody<T>(pub T);
 
+/// So many bytes the body of this request may have, where that is less than what holds for all.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::relay) struct BodyBytesMax(pub usize);
+
 /// Parsing more than this is done where nobody waits for the thread.
 const PARSE_ASIDE_BYTES: usize = 64 << 10;
 
@@ -35,7 +39,9 @@ impl<T: DeserializeOwned + Send + 'static, S: Send + Sync> FromRequest<S> for Js
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
         check_type(request.headers())?;
         let exchange = Exchange::of(request.extensions());
-        let text = read(request.into_body(), &exchange).await?;
+        let bytes_max = request.extensions().get().map_or(usize::MAX, |BodyBytesMax(bytes_max)| *bytes_max);
+        let bytes_max = bytes_max.min(exchange.limits().body_bytes_max);
+        let text = read(request.into_body(), &exchange, bytes_max).await?;
         let parsed = if text.len() <= PARSE_ASIDE_BYTES {
             strict::parse(&text)
         } else {
@@ -77,8 +83,12 @@ fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
 }
 
 /// Reads the body to its end, or to a limit.
-async fn read(mut body: Body, exchange: &Exchange) -> Result<Vec<u8>, Problem> {
+async fn read(mut body: Body, exchange: &Exchange, bytes_max: usize) -> Result<Vec<u8>, Problem> {
     let limits = exchange.limits();
+    if body.size_hint().lower() > bytes_max as u64 {
+        exchange.refused(Limit::BodyBytes);
+        return Err(too_large(bytes_max));
+    }
     let until = Instant::now() + limits.body_time_max;
     let mut text = Vec::new();
     loop {
@@ -95,9 +105,9 @@ async fn read(mut body: Body, exchange: &Exchange) -> Result<Vec<u8>, Problem> {
             }
         };
         let Ok(bytes) = frame.into_data() else { continue };
-        if text.len() + bytes.len() > limits.body_bytes_max {
+        if text.len() + bytes.len() > bytes_max {
             exchange.refused(Limit::BodyBytes);
-            return Err(too_large(limits.body_bytes_max));
+            return Err(too_large(bytes_max));
         }
         exchange.hold(text.len() + bytes.len())?;
         text.extend_from_slice(&bytes);

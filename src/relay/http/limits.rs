@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// So many tokens and addresses are told apart.
+pub(in crate::relay) const KEYS_MAX: usize = 65_536;
+
 /// The limits that hold for every request. Tests make them small; a relay uses the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -49,7 +52,7 @@ impl Default for Limits {
             connections_max: 4096,
             requests_max: 512,
             requests_per_second_max: 1000,
-            keys_max: 65_536,
+            keys_max: KEYS_MAX,
             idle_time_max: Duration::from_secs(75),
             stall_time_max: Duration::from_secs(30),
             answer_time_max: Duration::from_secs(120),

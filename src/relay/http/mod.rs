@@ -47,11 +47,14 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 pub use self::answer::{Reply, SYNC_TOKEN};
+pub(super) use self::body::BodyBytesMax;
 pub use self::body::JsonBody;
 pub use self::exchange::{Exchange, Stopping};
 pub use self::front::{RateKey, by_token};
+pub(super) use self::limits::KEYS_MAX;
 pub use self::limits::{Limit, Limits};
 pub use self::metrics::Metrics;
+pub(super) use self::rate::Rate;
 pub use self::request_id::{REQUEST_ID, RequestId};
 
 use self::cors::Cors;

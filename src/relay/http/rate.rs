@@ -37,6 +37,15 @@ impl Rate {
 
     /// Lets a request in, or says when to come again. `now` is since any fixed instant.
     pub fn admit(&self, key: &[u8], now: Duration) -> Result<(), Duration> {
+        self.pay(key, now, self.cost_ns)
+    }
+
+    /// The same where so many a second are let in of that key.
+    pub fn admit_at(&self, key: &[u8], now: Duration, per_second: u32) -> Result<(), Duration> {
+        self.pay(key, now, SECOND / u64::from(per_second.max(1)))
+    }
+
+    fn pay(&self, key: &[u8], now: Duration, cost_ns: u64) -> Result<(), Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let key = self.hasher.hash_one(key);
         let mut paid = self.paid_until_ns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,7 +56,7 @@ impl Rate {
             }
         }
         let until = paid.entry(key).or_insert(now);
-        let after = now.max(*until).saturating_add(self.cost_ns);
+        let after = now.max(*until).saturating_add(cost_ns);
         if after > now.saturating_add(SECOND) {
             return Err(Duration::from_nanos(after - now - SECOND));
         }

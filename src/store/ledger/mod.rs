@@ -364,6 +364,16 @@ pub enum WriteError {
         /// Which upload, from 0.
         index: usize,
     },
+    /// An object would become larger than it may.
+    #[error("a row has at most {bytes_max} bytes as JSON here, not {bytes}")]
+    RowTooLarge {
+        /// Which upload, from 0.
+        index: usize,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: usize,
+    },
     /// The transaction is larger than an event may be.
     #[error("a transaction has at most {bytes_max} bytes, not {bytes}; split it")]
     TooLarge {

@@ -10,7 +10,7 @@ use super::WriteError;
 use super::key;
 use super::record::{self, AskedRow};
 use super::writing::{ObjectName, Part, Writing};
-use crate::model::{ClientId, Context, Event, Remark, Request, SpaceId};
+use crate::model::{ClientId, Context, Event, OBJECT_BYTES_MAX, Remark, Request, SpaceId};
 use crate::store::StoreError;
 
 /// What a client asks to be written to one object.
@@ -24,6 +24,15 @@ pub struct Upload {
     pub expected: Option<Context>,
     /// What the client says of it: a write with an id takes effect once.
     pub remark: Remark,
+    /// So many bytes the object may have as JSON after it. What leaves it no larger than it was is done all the same.
+    pub bytes_max: usize,
+}
+
+impl Upload {
+    /// What somebody asks who saw everything that is here.
+    pub fn new(request: Request) -> Self {
+        Self { request, seen: None, expected: None, remark: Remark::default(), bytes_max: OBJECT_BYTES_MAX }
+    }
 }
 
 /// What became of an [`Upload`].
@@ -95,18 +104,19 @@ impl Writing<'_> {
         let mut is_first = |upload: &Upload| upload.remark.id.as_ref().is_none_or(|id| ids.insert(id.clone()));
         let fresh: Vec<Part<'_>> = (uploads.iter().zip(&done).enumerate())
             .filter(|(_, (upload, known))| known.is_none() && is_first(upload))
-            .map(|(index, (Upload { request, seen, remark, .. }, _))| Part {
+            .map(|(index, (Upload { request, seen, remark, bytes_max, .. }, _))| Part {
                 index,
                 request,
                 seen: seen.as_ref(),
                 remark: Some(remark).filter(|remark| !remark.is_empty()),
+                bytes_max: *bytes_max,
             })
             .collect();
         let (dot, _) = match self.write_event(space, &fresh)? {
             Ok(written) => written,
             Err(error) => return Ok(Err(error)),
         };
-        for Part { index, request, seen, remark } in fresh {
+        for Part { index, request, seen, remark, .. } in fresh {
             let object = &self.object(space, &request.collection, &request.key)?.object;
             let seen = match seen {
                 Some(seen) => seen.clone().after(revision, dot, object),

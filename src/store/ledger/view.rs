@@ -251,6 +251,27 @@ impl View {
         Ok(object.shown().map(|fields| Found { collection, key, fields, conflicts }))
     }
 
+    /// How many objects are visible, and how many bytes all of them take.
+    pub fn size(&self) -> Result<(u64, u64), StoreError> {
+        let Totals { objects, bytes, .. } = self.totals()?;
+        Ok((objects, bytes))
+    }
+
+    /// The devices that may take part in the space.
+    pub fn devices(&self) -> BTreeSet<DeviceId> {
+        self.published.access.devices()
+    }
+
+    /// Whether the collection holds or held objects.
+    pub fn has_collection(&self, name: &CollectionName) -> bool {
+        self.collection_number(name).is_some()
+    }
+
+    /// How many collections hold or held objects.
+    pub fn collections_count(&self) -> u64 {
+        self.user_collections().count() as u64
+    }
+
     /// The collections that hold or held objects, in name order.
     pub fn collections(&self) -> Vec<CollectionName> {
         self.published.names.user_collections().map(|(name, _)| name.clone()).collect()

@@ -13,7 +13,7 @@ use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
     ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
     InvalidEdit, Mutation, OBJECT_BYTES_MAX, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming,
-    Request, Revision, Role, Segment, SignedTicket, SpaceId, TicketId, Voucher, about,
+    Request, Revision, Role, Segment, SignedTicket, SpaceId, TicketId, Voucher, about, shown_bytes,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
@@ -53,6 +53,8 @@ pub(super) struct Part<'a> {
     /// What its author had seen of the object; none if that is what is here.
     pub(super) seen: Option<&'a Context>,
     pub(super) remark: Option<&'a Remark>,
+    /// So many bytes the object may have as JSON, unless it has more already.
+    pub(super) bytes_max: usize,
 }
 
 /// How an object counts in totals, indexes and feed.
@@ -313,7 +315,7 @@ impl<'a> Writing<'a> {
         space: SpaceId,
         requests: &[Request],
     ) -> Result<Result<Written, WriteError>, StoreError> {
-        let part = |(index, request)| Part { index, request, seen: None, remark: None };
+        let part = |(index, request)| Part { index, request, seen: None, remark: None, bytes_max: OBJECT_BYTES_MAX };
         let parts: Vec<Part<'_>> = requests.iter().enumerate().map(part).collect();
         Ok(self.write_event(space, &parts)?.map(|(_, written)| written))
     }
@@ -332,7 +334,7 @@ impl<'a> Writing<'a> {
         let own_depth = || head.map_or(0, |head| head.depth);
         let depth = 1 + if planted!("depth-of-own-events") { own_depth() } else { shelf.known.depth() };
         let mut drafts: BTreeMap<(CollectionName, ObjectKey), Draft> = BTreeMap::new();
-        for Part { index, request: Request { collection, key, operation }, seen, .. } in parts {
+        for Part { index, request: Request { collection, key, operation }, seen, bytes_max, .. } in parts {
             let name = (collection.clone(), key.clone());
             if !drafts.contains_key(&name) {
                 let held = self.object(space, collection, key)?;
@@ -348,10 +350,16 @@ impl<'a> Writing<'a> {
                 };
                 drafts.insert(name.clone(), draft);
             }
-            if let Some(draft) = drafts.get_mut(&name)
-                && let Err(error) = operation.apply(draft)
-            {
+            let Some(draft) = drafts.get_mut(&name) else { continue };
+            if let Err(error) = operation.apply(draft) {
                 return Ok(Err(WriteError::Edit { index: *index, error }));
+            }
+            // No object has more than that anyway, so it is seldom looked at.
+            if *bytes_max < OBJECT_BYTES_MAX {
+                let bytes = shown_bytes(draft.object());
+                if bytes > *bytes_max && bytes > shown_bytes(&self.object(space, collection, key)?.object) {
+                    return Ok(Err(WriteError::RowTooLarge { index: *index, bytes, bytes_max: *bytes_max }));
+                }
             }
         }
         let said: Vec<_> = (parts.iter())

@@ -104,6 +104,7 @@ fn nothing_of_an_old_revision_comes_into_a_new_one() {
         seen: seen.cloned(),
         expected: expected.cloned(),
         remark: Remark { id: ClientId::try_from(id.to_owned()).ok(), source_version: None },
+        bytes_max: crate::model::OBJECT_BYTES_MAX,
     };
     let send = |upload: Upload| match commit(&a, Work::Upload { space, uploads: vec![upload] }).done.remove(0) {
         Done::Uploaded(outcome) => outcome.map(|mut rows| rows.remove(0)),
