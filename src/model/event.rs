@@ -46,6 +46,8 @@ pub struct Remark {
     pub id: Option<ClientId>,
     /// The client's own version of the row.
     pub source_version: Option<i64>,
+    /// As whom it wrote, which the device that wrote for it vouches for.
+    pub by: Option<ClientName>,
 }
 
 impl Remark {
@@ -86,6 +88,41 @@ impl TryFrom<String> for ClientId {
 impl From<ClientId> for String {
     fn from(id: ClientId) -> Self {
         id.0
+    }
+}
+
+/// The longest [`ClientName`], in bytes.
+const CLIENT_NAME_BYTES_MAX: usize = 64;
+
+/// As whom a client writes that has no key of its own: for people.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClientName(String);
+
+/// A text that is no name of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a client has 1 to {CLIENT_NAME_BYTES_MAX} bytes, not {0}")]
+pub struct InvalidClientName(usize);
+
+impl ClientName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for ClientName {
+    type Error = InvalidClientName;
+
+    fn try_from(text: String) -> Result<Self, InvalidClientName> {
+        let is_valid = (1..=CLIENT_NAME_BYTES_MAX).contains(&text.len());
+        if is_valid { Ok(Self(text)) } else { Err(InvalidClientName(text.len())) }
+    }
+}
+
+impl From<ClientName> for String {
+    fn from(name: ClientName) -> Self {
+        name.0
     }
 }
 

@@ -29,7 +29,9 @@ pub use context::{CONTEXT_BYTES_MAX, Context, InvalidContext};
 pub(crate) use draft::shown_bytes;
 pub use draft::{Draft, InvalidEdit, OBJECT_BYTES_MAX};
 pub(crate) use event::PackedEvent;
-pub use event::{ClientId, EVENT_BYTES_MAX, Event, InvalidClientId, InvalidEvent, Remark};
+pub use event::{
+    ClientId, ClientName, EVENT_BYTES_MAX, Event, InvalidClientId, InvalidClientName, InvalidEvent, Remark,
+};
 pub use identity::{DeviceId, DeviceKey, IdSyntaxError};
 pub(crate) use lineage::{EndedRun, Lineage, Renaming};
 pub(crate) use mutation::PackedObject;

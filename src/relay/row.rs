@@ -115,6 +115,7 @@ impl RowChange {
             remark: Remark {
                 id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
                 source_version: self.source_version,
+                by: None,
             },
             ..Upload::new(Request { collection, key: row_key(&self.key)?, operation })
         })
@@ -185,7 +186,7 @@ pub fn result(table: Option<&str>, key: &str, id: Option<&str>, outcome: &Result
 
 /// A row as it is shown.
 pub fn shown(row: &Row) -> Map<String, Json> {
-    let Row { key, version, modified_ms, by, context, fields, conflicts, source_version, .. } = row;
+    let Row { key, version, modified_ms, by, client, context, fields, conflicts, source_version, .. } = row;
     let mut shown = Map::new();
     shown.insert("key".to_owned(), key.as_str().into());
     shown.insert("version".to_owned(), (*version).into());
@@ -193,7 +194,8 @@ pub fn shown(row: &Row) -> Map<String, Json> {
         shown.insert("source_version".to_owned(), (*source_version).into());
     }
     shown.insert("modified_ms".to_owned(), (*modified_ms).into());
-    shown.insert("modified_by".to_owned(), by.to_string().into());
+    let by = client.as_ref().map_or_else(|| by.to_string(), |client| client.as_str().to_owned());
+    shown.insert("modified_by".to_owned(), by.into());
     shown.insert("context".to_owned(), context.to_string().into());
     if let Some(fields) = fields {
         shown.insert("fields".to_owned(), fields.clone().into());

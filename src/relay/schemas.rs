@@ -194,7 +194,7 @@ fn answers() -> Map<String, Json> {
         "version": natural(),
         "source_version": integer(),
         "modified_ms": natural(),
-        "modified_by": text(),
+        "modified_by": said("The id of the token, or of the device.", text()),
         "context": said("What whoever sees this has seen: to be sent back with a write.", text()),
         "fields": schema("Fields"),
         "conflicts": said("The values of each field that has several.", json!({

@@ -11,7 +11,7 @@ use super::problem::{Problem, ProblemCode};
 use super::row;
 use super::tenant::node_problem;
 use super::{Access, Relay};
-use crate::model::{CollectionName, Operation, Request};
+use crate::model::{CollectionName, Operation, Remark, Request};
 use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions, View, WriteError};
 
 /// So many rows are looked at for one page of a manifest.
@@ -168,7 +168,8 @@ impl Relay {
             let remove = |row: Listed| {
                 let request = Request { collection: table.clone(), key: row.key, operation: Operation::Delete };
                 // Only as it stood when the tag was compared: what was written to it since has been seen by nobody here.
-                vec![Upload { expected: Some(row.context), ..Upload::new(request) }]
+                let remark = Remark { by: access.principal.client_name(), ..Remark::default() };
+                vec![Upload { expected: Some(row.context), remark, ..Upload::new(request) }]
             };
             let parts: Vec<Vec<Upload>> = page.rows.into_iter().map(remove).collect();
             for outcome in self.node.upload(access.database.space, parts).await {

@@ -21,7 +21,7 @@ use super::audit::{Deed, OPERATOR};
 use super::policy::{Policies, Policy, PolicyScope, Setting};
 use super::problem::{Problem, ProblemCode};
 use super::quota::used_up;
-use crate::model::{CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
+use crate::model::{ClientName, CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
 use crate::node::{Node, NodeError, Transaction};
 use crate::store::{PageLimits, SYSTEM_SPACE, StoreError, Upload, View};
 
@@ -159,6 +159,11 @@ impl Principal {
             Self::Token(token) => &token.id,
             Self::Anybody => "",
         }
+    }
+
+    /// The same as it is written to the rows that it changes.
+    pub(super) fn client_name(&self) -> Option<ClientName> {
+        self.name().to_owned().try_into().ok()
     }
 
     /// What it may do in a database of that customer; none if it may not even know whether there is one.

@@ -104,7 +104,7 @@ impl Relay {
         let policies = self.policies(access, table)?;
         let mut batch = Batch::parse(rows, table, policies.limit(Policy::BatchRows))?;
         let mut asked = std::mem::take(&mut batch.asked);
-        let by_table = self.limit_rows(access, &mut asked)?;
+        let by_table = self.prepare(access, &mut asked)?;
         let fits: Vec<(usize, &Upload)> =
             asked.iter().enumerate().filter_map(|(at, asked)| Some((at, asked.as_ref().ok()?))).collect();
         let mut admission = self.admit(access, &policies, &by_table, &fits).await?;
@@ -127,8 +127,8 @@ impl Relay {
         Ok((batch.results(&outcomes), deleted.filter_map(|(name, _)| name).collect()))
     }
 
-    /// Has each row be no larger than its table allows. Returns what holds for each table.
-    fn limit_rows(&self, access: &Access, asked: &mut [Result<Upload, Problem>]) -> Result<ByTable, Problem> {
+    /// Has each row be no larger than its table allows, and say who wrote it. Returns what holds for each table.
+    fn prepare(&self, access: &Access, asked: &mut [Result<Upload, Problem>]) -> Result<ByTable, Problem> {
         let mut by_table = ByTable::new();
         for upload in asked.iter_mut().flatten() {
             let policies = match by_table.entry(upload.request.collection.clone()) {
@@ -139,6 +139,7 @@ impl Relay {
                 }
             };
             upload.bytes_max = usize::try_from(policies.limit(Policy::RowBytes)).unwrap_or(usize::MAX);
+            upload.remark.by = access.principal.client_name();
         }
         Ok(by_table)
     }
@@ -205,6 +206,7 @@ impl Relay {
         let table = upload.request.collection.clone();
         let policies = self.policies(access, Some(&table))?;
         upload.bytes_max = usize::try_from(policies.limit(Policy::RowBytes)).unwrap_or(usize::MAX);
+        upload.remark.by = access.principal.client_name();
         let by_table = ByTable::from([(table, policies.clone())]);
         let mut admission = self.admit(access, &policies, &by_table, &[(0, &upload)]).await?;
         if let Some(problem) = admission.refused.remove(&0) {

@@ -74,7 +74,7 @@ impl Client {
         let id = Some(id_of(self.number, self.written));
         let name = (request.collection.clone(), request.key.clone());
         let seen = self.seen.get(&name).cloned().filter(|_| says);
-        let remark = thence::model::Remark { id, source_version: None };
+        let remark = thence::model::Remark { id, source_version: None, by: None };
         self.outbox.push(Upload {
             request: request.clone(),
             seen,

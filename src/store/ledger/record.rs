@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Renewal;
 use crate::causal::{EventHash, HashPrefix, Head, Known, ReplicaId, VersionVector};
 use crate::codec;
-use crate::model::{Context, DeviceId, Genesis, Incarnation, PackedObject, Revision, SpaceId};
+use crate::model::{ClientName, Context, DeviceId, Genesis, Incarnation, PackedObject, Revision, SpaceId};
 use crate::store::StoreError;
 
 /// The version of everything that is stored.
@@ -155,6 +155,8 @@ pub(super) struct FeedRow {
     pub(super) deleted: bool,
     /// The number of the replica whose event it was.
     pub(super) replica: u32,
+    /// As whom a client wrote it by way of that replica. For people only.
+    pub(super) by: Option<ClientName>,
     /// When it was committed here, in milliseconds since 1970. For people only.
     pub(super) modified_ms: u64,
 }

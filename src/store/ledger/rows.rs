@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::key;
 use super::record::{self, FeedRow, ObjectRow};
 use super::view::{View, damaged, object_key};
-use crate::model::{CollectionName, Conflict, Context, DeviceId, Object, ObjectKey};
+use crate::model::{ClientName, CollectionName, Conflict, Context, DeviceId, Object, ObjectKey};
 use crate::store::StoreError;
 
 /// A row, or that it was deleted.
@@ -29,6 +29,8 @@ pub struct Row {
     pub modified_ms: u64,
     /// Whose event that was.
     pub by: DeviceId,
+    /// As whom a client wrote it by way of that device.
+    pub client: Option<ClientName>,
     /// What whoever sees this has seen of it.
     pub context: Context,
     /// Its fields, each with the winner; none if it was deleted.
@@ -216,6 +218,7 @@ impl View {
             version: *position,
             modified_ms: feed.modified_ms,
             by: self.author(feed.replica)?,
+            client: feed.by.clone(),
             context: Context::of(self.revision(), object),
             fields: object.shown(),
             conflicts: object.conflicts(),

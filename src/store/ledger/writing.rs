@@ -11,9 +11,9 @@ use super::uploading::Places;
 use super::{Done, Renewal, Renewed, Report, Work, WriteError, Written, first_grant};
 use crate::causal::{Dot, EventHash, ReplicaId, Witness};
 use crate::model::{
-    ClientId, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant, Incarnation,
-    InvalidEdit, Mutation, OBJECT_BYTES_MAX, Object, ObjectKey, Operation, PackedEvent, PackedObject, Remark, Renaming,
-    Request, Revision, Role, Segment, SignedTicket, SpaceId, TicketId, Voucher, about, shown_bytes,
+    ClientId, ClientName, CollectionName, Context, DeviceId, DeviceKey, Draft, EVENT_BYTES_MAX, Event, Grant,
+    Incarnation, InvalidEdit, Mutation, OBJECT_BYTES_MAX, Object, ObjectKey, Operation, PackedEvent, PackedObject,
+    Remark, Renaming, Request, Revision, Role, Segment, SignedTicket, SpaceId, TicketId, Voucher, about, shown_bytes,
 };
 use crate::replica::{Introduction, Rejection, SessionId, Stretch, Taken, TicketRefusal};
 use crate::store::{Batch, Read, StoreError};
@@ -42,6 +42,8 @@ pub(super) struct Held {
     source_version: Option<i64>,
     /// The number of the replica whose event changed it last; none if nothing did yet.
     pub(super) changed_by: Option<u32>,
+    /// As whom a client did, if it was one.
+    by: Option<ClientName>,
 }
 
 /// One request of a transaction.
@@ -526,6 +528,7 @@ impl<'a> Writing<'a> {
             held.changed_by = Some(replica);
             let said = event.remarks.iter().find(|(of, _)| usize::try_from(*of) == Ok(at));
             held.source_version = said.and_then(|(_, remark)| remark.source_version).or(held.source_version);
+            held.by = said.and_then(|(_, remark)| remark.by.clone());
             let name = (space, mutation.collection.clone(), mutation.key.clone());
             if mutation.collection == CollectionName::grants() {
                 let grant = Grant::from_object(mutation.key.as_str(), &held.object);
@@ -591,7 +594,7 @@ impl<'a> Writing<'a> {
 
     fn load(&self, space: SpaceId, collection: &CollectionName, key: &ObjectKey) -> Result<Held, StoreError> {
         let (before, object) = (Standing::default(), Object::new());
-        let nothing = || Held { before, object: object.clone(), source_version: None, changed_by: None };
+        let nothing = || Held { before, object: object.clone(), source_version: None, changed_by: None, by: None };
         let (Some(shelf), Some(names)) = (self.shelves.get(&space), self.names.get(&space)) else {
             return Ok(nothing());
         };
@@ -611,7 +614,7 @@ impl<'a> Writing<'a> {
             source_version: source_version.filter(|_| object.is_visible()),
         };
         let object = if self.rebuilt.contains(&space) { Object::new() } else { object };
-        Ok(Held { before, object, source_version, changed_by: None })
+        Ok(Held { before, object, source_version, changed_by: None, by: None })
     }
 
     /// The batch, what it will have done once it is committed, the last position of every space, and where the objects
@@ -762,6 +765,7 @@ impl<'a> Writing<'a> {
                 key: object_key.as_str().to_owned(),
                 deleted: !after.visible,
                 replica: changed_by,
+                by: held.by.clone(),
                 modified_ms: self.chance.now_ms,
             };
             let key = key::position(number, after.position);

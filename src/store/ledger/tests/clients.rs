@@ -5,7 +5,7 @@ use crate::model::{ClientId, Context, Remark};
 
 fn upload(request: Request, seen: Option<&Context>, id: Option<&str>) -> Upload {
     let id = id.map(|id| ClientId::try_from(id.to_owned()).expect("an id"));
-    Upload { seen: seen.cloned(), remark: Remark { id, source_version: None }, ..Upload::new(request) }
+    Upload { seen: seen.cloned(), remark: Remark { id, ..Remark::default() }, ..Upload::new(request) }
 }
 
 fn try_send(ledger: &Ledger, space: SpaceId, uploads: Vec<Upload>) -> Result<Vec<Uploaded>, WriteError> {

@@ -103,7 +103,7 @@ fn nothing_of_an_old_revision_comes_into_a_new_one() {
         request: put("n1", json!({"title": "Tea"})),
         seen: seen.cloned(),
         expected: expected.cloned(),
-        remark: Remark { id: ClientId::try_from(id.to_owned()).ok(), source_version: None },
+        remark: Remark { id: ClientId::try_from(id.to_owned()).ok(), source_version: None, by: None },
         bytes_max: crate::model::OBJECT_BYTES_MAX,
     };
     let send = |upload: Upload| match commit(&a, Work::Upload { space, uploads: vec![upload] }).done.remove(0) {
