@@ -217,8 +217,9 @@ impl World {
         world.ask(&owner, "PUT", "/v1/customers/acme/databases/second", &[], None).expect(201);
         // The other customer has a database, a table and a row of the same names.
         world.ask(&world.other_owner, "PUT", &format!("{OTHER}/tables/todo/rows/k1"), &[], Some(json!({}))).expect(200);
-        // What was wiped once leaves a job.
+        // What was wiped once leaves a job. Both are at the same revision: nothing is told from the other's by that.
         let job = world.ask(&owner, "DELETE", ACME, &[], None).expect(202).json()["job"].clone();
+        world.ask(&world.other_owner, "DELETE", OTHER, &[], None).expect(202);
         let row = format!("{ACME}/tables/todo/rows/k1");
         let rows = json!({"rows": [
             {"key": "k1", "fields": {"text": SENTINEL}, "id": "acme-1"}, {"key": SENTINEL, "fields": {}},

@@ -15,7 +15,7 @@ use thence::replica::{
     Channel, Committed, Input, Introduction, Limits, Message, Open, Output, PeerMisbehaved, Refusal, Rejection,
     Relation, Replica, SessionId,
 };
-use thence::store::{Done, Ledger, MemoryStore, Store, Work};
+use thence::store::{Done, Ledger, MemoryStore, Store, Work, WriteError};
 
 /// One device and all that it believes.
 struct Device {
@@ -33,6 +33,9 @@ struct World {
     connected: BTreeSet<(usize, usize)>,
     /// One that only says what a test has it say.
     puppet: Option<usize>,
+    /// One that is slow to go over to another revision, and what it is about to commit.
+    slow: Option<usize>,
+    waiting: Vec<Work>,
     /// Who turned whom away, and why.
     turned_away: Vec<(usize, usize, PeerMisbehaved)>,
 }
@@ -78,7 +81,8 @@ impl World {
         };
         let devices = (1..=4).map(device).collect();
         let (queue, connected, turned_away) = (VecDeque::new(), BTreeSet::new(), Vec::new());
-        let mut world = Self { devices, now: 0, queue, connected, puppet: None, turned_away };
+        let mut world =
+            Self { devices, now: 0, queue, connected, puppet: None, slow: None, waiting: Vec::new(), turned_away };
         world.commit(OWNER, Work::Create { genesis: genesis(1), name: "home".to_owned() });
         world
     }
@@ -157,6 +161,9 @@ impl World {
             }
             Output::Store { session, space, segments } => {
                 self.commit(device, Work::Receive { session, space, segments });
+            }
+            Output::Follow { space, revision } if self.slow == Some(device) => {
+                self.waiting.push(Work::Follow { space, revision });
             }
             Output::Follow { space, revision } => {
                 self.commit(device, Work::Follow { space, revision });
@@ -628,4 +635,67 @@ fn a_wipe_by_whoever_may_not_is_an_offence_and_tells_strangers_nothing() {
     assert_eq!(world.turned_away, []);
     assert_eq!(world.revision_at(OWNER), 1);
     assert!(world.sees(OWNER, "kept"));
+}
+
+#[test]
+fn whoever_has_heard_of_a_wipe_and_of_nothing_else_since_tells_it_to_those_it_knew() {
+    let mut world = World::new();
+    for (device, role) in [(THIRD, Role::Writer), (ROGUE, Role::Writer)] {
+        world.admit(device, role);
+        world.connect(OWNER, device, PEERS);
+    }
+    world.connect(THIRD, ROGUE, PEERS);
+    world.disconnect(OWNER, ROGUE);
+    world.write(THIRD, "before");
+    world.settle();
+    assert_eq!(world.wipe(OWNER), 2);
+    // Only the Open arrives; then the lid is closed.
+    let at = world.queue.iter().position(|(from, to, ..)| (*from, *to) == (OWNER, THIRD)).expect("it is told");
+    let (_, _, channel, message) = world.queue.remove(at).expect("it is there");
+    assert!(matches!(message, Message::Open(_)), "{message:?}");
+    let (kind, body) = (message.kind(), message.body());
+    let session = session(OWNER, THIRD);
+    world.handle(THIRD, Input::Received { session, channel, kind, critical: true, body });
+    world.disconnect(OWNER, THIRD);
+    world.settle();
+    assert_eq!((world.revision_at(THIRD), world.revision_at(ROGUE)), (2, 2));
+    assert!(!world.sees(ROGUE, "before"));
+    // Nobody may write yet: who may is for the owner to say.
+    let fields = Operation::Put(Map::new());
+    let (collection, key) = (CollectionName::user("notes").expect("a name"), "early".parse().expect("a key"));
+    let requests = vec![Request { collection, key, operation: fields }];
+    let early = world.commit(THIRD, Work::Write { space: space(), requests });
+    assert_eq!(early, Done::Written(Err(WriteError::Waiting)));
+    world.connect(OWNER, ROGUE, PEERS);
+    world.settle();
+    world.write(THIRD, "after");
+    world.settle();
+    world.agree(&[OWNER, THIRD, ROGUE], 2);
+}
+
+#[test]
+fn who_was_invited_since_is_let_in_by_those_who_hear_of_both_at_once() {
+    let mut world = World::new();
+    for (device, role) in [(THIRD, Role::Writer), (ROGUE, Role::Reader)] {
+        world.admit(device, role);
+        world.connect(OWNER, device, PEERS);
+        if device == THIRD {
+            world.disconnect(OWNER, THIRD);
+        }
+    }
+    assert_eq!(world.wipe(OWNER), 2);
+    world.write(OWNER, "after");
+    world.settle();
+    world.disconnect(OWNER, ROGUE);
+    // The one who does not know the reader is told of the revision and shown the grant before it has gone over.
+    world.slow = Some(THIRD);
+    world.connect(THIRD, ROGUE, PEERS);
+    assert_eq!((world.revision_at(THIRD), world.waiting.len()), (1, 1));
+    world.slow = None;
+    for work in std::mem::take(&mut world.waiting) {
+        world.commit(THIRD, work);
+    }
+    world.settle();
+    world.agree(&[ROGUE, THIRD, OWNER], 2);
+    assert!(world.sees(THIRD, "after"));
 }

@@ -114,7 +114,10 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
                 return Err(Failure::new(Code::Refused, message, "repeat it with --yes; nothing was changed"));
             }
             let revision = node.wipe(id, revision).await?;
-            note_wipe(node, id, revision, objects).await?;
+            if let Err(failure) = note_wipe(node, id, revision, objects).await {
+                // It is done, so this is no failure of it.
+                tracing::error!(%failure, space = %id, revision, "a wipe could not be noted");
+            }
             send(answers, Answer::Wiped(WipedRow { job: Removal::id_of(id, revision), revision })).await
         }
         Command::ListJobs => {

@@ -356,7 +356,7 @@ impl From<WriteError> for Failure {
             WriteError::RowTooLarge { .. } | WriteError::TooLarge { .. } => {
                 Self::new(Code::Refused, message, "do it in several commands; nothing was written")
             }
-            WriteError::Unvouched => Self::new(Code::Refused, message, "nothing was changed"),
+            WriteError::Waiting | WriteError::Unvouched => Self::new(Code::Refused, message, "nothing was changed"),
             WriteError::Changed { .. } | WriteError::Wiped { .. } => {
                 Self::new(Code::Refused, message, "read it again, and repeat the command; nothing was written")
             }
@@ -396,6 +396,7 @@ impl From<NodeError> for Failure {
             ),
             NodeError::InvalidSpaceName(_) => Self::usage(message, "choose another name"),
             NodeError::OwnDevice => Self::new(Code::Usage, message, "give the id and address of another device"),
+            NodeError::SystemSpace => Self::new(Code::Refused, message, "wipe the databases of customers one by one"),
             NodeError::Unwell(_) => Self::new(Code::Storage, message, "`thence status` says more"),
             NodeError::Stopping => Self::new(Code::Stopping, message, "repeat the command when it has stopped"),
         }

@@ -122,7 +122,7 @@ impl FromStr for Role {
 pub type TicketId = [u8; 16];
 
 /// One grant, as its object shows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
     /// To whom.
     pub device: DeviceId,
@@ -194,9 +194,14 @@ impl Grant {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     creator: DeviceId,
-    /// Owners as long as nothing else is granted to them: whose ticket led this node here, and who began the space anew.
-    /// They must be, since the grants that say so lie in the space itself.
-    trusted: BTreeSet<DeviceId>,
+    /// The owner whose ticket led this node here. It is trusted because somebody showed this node that ticket, and it
+    /// must be, since the grants that say so lie in the space itself.
+    introducer: Option<DeviceId>,
+    /// Who began the present revision: owners of it whatever is granted to them, like the creator of the space.
+    began: BTreeSet<DeviceId>,
+    /// The grants of the revision before, until those of the present one have come. They say whom to speak to, and
+    /// nothing else: others may know of other ones.
+    inherited: BTreeMap<DeviceId, Grant>,
     grants: BTreeMap<DeviceId, Grant>,
 }
 
@@ -213,12 +218,28 @@ pub struct NotGranted {
 impl Access {
     /// The access of a space that was just created: its creator owns it.
     pub fn new(genesis: &Genesis) -> Self {
-        Self { creator: genesis.creator, trusted: BTreeSet::new(), grants: BTreeMap::new() }
+        let (began, inherited) = (BTreeSet::new(), BTreeMap::new());
+        Self { creator: genesis.creator, introducer: None, began, inherited, grants: BTreeMap::new() }
     }
 
-    /// Trusts an owner before its grant has come: whose ticket led this node to the space, or who began it anew.
-    pub fn trust(&mut self, owner: DeviceId) {
-        self.trusted.insert(owner);
+    /// Trusts the owner whose ticket led this node to the space.
+    pub fn introduce(&mut self, introducer: Option<DeviceId>) {
+        self.introducer = introducer;
+    }
+
+    /// Takes in who began the present revision.
+    pub fn begin(&mut self, owners: impl Iterator<Item = DeviceId>) {
+        self.began.extend(owners);
+    }
+
+    /// Takes in the grants of the revision before.
+    pub fn inherit(&mut self, grants: impl IntoIterator<Item = Grant>) {
+        self.inherited = grants.into_iter().map(|grant| (grant.device, grant)).collect();
+    }
+
+    /// Whether the grants of the present revision have not come yet.
+    pub fn is_waiting(&self) -> bool {
+        !self.inherited.is_empty()
     }
 
     /// Who created the space.
@@ -226,16 +247,22 @@ impl Access {
         self.creator
     }
 
-    /// Every grant.
-    pub fn grants(&self) -> impl Iterator<Item = &Grant> {
-        self.grants.values()
+    /// Every grant; those of the revision before, while those of the present one have not come.
+    pub fn members(&self) -> impl Iterator<Item = &Grant> {
+        self.grants.values().chain(self.inherited.values())
+    }
+
+    /// Whether `device` may know of the space.
+    pub fn may_see(&self, device: DeviceId) -> bool {
+        self.role(device).is_some() || self.inherited.contains_key(&device)
     }
 
     /// By whose word `device` owns the space, back to its creator; none if that cannot be shown.
     pub fn vouchers(&self, space: SpaceId, device: DeviceId) -> Option<Vec<Voucher>> {
         let (mut vouchers, mut owner) = (Vec::new(), device);
         while owner != self.creator {
-            let voucher = self.grants.get(&owner).filter(|grant| grant.role == Role::Owner)?.voucher.clone()?;
+            let voucher =
+                self.members().find(|grant| grant.device == owner && grant.role == Role::Owner)?.voucher.clone()?;
             if vouchers.len() == VOUCHERS_MAX || !voucher.is_for(space, owner) {
                 return None;
             }
@@ -248,6 +275,7 @@ impl Access {
     /// Takes in what the object of `$grants` under `key` shows now, [`Grant::from_object`].
     pub fn learn(&mut self, key: &str, grant: Option<Grant>) {
         let Some(device) = Grant::grantee(key) else { return };
+        self.inherited.clear();
         match grant {
             Some(grant) => self.grants.insert(device, grant),
             None => self.grants.remove(&device),
@@ -257,8 +285,8 @@ impl Access {
     /// What `device` may do, if anything.
     pub fn role(&self, device: DeviceId) -> Option<Role> {
         let granted = self.grants.get(&device).map(|grant| grant.role);
-        let introduced = (self.trusted.contains(&device) && granted.is_none()).then_some(Role::Owner);
-        if device == self.creator { Some(Role::Owner) } else { granted.or(introduced) }
+        let introduced = (self.introducer == Some(device) && granted.is_none()).then_some(Role::Owner);
+        if device == self.creator || self.began.contains(&device) { Some(Role::Owner) } else { granted.or(introduced) }
     }
 
     /// The role that `segments` show `device` to have, though nothing that is here says so: an owner granted it in an

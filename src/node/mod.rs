@@ -46,8 +46,8 @@ use crate::causal::ReplicaId;
 use crate::model::{DeviceId, Genesis, InvalidTicket, Request, Role, SignedTicket, SpaceId, Ticket};
 use crate::replica::TicketRefusal;
 use crate::store::{
-    Change, Done, Ledger, Removal, SpaceSummary, StoreError, Trimming, Upload, Uploaded, View, Work, WriteError,
-    Written,
+    Change, Done, Ledger, Removal, SYSTEM_SPACE, SpaceSummary, StoreError, Trimming, Upload, Uploaded, View, Work,
+    WriteError, Written,
 };
 use crate::transport::{CloseReason, Endpoint, Incoming, PeerAddress, TransportConfig};
 
@@ -130,6 +130,9 @@ pub enum NodeError {
     /// The request cannot be done; nothing was changed.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// It is the space that says who the customers of this relay are.
+    #[error("this space says who the customers of the relay are; it is not wiped")]
+    SystemSpace,
     /// It cannot do its work at the moment.
     #[error(transparent)]
     Unwell(#[from] Unwell),
@@ -423,6 +426,9 @@ impl Node {
     /// What others write meanwhile in the old one is gone with it. [`Node::removals`] tells how far the old rows are
     /// removed from the disk.
     pub async fn wipe(&self, space: SpaceId, only: Option<u64>) -> Result<u64, NodeError> {
+        if self.setting(SYSTEM_SPACE)?.is_some_and(|system| system == space.to_string()) {
+            return Err(NodeError::SystemSpace);
+        }
         match self.commit(Work::Wipe { space, only }).await? {
             Done::Wiped(outcome) => Ok(outcome?),
             _ => Err(NodeError::Stopping),

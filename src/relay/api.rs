@@ -140,10 +140,17 @@ pub async fn let_in(
     let asker = principal(&relay, request.headers())?;
     let named = |name: &str| path.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
     let registers = request.method() == Method::PUT && path.iter().count() == 2;
-    if registers && asker == Principal::Anybody {
-        return Err(unauthenticated());
-    }
-    if !registers {
+    if registers {
+        let names = (named("customer").parse(), named("database").parse());
+        match names {
+            _ if asker == Principal::Anybody => return Err(unauthenticated()),
+            (Ok(customer), Ok(database)) if asker.role(&customer, &database).is_none() => {
+                return Err(super::not_found());
+            }
+            // A name that is none is told so by the handler.
+            _ => {}
+        }
+    } else {
         let access = relay.enter(asker, named("customer"), named("database"), Role::Reader)?;
         // A name that is none is told so by the handler.
         let table = CollectionName::user(named("table")).ok();
@@ -204,7 +211,10 @@ pub async fn wipe(
     headers: HeaderMap,
 ) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Owner)?;
-    Ok(Reply::accepted(&relay.wipe(&access, query.revision).await?))
+    // Also if the client hangs up meanwhile.
+    let wiped = tokio::spawn(async move { relay.wipe(&access, query.revision).await }).await;
+    let lost = || Problem::new(ProblemCode::Unavailable, "it is not known what became of it", "ask for the revision");
+    Ok(Reply::accepted(&wiped.map_err(|_| lost().retry_after(1))??))
 }
 
 /// Tells how far a job is.
@@ -529,9 +539,11 @@ pub async fn sync(
     let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
     let token = header(&headers, &SYNC_TOKEN)?.map(str::to_owned);
-    relay.position_of(&access, &relay.view(&access)?, token.as_deref(), &wanted)?;
+    let view = relay.view(&access)?;
+    relay.position_of(&access, &view, token.as_deref(), &wanted)?;
     let client = client(&headers)?.map(str::to_owned);
-    let results = relay.upload(&access, None, body.changes, false).await?;
+    // Nor should it come to be of no use in between.
+    let results = relay.upload_in(&access, view.revision(), body.changes).await?;
     let mut page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await?;
     page.body.insert("results".to_owned(), results);
     Ok(Reply::ok(&page.body).sync_token(&page.token))

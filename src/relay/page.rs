@@ -57,9 +57,12 @@ impl SyncPoint {
         let (horizon, top) = (view.horizon()?, view.position()?);
         let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position }) =
             self.phase;
-        Ok(if self.revision != beginning.revision {
+        let is_later = self.revision > beginning.revision;
+        Ok(if self.revision < beginning.revision {
             Some(Gone::Revision)
-        } else if (self.epoch != beginning.epoch || self.phase.reaches() > top) && !planted!("old-token-goes-on") {
+        } else if (self.epoch != beginning.epoch || self.phase.reaches() > top || is_later)
+            && !planted!("old-token-goes-on")
+        {
             // Who is further than the feed was here before all of this was put back to an older state.
             Some(Gone::Epoch)
         } else if self.filter != beginning.filter {

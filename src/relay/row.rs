@@ -150,7 +150,9 @@ pub fn write_problem(error: &WriteError) -> Problem {
                 "the database was wiped since: read it again, and send what is still to be written, without context";
             Problem::new(ProblemCode::Changed, detail, help)
         }
-        WriteError::Unvouched => Problem::new(ProblemCode::Unavailable, detail, "try again later").retry_after(5),
+        WriteError::Waiting | WriteError::Unvouched => {
+            Problem::new(ProblemCode::Unavailable, detail, "try again later").retry_after(5)
+        }
         WriteError::NotGranted { .. } => {
             Problem::new(ProblemCode::Forbidden, "this relay may not write in this database", "ask whoever owns it")
         }

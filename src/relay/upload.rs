@@ -76,7 +76,14 @@ impl Relay {
         rows: Vec<Json>,
         atomic: bool,
     ) -> Result<Json, Problem> {
-        let (results, deleted) = self.upload_batch(access, table, rows, atomic).await?;
+        let (results, deleted) = self.upload_batch(access, table, rows, atomic, None).await?;
+        self.tally_deletes(access, &deleted).await;
+        Ok(results)
+    }
+
+    /// Writes rows of any tables, each by itself, in one revision of the database only.
+    pub(super) async fn upload_in(&self, access: &Access, revision: u64, rows: Vec<Json>) -> Result<Json, Problem> {
+        let (results, deleted) = self.upload_batch(access, None, rows, false, Some(revision)).await?;
         self.tally_deletes(access, &deleted).await;
         Ok(results)
     }
@@ -84,7 +91,7 @@ impl Relay {
     /// Deletes the rows of these keys. Returns what became of each.
     pub async fn delete_keys(&self, access: &Access, table: &CollectionName, keys: &[String]) -> Result<Json, Problem> {
         let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-        let (results, deleted) = self.upload_batch(access, Some(table), rows, false).await?;
+        let (results, deleted) = self.upload_batch(access, Some(table), rows, false, None).await?;
         if !deleted.is_empty() {
             let (database, table, count) = (access.database.name.clone(), table.clone(), deleted.len() as u64);
             let keys = some_of(deleted.iter().map(|(_, key)| key.as_str()));
@@ -100,10 +107,12 @@ impl Relay {
         table: Option<&CollectionName>,
         rows: Vec<Json>,
         atomic: bool,
+        only: Option<u64>,
     ) -> Result<(Json, Vec<RowName>), Problem> {
         let policies = self.policies(access, table)?;
         let mut batch = Batch::parse(rows, table, policies.limit(Policy::BatchRows))?;
         let mut asked = std::mem::take(&mut batch.asked);
+        asked.iter_mut().flatten().for_each(|upload| upload.only = only);
         let by_table = self.prepare(access, &mut asked)?;
         let fits: Vec<(usize, &Upload)> =
             asked.iter().enumerate().filter_map(|(at, asked)| Some((at, asked.as_ref().ok()?))).collect();
@@ -193,6 +202,7 @@ impl Relay {
             Some(Ok(Err(error))) => match error {
                 WriteError::Edit { index, .. }
                 | WriteError::Changed { index }
+                | WriteError::Wiped { index }
                 | WriteError::RowTooLarge { index, .. } => Err(at_fault(index, &row::write_problem(&error))),
                 error => Err(row::write_problem(&error)),
             },

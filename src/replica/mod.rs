@@ -63,6 +63,8 @@ struct Session {
     shown: BTreeMap<SpaceId, Role>,
     /// The spaces for which what it showed is being looked at.
     judging: BTreeSet<SpaceId>,
+    /// What it showed of a space whose revision this side is about to go over to.
+    parked: Option<(SpaceId, Vec<ByteBuf>)>,
     links: BTreeMap<SpaceId, Link>,
     cluster: Cluster,
     /// The sum of what the links claim of the session's window.
@@ -74,7 +76,7 @@ struct Session {
 impl Session {
     /// Whether the peer may see a space with this access.
     fn may_see(&self, space: SpaceId, access: &Access) -> bool {
-        access.role(self.peer).is_some() || self.shown.contains_key(&space) || planted!("anybody-may-see")
+        access.may_see(self.peer) || self.shown.contains_key(&space) || planted!("anybody-may-see")
     }
 }
 
@@ -298,6 +300,7 @@ impl Replica {
             held.following = None;
             let is_another = std::mem::replace(&mut held.revision, revision) != held.revision;
             self.committed(space, Committed { advanced, local, access: Some(access), split, ..Committed::default() });
+            self.judge_parked(|of| of == space);
             if is_another {
                 // More owners have begun it than was known: everybody is to know before what they wrote in it comes.
                 self.open_anew(space);
@@ -326,6 +329,7 @@ impl Replica {
             redeeming: false,
             shown: BTreeMap::new(),
             judging: BTreeSet::new(),
+            parked: None,
             links: BTreeMap::new(),
             cluster: Cluster::new(cluster),
             claimed: 0,
@@ -341,7 +345,7 @@ impl Replica {
             self.send(session, Channel::Control, Message::Cluster);
         }
         let granted: Vec<SpaceId> =
-            self.spaces.iter().filter(|(_, space)| space.access.role(peer).is_some()).map(|(id, _)| *id).collect();
+            self.spaces.iter().filter(|(_, space)| space.access.may_see(peer)).map(|(id, _)| *id).collect();
         self.send(session, Channel::Control, Message::Offered(granted.len() as u64));
         for space in granted {
             self.open(session, space, false);
@@ -920,6 +924,7 @@ impl Replica {
         self.sessions.values_mut().for_each(|state| state.redeeming = false);
         // Whoever holds a later revision says so again.
         self.spaces.values_mut().for_each(|held| held.following = None);
+        self.judge_parked(|_| true);
         // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
         let mut missing: BTreeSet<SpaceId> = BTreeSet::new();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_bytes::ByteBuf;
 
-use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, SessionId, Wanted};
+use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, Session, SessionId, Wanted};
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
 impl Replica {
@@ -56,6 +56,11 @@ impl Replica {
         segments: Vec<ByteBuf>,
     ) -> Result<(), PeerMisbehaved> {
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
+        if self.spaces.get(&space).is_some_and(|held| held.following.is_some()) && segments.len() <= CREDENTIALS_MAX {
+            // It may be of the revision that is on its way to the disk: looked at when that has landed.
+            state.parked = Some((space, segments));
+            return Ok(());
+        }
         let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
         let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
         let verified = held.filter(|_| in_order).and_then(|held| {
@@ -74,6 +79,20 @@ impl Replica {
             None => self.judged(session, space, None),
         }
         Ok(())
+    }
+
+    /// Looks at what peers showed of these spaces while their revisions were on their way to the disk.
+    pub(super) fn judge_parked(&mut self, wanted: impl Fn(SpaceId) -> bool) {
+        let parked = |(session, state): (&SessionId, &mut Session)| {
+            let (space, segments) = state.parked.take_if(|(space, _)| wanted(*space))?;
+            Some((*session, space, segments))
+        };
+        let parked: Vec<_> = self.sessions.iter_mut().filter_map(parked).collect();
+        for (session, space, segments) in parked {
+            if let Err(reason) = self.on_show(session, space, segments) {
+                self.close(session, reason);
+            }
+        }
     }
 
     pub(super) fn judged(&mut self, session: SessionId, space: SpaceId, role: Option<Role>) {

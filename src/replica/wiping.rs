@@ -44,7 +44,9 @@ impl Replica {
         if let Err(forged) = open.revision.verify(space, held.access.creator()) {
             return if state.may_see(space, &held.access) { Err(forged.into()) } else { Ok(()) };
         }
-        held.following = Some(open.revision.clone());
+        let mut following = held.following.clone().unwrap_or_else(|| held.revision.clone());
+        following.join(&open.revision);
+        held.following = Some(following);
         self.outputs.push_back(Output::Follow { space, revision: open.revision.clone() });
         Ok(())
     }
@@ -56,12 +58,14 @@ impl Replica {
         for session in sessions {
             let Some(state) = self.sessions.get_mut(&session) else { continue };
             state.shown.remove(&space);
-            state.judging.remove(&space);
+            let was_judged = state.judging.remove(&space);
             let may_see = state.may_see(space, &access);
-            let Some(link) = state.links.get_mut(&space) else { continue };
-            let was_served = link.opened;
-            link.close();
-            link.elsewhere = !planted!("old-revision-taken-in");
+            let mut was_served = was_judged;
+            if let Some(link) = state.links.get_mut(&space) {
+                was_served |= link.opened;
+                link.close();
+                link.elsewhere = !planted!("old-revision-taken-in");
+            }
             self.keep_in_step(session, space);
             if may_see {
                 // Its own Open may have come before, and have been about another revision then.
@@ -71,5 +75,6 @@ impl Replica {
                 self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
             }
         }
+        self.judge_parked(|of| of == space);
     }
 }

@@ -178,7 +178,7 @@ fn what_breaks_the_rules_is_refused_with_a_reason_that_all_can_see() {
     let full = |vector: Vec<u8>| [&[1, 0, 0][..], &vector].concat();
     let digest = vec![7; 16];
     let know = critical(17, full(long_vector(70_000)));
-    let open = critical(16, [&[1][..], &digest, &[1], &full(long_vector(70_000)), &[1]].concat());
+    let open = critical(16, [&[1, 0][..], &digest, &[1], &full(long_vector(70_000)), &[1]].concat());
     cases.push((about, know, "limit of 65536 replicas".to_owned()));
     cases.push((about, open, "limit of 65536 replicas".to_owned()));
     cases.push((about, critical(19, long_vector(70_000)), "limit of 65536 replicas".to_owned()));

@@ -79,6 +79,7 @@ impl Client {
             request: request.clone(),
             seen,
             expected: None,
+            only: None,
             remark,
             bytes_max: thence::model::OBJECT_BYTES_MAX,
         });

@@ -51,13 +51,13 @@ impl Driver {
         let mut rows: BTreeMap<DeviceId, Acknowledged> =
             self.ledger.acknowledged(space)?.into_iter().map(|row| (row.device, row)).collect();
         for (device, _) in self.peers.iter() {
-            if access.as_ref().is_some_and(|access| access.role(device).is_some()) {
+            if access.as_ref().is_some_and(|access| access.may_see(device)) {
                 rows.entry(device).or_insert_with(|| nothing(device));
             }
         }
         let may_share = access.as_ref().is_some_and(|access| access.role(self.ledger.device()) == Some(Role::Owner));
         let unshared = |device: DeviceId| {
-            let member = access.as_ref().is_some_and(|access| access.role(device).is_some());
+            let member = access.as_ref().is_some_and(|access| access.may_see(device));
             self.cluster.contains(&device) && !member && !may_share
         };
         for &device in &self.cluster {

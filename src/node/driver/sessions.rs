@@ -179,7 +179,7 @@ impl Driver {
     /// Whether a device has a role in any space that is held here.
     pub(super) fn is_member(&self, device: DeviceId) -> bool {
         let access = |space| self.ledger.access(space);
-        self.ledger.spaces().into_iter().filter_map(access).any(|access| access.role(device).is_some())
+        self.ledger.spaces().into_iter().filter_map(access).any(|access| access.may_see(device))
     }
 
     /// Lifts the transport's limits for strangers from every peer that may see a space. Anybody else can redeem a

@@ -355,6 +355,9 @@ pub enum WriteError {
         /// Which upload, from 0.
         index: usize,
     },
+    /// The space was begun anew, and who may do what in it has not come yet.
+    #[error("this space was begun anew, and who may write in it has not come yet; sync, and try again")]
+    Waiting,
     /// This device owns the space, and cannot show yet who made it an owner.
     #[error("this device cannot show yet that it owns the space; sync with another owner first")]
     Unvouched,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Renewal;
 use crate::causal::{EventHash, HashPrefix, Head, Known, ReplicaId, VersionVector};
 use crate::codec;
-use crate::model::{ClientName, Context, DeviceId, Genesis, Incarnation, PackedObject, Revision, SpaceId};
+use crate::model::{ClientName, Context, DeviceId, Genesis, Grant, Incarnation, PackedObject, Revision, SpaceId};
 use crate::store::StoreError;
 
 /// The version of everything that is stored.
@@ -101,7 +101,9 @@ pub(super) struct SpaceRow {
     pub(super) number: u32,
     /// The owner whose ticket led here: trusted until the space's own grants have come.
     pub(super) introducer: Option<DeviceId>,
-    /// What the space was called when it was joined; its own name holds once it has come.
+    /// Who might do what before the present revision began.
+    pub(super) inherited: Vec<Grant>,
+    /// What the space was called when it was joined, or begun anew; its own name holds once it has come.
     pub(super) name: String,
 }
 

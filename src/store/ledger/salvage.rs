@@ -63,7 +63,7 @@ impl Ledger {
     }
 
     fn salvage_space(&self, from: &dyn Store, row: SpaceRow, now_ms: u64, nonce: u64) -> Result<Salvaged, StoreError> {
-        let SpaceRow { genesis, revision, number, introducer, name } = row;
+        let SpaceRow { genesis, revision, number, introducer, name, .. } = row;
         let space = genesis.space();
         let (number_of_revision, introduction) = (revision.number(), Introduction { genesis, revision, name });
         self.commit(&[Work::Join { introduction, introducer: introducer.unwrap_or(genesis.creator) }], now_ms, nonce)?;

@@ -99,7 +99,9 @@ impl Shelf {
     /// An empty space.
     pub(super) fn new(row: SpaceRow) -> Self {
         let mut access = Access::new(&row.genesis);
-        row.introducer.into_iter().chain(row.revision.owners()).for_each(|owner| access.trust(owner));
+        access.introduce(row.introducer);
+        access.begin(row.revision.owners());
+        access.inherit(row.inherited.iter().cloned());
         Self { id: row.genesis.space(), row, totals: Totals::default(), known: Known::new(), access }
     }
 
@@ -108,7 +110,7 @@ impl Shelf {
         let number = row.number;
         let mut shelf = Self::new(row);
         if planted!("restart-forgets-the-inviter") {
-            shelf.access = Access::new(&shelf.row.genesis);
+            shelf.access.introduce(None);
         }
         let mut names = Names::default();
         let totals = key::totals(number);

@@ -22,6 +22,8 @@ pub struct Upload {
     pub seen: Option<Context>,
     /// It is done only if the object stands exactly so.
     pub expected: Option<Context>,
+    /// It is done only in this revision of the space.
+    pub only: Option<u64>,
     /// What the client says of it: a write with an id takes effect once.
     pub remark: Remark,
     /// So many bytes the object may have as JSON after it. What leaves it no larger than it was is done all the same.
@@ -31,7 +33,7 @@ pub struct Upload {
 impl Upload {
     /// What somebody asks who saw everything that is here.
     pub fn new(request: Request) -> Self {
-        Self { request, seen: None, expected: None, remark: Remark::default(), bytes_max: OBJECT_BYTES_MAX }
+        Self { request, seen: None, expected: None, only: None, remark: Remark::default(), bytes_max: OBJECT_BYTES_MAX }
     }
 }
 
@@ -87,7 +89,8 @@ impl Writing<'_> {
             };
             let is_of_now =
                 |seen: &Context| seen.is_empty() || seen.revision() == revision || planted!("context-outlives-a-wipe");
-            if known.is_none() && !upload.seen.iter().all(is_of_now) {
+            let is_meant = upload.only.is_none_or(|only| only == revision);
+            if !is_meant || known.is_none() && !upload.seen.iter().all(is_of_now) {
                 return Ok(Err(WriteError::Wiped { index }));
             }
             if let (None, Some(expected)) = (&known, &upload.expected) {

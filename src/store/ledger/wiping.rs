@@ -9,6 +9,8 @@
 
 use std::ops::ControlFlow;
 
+use serde_json::{Map, Value as Json};
+
 use super::key;
 use super::record::{self, FeedRow, SpaceRow, WipedRow};
 use super::shelf;
@@ -93,6 +95,9 @@ impl Writing<'_> {
     pub(super) fn wipe(&mut self, space: SpaceId, only: Option<u64>) -> Result<Result<u64, WriteError>, StoreError> {
         let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
         let role = shelf.access.role(self.me.device);
+        if role != Some(Role::Owner) && shelf.access.is_waiting() {
+            return Ok(Err(WriteError::Waiting));
+        }
         if role != Some(Role::Owner) && !planted!("writer-wipes") {
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Ok(Err(WriteError::NotGranted { role }));
@@ -103,9 +108,9 @@ impl Writing<'_> {
         let vouchers = shelf.access.vouchers(space, self.me.device);
         let next = vouchers.and_then(|vouchers| shelf.row.revision.next(space, vouchers, self.key));
         let Some(next) = next else { return Ok(Err(WriteError::Unvouched)) };
-        let grants: Vec<Grant> = shelf.access.grants().cloned().collect();
+        let grants: Vec<Grant> = shelf.access.members().cloned().collect();
         let (collection, key) = about();
-        let about = self.object(space, &collection, &key)?.object.shown().unwrap_or_default();
+        let about = self.about(space)?;
         let number = next.number();
         self.begin_anew(space, next)?;
         let named = Request { collection, key, operation: Operation::Put(about) };
@@ -133,17 +138,29 @@ impl Writing<'_> {
         }
         // Another owner began the same one: what it writes in it counts too.
         shelf.row.revision.join(revision);
-        shelf.row.revision.owners().for_each(|owner| shelf.access.trust(owner));
+        shelf.access.begin(shelf.row.revision.owners());
         let row = shelf.row.clone();
         self.put(key::space(space.as_bytes()), &row);
         self.fresh.insert(space);
         Ok(())
     }
 
+    /// What a space says about itself, as far as that has come.
+    fn about(&mut self, space: SpaceId) -> Result<Map<String, Json>, StoreError> {
+        let (collection, key) = about();
+        let shown = self.object(space, &collection, &key)?.object.shown();
+        let name = || self.shelves.get(&space).map(|shelf| ("name".to_owned(), shelf.row.name.as_str().into()));
+        Ok(shown.unwrap_or_else(|| name().into_iter().collect()))
+    }
+
     /// Leaves everything behind that was in a space.
     fn begin_anew(&mut self, space: SpaceId, revision: Revision) -> Result<(), StoreError> {
+        // Until the grants of the new revision have come it is known whom to speak to, and what the space is called.
+        let about = self.about(space)?;
         self.forget(space);
         let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
+        let name = about.get("name").and_then(Json::as_str).unwrap_or(&shelf.row.name).to_owned();
+        let inherited = shelf.access.members().cloned().collect();
         let (before, totals) = (shelf.row.number, shelf.totals.clone());
         let row = WipedRow {
             space,
@@ -154,7 +171,7 @@ impl Writing<'_> {
             done_ms: None,
             interrupted: 0,
         };
-        let next = SpaceRow { revision, ..shelf.row.clone() };
+        let next = SpaceRow { revision, inherited, name, ..shelf.row.clone() };
         if !planted!("wiped-rows-stay") {
             self.put(key::wiped(before), &row);
         }

@@ -151,6 +151,7 @@ impl<'a> Writing<'a> {
                     revision: Revision::first(),
                     number: 0,
                     introducer: None,
+                    inherited: Vec::new(),
                     name: name.clone(),
                 });
                 let (collection, key) = about();
@@ -168,6 +169,7 @@ impl<'a> Writing<'a> {
                         revision: revision.clone(),
                         number: 0,
                         introducer: Some(*introducer),
+                        inherited: Vec::new(),
                         name: introduction.name.clone(),
                     });
                 }
@@ -298,6 +300,9 @@ impl<'a> Writing<'a> {
     ) -> Result<(), WriteError> {
         let Some(shelf) = self.shelves.get(&space) else { return Err(WriteError::UnknownSpace(space)) };
         let role = shelf.access.role(self.me.device);
+        if role < Some(Role::Writer) && shelf.access.is_waiting() {
+            return Err(WriteError::Waiting);
+        }
         if role < Some(Role::Writer) && !planted!("reader-writes") {
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Err(WriteError::NotGranted { role });

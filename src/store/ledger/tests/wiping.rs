@@ -104,6 +104,7 @@ fn nothing_of_an_old_revision_comes_into_a_new_one() {
         seen: seen.cloned(),
         expected: expected.cloned(),
         remark: Remark { id: ClientId::try_from(id.to_owned()).ok(), source_version: None, by: None },
+        only: None,
         bytes_max: crate::model::OBJECT_BYTES_MAX,
     };
     let send = |upload: Upload| match commit(&a, Work::Upload { space, uploads: vec![upload] }).done.remove(0) {
@@ -217,4 +218,66 @@ fn a_revision_that_no_owner_began_is_not_followed() {
     let stranger = ledger(3);
     commit(&stranger, Work::Join { introduction, introducer: b.device() });
     assert!(stranger.held().is_empty());
+}
+
+#[test]
+fn whoever_wipes_before_the_grants_have_come_takes_no_ones_membership_away() {
+    let (a, space) = (ledger(1), genesis(1).space());
+    create(&a, 1);
+    let b = ledger(2);
+    let introduction = admit(&a, b.device(), &ticket(&a, space, Role::Owner, 1), 1_000).expect("a good ticket");
+    commit(&b, Work::Join { introduction, introducer: a.device() });
+    admit(&a, device(3).device(), &ticket(&a, space, Role::Reader, 2), 1_000).expect("a good ticket");
+    hand_over(&a, &b, space, 1);
+    assert_eq!(wipe(&b, space), Ok(2));
+    // The creator hears of it, and wipes in the same commit; then another owner, who has not heard more either.
+    let works = [Work::Wipe { space, only: None }, Work::Follow { space, revision: revision(&b, space) }];
+    let report = a.commit(&works, 1_000, NONCE).expect("memory does not fail");
+    assert_eq!(report.done[0], Done::Wiped(Ok(3)));
+    for role in [(b.device(), Role::Owner), (device(3).device(), Role::Reader)] {
+        assert_eq!(a.access(space).expect("held").role(role.0), Some(role.1));
+    }
+    assert_eq!(view(&a, space).name().expect("readable"), "home");
+    commit(&b, Work::Follow { space, revision: revision(&a, space) });
+    assert_eq!(wipe(&b, space), Err(WriteError::Waiting));
+    assert_eq!(write(&b, space, vec![put("n1", json!({}))]), Err(WriteError::Waiting));
+    let access = b.access(space).expect("held");
+    assert!(access.is_waiting() && access.may_see(device(3).device()) && access.role(device(3).device()).is_none());
+    assert_eq!(view(&b, space).name().expect("readable"), "home");
+    commit(&b, Work::Receive { session: SESSION, space, segments: log(&a, space) });
+    assert!(!b.access(space).expect("held").is_waiting());
+    write(&b, space, vec![put("n1", json!({}))]).expect("it may write");
+    let again = Ledger::open(Arc::clone(&b.store), device(2)).expect("the same store");
+    assert_eq!(*again.access(space).expect("held"), *b.access(space).expect("held"));
+}
+
+#[test]
+fn who_began_a_revision_owns_it_whatever_others_have_heard_of() {
+    let (a, space) = (ledger(1), genesis(1).space());
+    create(&a, 1);
+    let [b, c] = [2, 3].map(ledger);
+    for (n, (ledger, role)) in [(&b, Role::Owner), (&c, Role::Writer)].into_iter().enumerate() {
+        let ticket = ticket(&a, space, role, 1 + n as u32);
+        let introduction = admit(&a, ledger.device(), &ticket, 1_000).expect("a good ticket");
+        commit(ledger, Work::Join { introduction, introducer: a.device() });
+    }
+    for ledger in [&b, &c] {
+        assert_eq!(hand_over(&a, ledger, space, 1), []);
+    }
+    // Made an owner by the second, of which the first has not heard, a writer wipes; and so does the first.
+    commit(&b, Work::Share { space, device: c.device() });
+    hand_over(&b, &c, space, 1);
+    for ledger in [&a, &c] {
+        assert_eq!(wipe(ledger, space), Ok(2));
+    }
+    for (from, to) in [(&c, &a), (&a, &c), (&a, &b), (&c, &b)] {
+        commit(to, Work::Follow { space, revision: revision(from, space) });
+        let report = commit(to, Work::Receive { session: SESSION, space, segments: log(from, space) });
+        let rejected = report.changed.get(&space).map_or(Vec::new(), |changed| changed.rejected.clone());
+        assert_eq!(rejected, []);
+    }
+    for ledger in [&a, &b, &c] {
+        assert_eq!(ledger.access(space).expect("held").role(c.device()), Some(Role::Owner));
+        assert_eq!(view(ledger, space).vector().expect("readable"), view(&a, space).vector().expect("readable"));
+    }
 }
