@@ -73,6 +73,8 @@ impl<A: Application + Default> Worlds for WorldsOf<A> {
         let wanted = |fault: &String| shape.faults.as_ref().is_none_or(|faults| faults.contains(fault));
         let shape = Shape { faults: Some(allowed.filter(wanted).collect()), ..shape.clone() };
         let mut scenario = level.generate(seed, &shape);
+        // What an application counts on need not hold of what its users throw away.
+        scenario.items.retain(|item| !matches!(item.what, What::Wipe { .. }));
         let (chance, mut application) = (Chance::new(seed), A::default());
         for (number, item) in (0..).zip(&mut scenario.items) {
             if let What::Write { requests, .. } = &mut item.what {

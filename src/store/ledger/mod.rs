@@ -138,6 +138,8 @@ pub enum Work {
     Remove {
         /// Whether it goes on after an interruption.
         again: bool,
+        /// At most so many rows.
+        rows_max: usize,
     },
     /// Grant what a ticket says to whoever shows it.
     Admit {
