@@ -75,6 +75,8 @@ impl<A: Application + Default> Worlds for WorldsOf<A> {
         let mut scenario = level.generate(seed, &shape);
         // What clients of the product's own worlds write is nothing that the application would.
         scenario.items.retain(|item| !matches!(item.what, What::Upload { .. }));
+        // What an application counts on need not hold of what its users throw away.
+        scenario.items.retain(|item| !matches!(item.what, What::Wipe { .. }));
         let (chance, mut application) = (Chance::new(seed), A::default());
         for (number, item) in (0..).zip(&mut scenario.items) {
             if let What::Write { requests, .. } = &mut item.what {

@@ -356,7 +356,9 @@ impl From<WriteError> for Failure {
             WriteError::RowTooLarge { .. } | WriteError::TooLarge { .. } => {
                 Self::new(Code::Refused, message, "do it in several commands; nothing was written")
             }
-            WriteError::Waiting | WriteError::Unvouched => Self::new(Code::Refused, message, "nothing was changed"),
+            WriteError::Waiting | WriteError::Backlog | WriteError::Unvouched => {
+                Self::new(Code::Refused, message, "nothing was changed")
+            }
             WriteError::Changed { .. } | WriteError::Wiped { .. } => {
                 Self::new(Code::Refused, message, "read it again, and repeat the command; nothing was written")
             }

@@ -66,7 +66,7 @@ impl Context {
     }
 
     /// The revision of the space in which it was seen.
-    pub(crate) fn revision(&self) -> u64 {
+    pub fn revision(&self) -> u64 {
         self.revision
     }
 

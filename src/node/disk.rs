@@ -34,6 +34,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How long the disk rests between two steps of the removal of what was wiped, if nothing else is to be written.
 const REMOVE_EVERY: Duration = Duration::from_millis(20);
+/// So many rows of what was wiped are removed in one step.
+const REMOVED_AT_ONCE: usize = 1000;
 
 /// Who waits for a commit.
 pub(super) enum Waiter {
@@ -190,7 +192,8 @@ impl Committer {
             };
             self.look_after_the_store();
             let removes = self.removing && self.failure.is_none();
-            let removal = || (Work::Remove { again: self.removing && self.interrupted }, Waiter::None);
+            let again = self.removing && self.interrupted;
+            let removal = || (Work::Remove { again, rows_max: REMOVED_AT_ONCE }, Waiter::None);
             let first = first.or_else(|| removes.then(removal));
             let Some(first) = first else { continue };
             let removes = removes && !matches!(first.0, Work::Remove { .. });
@@ -305,7 +308,8 @@ impl Committer {
     }
 
     fn answer(&mut self, mut report: Report, waiters: Vec<Waiter>) {
-        if !self.removing && !report.held.is_empty() {
+        let is_more = !report.held.is_empty();
+        if !self.removing && is_more {
             (self.removing, self.interrupted) = (true, false);
         }
         let done = std::mem::take(&mut report.done);
@@ -316,7 +320,8 @@ impl Committer {
                 (Waiter::Caller(caller), done) => callers.push((caller, done)),
                 (Waiter::Admission(session), Done::Admitted(answer)) => admitted.push((session, answer)),
                 (Waiter::Sharing(session, space), Done::Shared(answer)) => shared.push((session, space, answer)),
-                (Waiter::None, Done::Removed { more }) => (self.removing, self.interrupted) = (more, false),
+                // What was wiped in this very commit the removal has not seen.
+                (Waiter::None, Done::Removed { more }) => (self.removing, self.interrupted) = (more || is_more, false),
                 (room @ Waiter::Room(_), _) if planted!("room-never-given-back") => std::mem::forget(room),
                 _ => {}
             }

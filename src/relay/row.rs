@@ -150,7 +150,7 @@ pub fn write_problem(error: &WriteError) -> Problem {
                 "the database was wiped since: read it again, and send what is still to be written, without context";
             Problem::new(ProblemCode::Changed, detail, help)
         }
-        WriteError::Waiting | WriteError::Unvouched => {
+        WriteError::Waiting | WriteError::Backlog | WriteError::Unvouched => {
             Problem::new(ProblemCode::Unavailable, detail, "try again later").retry_after(5)
         }
         WriteError::NotGranted { .. } => {

@@ -62,6 +62,7 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     if level != Level::Node {
         serve_clients(chance, &writers, quiet_at, &mut items);
     }
+    wipe(chance, nodes, spaces, &writers, quiet_at, &mut items);
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
     let residents = nodes;
@@ -248,6 +249,29 @@ fn serve_clients(chance: Chance, writers: &Writers, quiet_at: Millis, items: &mu
                 let older_ms = *draws.pick(&[0, 100, 1000]);
                 items.push(Item { at: draws.below(quiet_at), what: What::Forget { node, space, older_ms } });
             }
+        }
+    }
+}
+
+/// In some worlds users wipe spaces: owners, mostly, sometimes two of them at once who know nothing of one another; and
+/// those who may not.
+fn wipe(chance: Chance, nodes: usize, spaces: usize, writers: &Writers, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws("wipes", 0);
+    let wipes = if draws.yes(250) { *draws.pick(&[1, 1, 2, 3]) } else { 0 };
+    for number in 0..wipes {
+        let mut draws = chance.draws("wipe", number);
+        let anybody = |draws: &mut Draws| {
+            let below = |draws: &mut Draws, count: usize| usize::try_from(draws.below(count as u64)).unwrap_or(0);
+            (below(draws, nodes), below(draws, spaces))
+        };
+        let (node, space) = if draws.yes(150) { anybody(&mut draws) } else { *draws.pick(writers) };
+        let at = draws.below(quiet_at);
+        items.push(Item { at, what: What::Wipe { node, space } });
+        if draws.yes(400) {
+            let others: Vec<usize> = writers.iter().filter(|(_, of)| *of == space).map(|(node, _)| *node).collect();
+            let node = *draws.pick(&others);
+            let at = (at + draws.below(200)).min(quiet_at - 1);
+            items.push(Item { at, what: What::Wipe { node, space } });
         }
     }
 }

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use thence::causal::{Claims, Dot, Knowledge, ReplicaId, VersionVector, Witness};
-use thence::model::{DeviceKey, Genesis, Revision, Role, Segment, SignedTicket, SpaceId, Ticket};
+use thence::model::{DeviceKey, Genesis, Revision, Role, Segment, SignedTicket, SpaceId, Ticket, Voucher};
 use thence::replica::{Channel, Message, Open, Probed, Refusal, SessionId};
 use thence::store::{Ledger, MemoryStore, Store, Work};
 
@@ -100,6 +100,7 @@ pub(super) struct Liar {
     remembered: VecDeque<(Channel, Message)>,
     segments: VecDeque<(SpaceId, Vec<u8>)>,
     witnesses: VecDeque<Witness>,
+    revisions: VecDeque<(SpaceId, Revision)>,
 }
 
 impl Liar {
@@ -112,8 +113,22 @@ impl Liar {
             tricks.push(*draws.pick(TRICKS));
         }
         let rate = *draws.pick(&[50, 150, 300, 600]);
-        let (remembered, segments, witnesses) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { chance, entity, key, geneses, tricks, rate, words: 0, lies: 0, remembered, segments, witnesses }
+        let (remembered, segments) = (VecDeque::new(), VecDeque::new());
+        let (witnesses, revisions) = (VecDeque::new(), VecDeque::new());
+        Self {
+            chance,
+            entity,
+            key,
+            geneses,
+            tricks,
+            rate,
+            words: 0,
+            lies: 0,
+            remembered,
+            segments,
+            witnesses,
+            revisions,
+        }
     }
 
     /// How many things it said that its process did not.
@@ -132,6 +147,9 @@ impl Liar {
                 list.pop_front();
             }
             list.push_back(item);
+        }
+        if let (Message::Open(open), Channel::Space(space)) = (&message, channel) {
+            push(&mut self.revisions, (space, open.revision.clone()));
         }
         match (&message, channel) {
             (Message::Segments(segments) | Message::Show(segments), Channel::Space(space)) => {
@@ -300,11 +318,22 @@ impl Liar {
         claims
     }
 
-    /// The first revision of a space, or one that nobody but itself says to have begun.
+    /// A revision of a space that it heard of, or one after it that nobody but itself says to have begun: on no owner's
+    /// word, or on one that no owner gave.
     fn revision(&self, draws: &mut Draws, space: SpaceId) -> Revision {
-        let first = Revision::first();
-        let next = if draws.yes(300) { first.next(space, Vec::new(), &self.key) } else { None };
-        next.unwrap_or(first)
+        let heard: Vec<&Revision> = self.revisions.iter().filter(|(of, _)| *of == space).map(|(_, of)| of).collect();
+        let heard = pick(draws, heard.len()).map_or_else(Revision::first, |at| heard[at].clone());
+        let creator = self.geneses.iter().find(|genesis| genesis.space() == space).map(|genesis| genesis.creator);
+        let vouchers = match creator {
+            Some(creator) if draws.yes(500) => {
+                let mut forged = Voucher::sign(space, self.key.device(), &self.key);
+                forged.by = creator;
+                vec![forged]
+            }
+            _ => Vec::new(),
+        };
+        let next = if draws.yes(300) { heard.next(space, vouchers, &self.key) } else { None };
+        next.unwrap_or(heard)
     }
 
     /// A segment of its own in which it makes itself an owner.

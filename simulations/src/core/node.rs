@@ -9,7 +9,7 @@ use thence::store::{Batch, Ledger, LedgerError, Report, StoreError, Work};
 
 use super::liar::Liar;
 use crate::level::Level;
-use crate::oracles::{Follower, Shelf, Told};
+use crate::oracles::{Era, Follower, Shelf, Told};
 use crate::world::{Chance, Disk, Image, Medium, Millis};
 
 /// Who waits for a work.
@@ -57,6 +57,9 @@ pub(super) struct Process {
     pub(super) told: Option<Told>,
     /// Whether the store failed, and will be reopened.
     pub(super) is_mending: bool,
+    /// Whether something may be left of what was wiped, and whether its removal was interrupted since the last step.
+    pub(super) removing: bool,
+    pub(super) interrupted: bool,
     /// The earliest moment at which the world will wake it.
     pub(super) wake_at: Option<Millis>,
 }
@@ -77,7 +80,9 @@ pub(super) struct Node {
     pub(super) disk_uses: u64,
     pub(super) shelves: BTreeMap<SpaceId, Shelf>,
     /// What users of this node were told is written, and no fault took away.
-    pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    pub(super) acknowledged: BTreeSet<(Era, EventHash)>,
+    /// The eras that users of this node, by the name of its device, were told are begun, and no fault took away.
+    pub(super) wiped: BTreeSet<(Era, DeviceId)>,
     /// The ids under which its store has ceased to write.
     pub(super) given_up: BTreeSet<ReplicaId>,
     /// The last image of its disk, and what the oracles knew of it.
@@ -110,6 +115,7 @@ impl Node {
             disk_uses: 0,
             shelves: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            wiped: BTreeSet::new(),
             given_up: BTreeSet::new(),
             image: None,
             generation: 0,
@@ -141,6 +147,10 @@ impl Node {
         for (space, revision, known, access) in ledger.held() {
             replica.handle(now, Input::Held { space, revision, known, access });
         }
+        self.disk.look_at(true);
+        let removals = ledger.removals();
+        self.disk.look_at(false);
+        let removing = removals.map_or(true, |all| all.iter().any(|removal| removal.done_ms.is_none()));
         self.process = Some(Process {
             ledger,
             replica,
@@ -150,6 +160,8 @@ impl Node {
             reads: 0,
             told: None,
             is_mending: false,
+            removing,
+            interrupted: true,
             wake_at: None,
         });
         Ok(())
@@ -158,6 +170,12 @@ impl Node {
     /// Whether an event lies on its disk, as far as the oracles have read it.
     pub(super) fn has(&self, space: SpaceId, event: EventHash) -> bool {
         self.shelves.get(&space).is_some_and(|shelf| shelf.events.contains(&event))
+    }
+
+    /// The era in which its process holds a space, as the protocol knows it; the first if it does not.
+    pub(super) fn era(&self, space: SpaceId) -> Era {
+        let revision = self.process.as_ref().and_then(|process| process.replica.revision(space));
+        Era { space, revision: revision.unwrap_or(1) }
     }
 
     /// Joins the spaces that were lost with a store.
@@ -205,10 +223,15 @@ impl Node {
 }
 
 impl Process {
-    /// What the next commit holds.
-    pub(super) fn next_jobs(&mut self) -> Vec<Job> {
+    /// What the next commit holds. Where something was wiped, some of that is removed with it, up to so many rows.
+    pub(super) fn next_jobs(&mut self, removed_at_once: usize) -> Vec<Job> {
         if self.singly == 0 {
-            return std::mem::take(&mut self.waiting);
+            let mut jobs = std::mem::take(&mut self.waiting);
+            if self.removing {
+                let work = Work::Remove { again: self.interrupted, rows_max: removed_at_once };
+                jobs.push(Job { work, asked: Asked::Nobody });
+            }
+            return jobs;
         }
         self.singly -= 1;
         self.waiting.drain(..self.waiting.len().min(1)).collect()

@@ -43,6 +43,9 @@ pub(super) fn meaning(invariant: &str) -> &'static str {
         "no reset without a cause" => {
             "A thin client has to begin anew, though nothing happened that makes it necessary."
         }
+        "a wipe is clean" => "A part of a space is seen, or counts, though an owner wiped the space before.",
+        "a wipe leaves nobody out" => "Whoever wiped a space left somebody out who was a member of it.",
+        "nothing is left of what was wiped" => "What was wiped lies on the disk for ever.",
         "totals and indexes" => "What is counted or listed is not what is there.",
         "readable log" => "What lies on the disk cannot be read any more.",
         crate::application::APPLICATION => "What the application counts on does not hold.",
@@ -96,6 +99,9 @@ pub(super) fn in_words(item: &Item) -> String {
         What::Forget { node, space, older_ms } => format!(
             "Node {node} forgets what was deleted in space {space}, and by which ids clients wrote, more than {older_ms} ms ago."
         ),
+        What::Wipe { node, space } => {
+            format!("A user at node {node} wipes space {space}: all of it is to be gone, everywhere.")
+        }
         What::Redeem { node, space, from, role } => {
             format!("Node {node} is invited by node {from} to space {space}, as {role}.")
         }

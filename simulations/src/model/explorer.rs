@@ -20,7 +20,7 @@ use super::pool::Pool;
 use super::turn::now;
 use super::world::World;
 use crate::oracles::{At, Failure, fail};
-use crate::oracles::{Broken, Shelf, check_acknowledged, check_alike, check_belief, check_disk, check_disks};
+use crate::oracles::{Broken, Era, Shelf, check_acknowledged, check_alike, check_belief, check_disk, check_disks};
 use crate::world::{Scenario, Weather, What};
 
 /// The frame types of [`thence::replica::Message::Open`] and [`thence::replica::Message::Refuse`].
@@ -494,10 +494,13 @@ impl<'a> Explorer<'a> {
     /// What no disk holds any more since one was put back is gone, and nobody can be blamed.
     fn forgive(&mut self, state: &mut State, before: u32) {
         let nodes = 0..self.world.scenario.nodes;
-        let holds = |platter: u32, (space, event): &(_, _)| {
-            self.world.platters[platter].shelves.get(space).is_some_and(|shelf: &Shelf| shelf.events.contains(event))
+        let holds = |platter: u32, (era, event): &(Era, _)| {
+            self.world.platters[platter]
+                .shelves
+                .get(&era.space)
+                .is_some_and(|shelf: &Shelf| shelf.events.contains(event))
         };
-        let is_gone = |event: &(_, _)| {
+        let is_gone = |event: &(Era, _)| {
             holds(before, event) && !nodes.clone().any(|n| holds(self.world.locals[state.nodes[n]].platter, event))
         };
         let mut changed = Vec::new();
@@ -525,7 +528,7 @@ impl<'a> Explorer<'a> {
             for (space, _) in &self.world.spaces {
                 let shelves: Vec<&Shelf> =
                     platters.iter().filter_map(|platter| self.world.platters[*platter].shelves.get(space)).collect();
-                check_disks(&self.world.history, *space, &shelves)?;
+                check_disks(&self.world.history, Era::first(*space), &shelves)?;
             }
             self.compared.insert(platters.clone());
         }
@@ -542,7 +545,7 @@ impl<'a> Explorer<'a> {
                     let (history, device) = (&self.world.history, self.world.keys[peer].device());
                     for (space, believed) in process.replica.acknowledged(session.id) {
                         let shelf = self.world.platters[platters[peer]].shelves.get(&space).unwrap_or(&nothing);
-                        check_belief(history, space, device, shelf, &believed).at(node)?;
+                        check_belief(history, Era::first(space), device, shelf, &believed).at(node)?;
                     }
                     self.believed.insert(pair);
                 }
@@ -576,8 +579,7 @@ impl<'a> Explorer<'a> {
         for (number, (space, _)) in self.world.spaces.iter().enumerate() {
             let members = self.world.members(number);
             let acknowledged = members.iter().flat_map(|node| &self.world.locals[state.nodes[*node]].acknowledged);
-            let acknowledged: BTreeSet<_> =
-                acknowledged.filter(|(of, _)| of == space).map(|(_, event)| *event).collect();
+            let acknowledged: BTreeSet<_> = acknowledged.filter(|(of, _)| of.space == *space).copied().collect();
             let mut exports = Vec::new();
             for node in members {
                 let platter = &self.world.platters[platters[node]];
@@ -585,8 +587,8 @@ impl<'a> Explorer<'a> {
                     return fail(node, "liveness", "it never got the space");
                 };
                 exports.push((node, export));
-                for event in &acknowledged {
-                    check_acknowledged(history, *space, shelf, *event).at(node)?;
+                for (era, event) in &acknowledged {
+                    check_acknowledged(history, *era, shelf, *event).at(node)?;
                 }
             }
             for pair in exports.windows(2) {

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use thence::causal::EventHash;
-use thence::model::SpaceId;
 use thence::replica::{Input, Lookup, Replica, SessionId};
 use thence::store::{Report, StoreError, Work};
 
 use super::line::Lane;
 use super::pool::{Digest, digest};
-use crate::oracles::Shown;
+use crate::oracles::{Era, Shown};
 use crate::world::DiskFault;
 
 /// Something that one node does, or that happens to it alone.
@@ -108,7 +107,7 @@ pub(super) struct Local {
     pub(super) platter: u32,
     pub(super) process: Option<Process>,
     /// What users of this node were told is written, and no fault took away.
-    pub(super) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    pub(super) acknowledged: BTreeSet<(Era, EventHash)>,
     /// The platter that its disk can be put back to.
     pub(super) image: Option<u32>,
     /// How often it began to write under another id, which no fault takes back: to draw another one each time.

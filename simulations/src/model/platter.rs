@@ -85,9 +85,9 @@ impl Platter {
             let mut shelf_anew = Shelf::default();
             history.read_on(key.device(), &mut shelf_anew, &view_anew).at(node)?.at(node)?;
             check_reopened(shelf, &shelf_anew).at(node)?;
-            for name in history.objects(space) {
+            for name in &history.objects(space) {
                 let object = view_anew.state(&name.0, &name.1).at(node)?;
-                check_object(history, space, name, shelf, object.as_ref()).at(node)?;
+                check_object(history, shelf.era(space), name, shelf, object.as_ref()).at(node)?;
             }
             let follower = followers.entry(space).or_default();
             while follower.follow(&view, 2).at(node)?.at(node)? {}

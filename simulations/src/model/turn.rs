@@ -13,7 +13,7 @@ use super::platter::{Platter, content};
 use super::pool::digest;
 use super::world::{Step, World};
 use crate::oracles::{At, Failure, fail};
-use crate::oracles::{Shelf, check_claims, check_in_flight, check_sent};
+use crate::oracles::{Era, Shelf, check_claims, check_in_flight, check_sent};
 use crate::world::{DiskFault, MemoryDisk, What};
 
 /// One node, taking a step.
@@ -195,7 +195,7 @@ impl<'w, 'a> Turn<'w, 'a> {
     fn own_events(&self) -> usize {
         let device = self.world.keys[self.local.node].device();
         let own = |(space, shelf): (&SpaceId, &Shelf)| {
-            shelf.log.iter().filter(|event| self.world.history.is_by(*space, **event, device)).count()
+            shelf.log.iter().filter(|event| self.world.history.is_by(shelf.era(*space), **event, device)).count()
         };
         self.platter().shelves.iter().map(own).sum()
     }
@@ -206,8 +206,9 @@ impl<'w, 'a> Turn<'w, 'a> {
         for (space, _) in writes(jobs, report).filter(|(_, asked)| *asked == Asked::User) {
             let shelf = self.platter().shelves.get(&space);
             let log = shelf.map(|shelf| shelf.log.clone()).unwrap_or_default();
-            let own = log.into_iter().filter(|event| self.world.history.is_by(space, *event, device));
-            let own: Vec<_> = own.map(|event| (space, event)).collect();
+            let era = Era::first(space);
+            let own = log.into_iter().filter(|event| self.world.history.is_by(era, *event, device));
+            let own: Vec<_> = own.map(|event| (era, event)).collect();
             self.local.acknowledged.extend(own);
         }
     }
@@ -362,11 +363,12 @@ impl<'w, 'a> Turn<'w, 'a> {
         let nothing = Shelf::default();
         let shelf = platter.shelves.get(&space).unwrap_or(&nothing);
         let (access, peer) = (platter.ledger.access(space), world.keys[world.peer(session, node)].device());
-        process.shown.check_said((session, node, space), access.as_deref(), peer, message).at(node)?;
+        let (era, access) = (Era::first(space), Some(access.as_deref()));
+        process.shown.check_said(&world.history, (session, node, era), access, peer, message).at(node)?;
         match message {
             Message::Segments(segments) => {
                 for bytes in segments {
-                    check_sent(&world.history, space, shelf, bytes).at(node)?;
+                    check_sent(&world.history, era, shelf, bytes).at(node)?;
                 }
                 let in_flight = process.replica.in_flight_bytes(session, space);
                 check_in_flight(&world.scenario.limits, world.history.segment_bytes_max, in_flight).at(node)
@@ -389,7 +391,7 @@ impl<'w, 'a> Turn<'w, 'a> {
             && let Some(process) = &mut self.local.process
         {
             let peer = self.world.keys[self.world.peer(session, node)].device();
-            process.shown.hear(&self.world.history, (session, node, space), peer, &message);
+            process.shown.hear(&self.world.history, (session, node, Era::first(space)), peer, &message);
         }
         self.handle(Input::Received { session, channel, kind, critical: true, body })
     }

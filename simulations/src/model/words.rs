@@ -5,6 +5,7 @@ use thence::replica::{Channel, Message};
 use super::choice::Choice;
 use super::explorer::{Explorer, State};
 use super::local::Act;
+use crate::oracles::Era;
 use crate::world::{Weather, What};
 
 impl Explorer<'_> {
@@ -59,8 +60,9 @@ impl Explorer<'_> {
         match (Message::decode(frame.kind, true, &frame.body), channel) {
             (Ok(Some(Message::Segments(segments))), Channel::Space(space)) => {
                 let history = &self.world.history;
-                let events = segments.iter().flat_map(|bytes| history.find(space, bytes).unwrap_or_default());
-                let dots: Vec<_> = events.filter_map(|event| history.dot(space, *event)).collect();
+                let era = Era::first(space);
+                let events = segments.iter().flat_map(|bytes| history.find(era, bytes).unwrap_or_default());
+                let dots: Vec<_> = events.filter_map(|event| history.dot(era, *event)).collect();
                 format!("segments {dots:?}")
             }
             (Ok(Some(Message::Redeem(_))), _) => "a ticket".to_owned(),

@@ -24,6 +24,10 @@ const TROUBLE: &[&str] = &["disk", "io-error", "full"];
 const STUCK: &[&str] =
     &["liveness", "convergence", "durability", "no honest peer is accused", "no stalls without a fault"];
 
+/// The same, where a node may notice before that what it believes is not so.
+const STUCK_OR_FALSE: &[&str] =
+    &["liveness", "convergence", "durability", "no honest peer is accused", "no stalls without a fault", "true claims"];
+
 /// A thin client was told that it has everything, and has not.
 const THIN: &[&str] = &["thin clients miss nothing"];
 const ONCE: &[&str] = &["an id takes effect once"];
@@ -91,6 +95,67 @@ pub const AREAS: &[Area] = &[
                 300,
                 THIN,
                 "of many long rows that changed a phone never gets those that did not fit into a page",
+            ),
+        ],
+    },
+    Area {
+        name: "wipes",
+        mutants: &[
+            core(
+                "anybody-wipes",
+                HOSTILE,
+                2000,
+                &["no trespass"],
+                "a reader who forges an owner's word empties everybody's space",
+            ),
+            core(
+                "wipe-forgets-members",
+                NONE,
+                100,
+                &["a wipe leaves nobody out"],
+                "whoever wipes a space throws out all with whom it is shared",
+            ),
+            core(
+                "wipe-not-followed",
+                NONE,
+                100,
+                STUCK,
+                "what was wiped on the laptop stays on the phone for ever, and the two never speak again",
+            ),
+            core(
+                "wiped-rows-stay",
+                NONE,
+                100,
+                &["nothing is left of what was wiped"],
+                "what somebody wiped lies on every disk for ever",
+            ),
+            core(
+                "positions-begin-again",
+                NONE,
+                300,
+                &["feed"],
+                "an app that follows a space shows after a wipe what is not there any more",
+            ),
+            core(
+                "old-revision-merged",
+                ANY,
+                2000,
+                &["readable log", "a wipe is clean", "the equation", "commit before send"],
+                "what was on its way when a space was wiped is in it afterwards",
+            ),
+            core(
+                "old-revision-taken-in",
+                ANY,
+                2000,
+                STUCK_OR_FALSE,
+                "a device takes what a peer had of a wiped space for what it has of the new one, and never sends that",
+            ),
+            core(
+                "context-outlives-a-wipe",
+                NONE,
+                1000,
+                &["a wipe is clean"],
+                "a phone that was away while a space was wiped deletes what it never saw",
             ),
         ],
     },

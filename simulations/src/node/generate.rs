@@ -60,6 +60,7 @@ pub fn generate(seed: u64, shape: &Shape) -> Scenario {
     let of_core = FAULTS_OF_CORE.iter().filter(|fault| allowed(fault)).map(|fault| (*fault).to_owned()).collect();
     let mut scenario = core::generate(Level::Node, seed, &Shape { nodes: shape.nodes, faults: Some(of_core) });
     forget_copies_of_the_dialled(&mut scenario);
+    scenario.items.retain(|item| !matches!(item.what, What::Wipe { .. }));
     scenario.quiet_at *= PACE;
     for Item { at, what } in &mut scenario.items {
         *at *= PACE;

@@ -570,8 +570,8 @@ impl World<'_> {
                 let Some(requests) = requests else { return Ok(()) };
                 self.ask(owner, async move { Answer::Written { space, result: node.write(space, requests).await } });
             }
-            // There are no thin clients here.
-            What::Upload { .. } | What::Fetch { .. } | What::Forget { .. } => {}
+            // There are no thin clients here, and nobody wipes anything.
+            What::Wipe { .. } | What::Upload { .. } | What::Fetch { .. } | What::Forget { .. } => {}
             What::Redeem { node, space, from, role } => self.redeem(at, *node, *space, *from, *role),
             What::Crash { node } => self.crash(*node),
             What::Restart { node } => return self.start(*node),
@@ -630,13 +630,14 @@ impl World<'_> {
         for (at, (space, _)) in self.spaces.iter().enumerate() {
             let members = membership::expected(self.scenario, &self.members[at]);
             let Some(lost) = before.get(space) else { continue };
+            let era = lost.era(*space);
             for event in &lost.events {
                 let has = |node: &usize| {
                     let shelf = self.machines[*node].watched.shelves.get(space);
                     shelf.is_some_and(|shelf| shelf.events.contains(event))
                 };
                 if !members.iter().any(has) {
-                    let excuse = |machine: &mut Machine| _ = machine.watched.acknowledged.remove(&(*space, *event));
+                    let excuse = |machine: &mut Machine| _ = machine.watched.acknowledged.remove(&(era, *event));
                     self.machines.iter_mut().for_each(excuse);
                 }
             }
@@ -786,8 +787,7 @@ impl World<'_> {
         for (at, (space, _)) in self.spaces.clone().into_iter().enumerate() {
             let members = membership::expected(self.scenario, &self.members[at]);
             let acknowledged = members.iter().flat_map(|node| &self.machines[*node].watched.acknowledged);
-            let acknowledged: BTreeSet<_> =
-                acknowledged.filter(|(of, _)| *of == space).map(|(_, event)| *event).collect();
+            let acknowledged: BTreeSet<_> = acknowledged.filter(|(of, _)| of.space == space).copied().collect();
             let mut exports: Vec<(usize, Export)> = Vec::new();
             for node in members {
                 let views = self.views(node)?;

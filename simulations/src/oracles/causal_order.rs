@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 
 use thence::causal::EventHash;
-use thence::model::{Event, SpaceId};
+use thence::model::Event;
 
 use super::history::Shelf;
-use super::{History, Verdict, broken};
+use super::{Era, History, Verdict, broken};
 
 /// Whether `event` may stand next in a log.
 pub(super) fn check_next(shelf: &Shelf, event: &Event) -> Verdict {
@@ -31,14 +31,14 @@ pub(super) fn check_next(shelf: &Shelf, event: &Event) -> Verdict {
 /// them something that no other says, and the depth is one more than the greatest there.
 pub(super) fn check_past(
     history: &History,
-    space: SpaceId,
+    era: Era,
     shelf: &Shelf,
     past: &BTreeSet<EventHash>,
     event: &Event,
 ) -> Verdict {
     let dot = event.dot;
     let nothing = BTreeSet::new();
-    let past_of = |of: EventHash| history.events.get(&(space, of)).map_or(&nothing, |told| &told.past);
+    let past_of = |of: EventHash| history.events.get(&(era, of)).map_or(&nothing, |told| &told.past);
     let dependencies: Vec<EventHash> =
         event.dependencies.iter().filter_map(|dependency| shelf.find(dependency)).collect();
     let direct = || {
@@ -57,7 +57,7 @@ pub(super) fn check_past(
     if let Some(twice) = dependencies.iter().find(|of| said_twice(of)) {
         return broken("causal order", format!("{dot:?} names {twice:?}, which another dependency implies"));
     }
-    let depth = past.iter().filter_map(|known| history.depth(space, *known)).max().unwrap_or(0) + 1;
+    let depth = past.iter().filter_map(|known| history.depth(era, *known)).max().unwrap_or(0) + 1;
     if event.depth != depth {
         return broken("causal order", format!("{dot:?} has depth {}, not {depth}", event.depth));
     }

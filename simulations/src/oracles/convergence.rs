@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use thence::causal::VersionVector;
+use thence::model::Revision;
 use thence::store::{StoreError, View};
 
 use super::{Verdict, broken};
@@ -10,6 +11,7 @@ use super::{Verdict, broken};
 /// What a user sees of a space.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Export {
+    revision: Revision,
     vector: VersionVector,
     objects: Vec<String>,
     conflicts: Vec<String>,
@@ -40,7 +42,8 @@ impl Export {
             return Ok(broken("totals and indexes", detail));
         }
         let conflicts = conflicts.iter().map(|found| format!("{found:?}")).collect();
-        Ok(Ok(Self { vector: view.vector()?, objects, conflicts, lost }))
+        let (revision, vector) = (view.begun().clone(), view.vector()?);
+        Ok(Ok(Self { revision, vector, objects, conflicts, lost }))
     }
 }
 
@@ -50,6 +53,7 @@ pub(crate) fn check_alike(a: (usize, &Export), b: (usize, &Export)) -> Verdict {
         return Ok(());
     }
     let what = match (a.1, b.1) {
+        (a, b) if a.revision != b.revision => format!("revision: {:?} and {:?}", a.revision, b.revision),
         (a, b) if a.vector != b.vector => format!("knowledge: {:?} and {:?}", a.vector, b.vector),
         (a, b) if a.objects != b.objects => format!("objects: {:?} and {:?}", a.objects, b.objects),
         (a, b) if a.conflicts != b.conflicts => format!("conflicts: {:?} and {:?}", a.conflicts, b.conflicts),

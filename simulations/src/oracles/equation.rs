@@ -9,22 +9,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::{Dot, EventHash, ReplicaId};
-use thence::model::{Content, Entry, Object, Path, Slot, SpaceId};
+use thence::model::{Content, Entry, Object, Path, Slot};
 
 use super::history::Told;
-use super::{History, ObjectName, Shelf, Verdict, broken, names};
+use super::{Era, History, ObjectName, Shelf, Verdict, broken, names};
 
 type Entries = BTreeMap<(Slot, Dot), Entry>;
 
 /// Whether `object`, as it stands on a disk that holds `shelf`, is what the events say.
 pub(crate) fn check_object(
     history: &History,
-    space: SpaceId,
+    era: Era,
     name: &ObjectName,
     shelf: &Shelf,
     object: Option<&Object>,
 ) -> Verdict {
-    let expected = expected(history, space, name, shelf);
+    let expected = expected(history, era, name, shelf);
     let held: Entries = (object.iter())
         .flat_map(|object| object.entries().map(|(slot, dot, entry)| ((slot.clone(), dot), entry.clone())))
         .collect();
@@ -51,15 +51,15 @@ fn in_words<'a>(entries: impl Iterator<Item = &'a (Slot, Dot)>) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn expected(history: &History, space: SpaceId, name: &ObjectName, shelf: &Shelf) -> Entries {
-    let touching = history.touching.get(&(space, name.clone()));
+fn expected(history: &History, era: Era, name: &ObjectName, shelf: &Shelf) -> Entries {
+    let touching = history.touching.get(&(era, name.clone()));
     let known = touching.into_iter().flatten().filter(|hash| shelf.events.contains(*hash));
     let mut added = BTreeMap::new();
     let mut observed_whole: BTreeSet<Dot> = BTreeSet::new();
     let mut observed: BTreeSet<(Slot, Dot)> = BTreeSet::new();
     for hash in known {
-        let (Some(told), Some(dot)) = (history.events.get(&(space, *hash)), shelf.names.get(hash)) else { continue };
-        let reading = Reading::new(history, space, name, shelf, told);
+        let (Some(told), Some(dot)) = (history.events.get(&(era, *hash)), shelf.names.get(hash)) else { continue };
+        let reading = Reading::new(history, era, name, shelf, told);
         for mutation in told.event.mutations.iter().filter(|m| (&m.collection, &m.key) == (&name.0, &name.1)) {
             observed_whole.extend(mutation.whole.iter().flatten().map(|dot| reading.dot(*dot)));
             for edit in &mutation.edits {
@@ -83,7 +83,7 @@ fn expected(history: &History, space: SpaceId, name: &ObjectName, shelf: &Shelf)
 /// How the words of one event are to be read on one disk.
 struct Reading<'a> {
     history: &'a History,
-    space: SpaceId,
+    era: Era,
     object: &'a ObjectName,
     shelf: &'a Shelf,
     /// Which event each name stood for; none where every name means one event.
@@ -91,12 +91,12 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn new(history: &'a History, space: SpaceId, object: &'a ObjectName, shelf: &'a Shelf, told: &'a Told) -> Self {
+    fn new(history: &'a History, era: Era, object: &'a ObjectName, shelf: &'a Shelf, told: &'a Told) -> Self {
         let meant = shelf.is_split.then(|| {
-            let names = names::names(history, space, &told.past).into_iter().map(|(hash, dot)| (dot, hash));
+            let names = names::names(history, era, &told.past).into_iter().map(|(hash, dot)| (dot, hash));
             names.chain([(told.event.dot, told.event.hash)]).collect()
         });
-        Self { history, space, object, shelf, meant }
+        Self { history, era, object, shelf, meant }
     }
 
     fn dot(&self, dot: Dot) -> Dot {
@@ -165,7 +165,7 @@ impl<'a> Reading<'a> {
     fn chain(&self, first: EventHash, last: EventHash) -> Vec<EventHash> {
         let mut chain = vec![last];
         while let Some(hash) = chain.last().copied().filter(|hash| *hash != first) {
-            match self.history.events.get(&(self.space, hash)) {
+            match self.history.events.get(&(self.era, hash)) {
                 Some(told) if told.event.previous != EventHash::start(told.event.dot.replica) => {
                     chain.push(told.event.previous)
                 }
@@ -178,10 +178,10 @@ impl<'a> Reading<'a> {
 
     /// How far an event counted in the run that `begun` began: itself, and the total.
     fn counted_by(&self, hash: EventHash, field: &Path, begun: EventHash) -> Option<(EventHash, i64)> {
-        let told = self.history.events.get(&(self.space, hash))?;
+        let told = self.history.events.get(&(self.era, hash))?;
         let run_began = |run: u64| {
             let chain = self.chain(begun, hash);
-            let dot = self.history.dot(self.space, *chain.first()?)?;
+            let dot = self.history.dot(self.era, *chain.first()?)?;
             Some(chain.first() == Some(&begun) && dot.counter == run)
         };
         let mutations =

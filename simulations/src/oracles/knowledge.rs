@@ -4,10 +4,10 @@
 //! log only grows ([`super::check_reopened`]).
 
 use thence::causal::{Claims, Dot, VersionVector};
-use thence::model::{DeviceId, SpaceId};
+use thence::model::DeviceId;
 
 use super::history::{History, Shelf};
-use super::{Verdict, broken};
+use super::{Era, Verdict, broken};
 
 /// Whether what a node says it knows is on its disk. The hash says which event is meant, whatever it is called.
 pub(crate) fn check_claims(shelf: &Shelf, claims: &Claims, where_said: &str) -> Verdict {
@@ -21,13 +21,13 @@ pub(crate) fn check_claims(shelf: &Shelf, claims: &Claims, where_said: &str) -> 
 /// them, since a node may say a thing just before it learns that it is called otherwise.
 fn check_dots(
     history: &History,
-    space: SpaceId,
+    era: Era,
     shelf: &Shelf,
     dots: impl IntoIterator<Item = Dot>,
     where_said: &str,
 ) -> Verdict {
     let is_there = |dot: &Dot| {
-        let by_author = || history.named.get(&(space, *dot)).into_iter().flatten();
+        let by_author = || history.named.get(&(era, *dot)).into_iter().flatten();
         shelf.vector.contains(*dot) || by_author().any(|hash| shelf.events.contains(hash))
     };
     match dots.into_iter().find(|dot| !is_there(dot)) {
@@ -40,20 +40,20 @@ fn check_dots(
 /// lie other events, as long as neither has found out.
 pub(crate) fn check_belief(
     history: &History,
-    space: SpaceId,
+    era: Era,
     peer: DeviceId,
     shelf: &Shelf,
     belief: &VersionVector,
 ) -> Verdict {
-    if history.copied.contains(&peer) || history.has_twins(space) {
+    if history.copied.contains(&peer) || history.has_twins(era) {
         return Ok(());
     }
-    check_dots(history, space, shelf, belief.iter(), "what it believes of its peer")
+    check_dots(history, era, shelf, belief.iter(), "what it believes of its peer")
 }
 
 impl History {
     /// Whether any name in a space was ever given to two events.
-    pub(crate) fn has_twins(&self, space: SpaceId) -> bool {
-        !self.copied.is_empty() && self.named.iter().any(|((of, _), hashes)| *of == space && hashes.len() > 1)
+    pub(crate) fn has_twins(&self, era: Era) -> bool {
+        !self.copied.is_empty() && self.named.iter().any(|((of, _), hashes)| *of == era && hashes.len() > 1)
     }
 }

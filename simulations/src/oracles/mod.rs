@@ -9,6 +9,7 @@ mod causal_order;
 mod convergence;
 mod durability;
 mod equation;
+mod era;
 mod failure;
 mod feed;
 mod history;
@@ -21,6 +22,7 @@ mod renewal;
 mod thin;
 mod trespass;
 mod watched;
+mod wiping;
 
 use std::fmt;
 
@@ -29,6 +31,7 @@ pub(crate) use self::bounds::{OnTheWay, check_in_flight, check_openings, check_s
 pub(crate) use self::convergence::{Export, check_alike};
 pub(crate) use self::durability::{check_acknowledged, check_reopened, check_sent};
 pub(crate) use self::equation::check_object;
+pub(crate) use self::era::Era;
 pub(crate) use self::failure::{At, Failure, fail, unexpected};
 pub(crate) use self::feed::Follower;
 pub(crate) use self::history::{History, ObjectName, Shelf};
@@ -40,6 +43,9 @@ pub(crate) use self::renewal::{Told, check_given_up, check_heeded, check_renewed
 pub(crate) use self::thin::{Origin, Shown as ShownTo, check_has_all, check_reset, check_taken, id_of, shown_to};
 pub(crate) use self::trespass::{Shown, check_disk};
 pub(crate) use self::watched::Watched;
+pub(crate) use self::wiping::{
+    check_kept, check_opened, check_page, check_removed, check_upload, check_wiped, has_wiped,
+};
 use crate::world::Millis;
 
 /// An invariant that does not hold.

@@ -6,13 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::{Dot, EventHash, ReplicaId};
-use thence::model::SpaceId;
 
-use super::History;
+use super::{Era, History};
 
 /// The name of every event of a set that holds, with each event, all that its author wrote before it.
-pub(super) fn names(history: &History, space: SpaceId, events: &BTreeSet<EventHash>) -> BTreeMap<EventHash, Dot> {
-    let told = || events.iter().filter_map(|hash| Some((*hash, history.events.get(&(space, *hash))?)));
+pub(super) fn names(history: &History, era: Era, events: &BTreeSet<EventHash>) -> BTreeMap<EventHash, Dot> {
+    let told = || events.iter().filter_map(|hash| Some((*hash, history.events.get(&(era, *hash))?)));
     let mut siblings: BTreeMap<(ReplicaId, EventHash), usize> = BTreeMap::new();
     let mut in_order: Vec<(Dot, EventHash)> = Vec::new();
     for (hash, told) in told() {
@@ -22,7 +21,7 @@ pub(super) fn names(history: &History, space: SpaceId, events: &BTreeSet<EventHa
     in_order.sort();
     let mut names: BTreeMap<EventHash, Dot> = BTreeMap::new();
     for (dot, hash) in in_order {
-        let Some(told) = history.events.get(&(space, hash)) else { continue };
+        let Some(told) = history.events.get(&(era, hash)) else { continue };
         let previous = told.event.previous;
         let alone = siblings.get(&(dot.replica, previous)) == Some(&1);
         let name = match (alone, names.get(&previous)) {

@@ -3,13 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use thence::model::{DeviceId, Event, SpaceId};
+use thence::model::{DeviceId, Event};
 
-use super::{History, Shelf, Verdict, broken};
+use super::{Era, History, Shelf, Verdict, broken};
 
 /// Whether an event of `author` that comes to a disk for the first time has a name of its own.
-pub(super) fn check(history: &History, space: SpaceId, author: DeviceId, event: &Event) -> Verdict {
-    let twins = history.named.get(&(space, event.dot));
+pub(super) fn check(history: &History, era: Era, author: DeviceId, event: &Event) -> Verdict {
+    let twins = history.named.get(&(era, event.dot));
     match twins.and_then(|twins| twins.first()) {
         Some(_) if history.copied.contains(&author) => Ok(()),
         None => Ok(()),
@@ -25,10 +25,10 @@ pub(super) fn check(history: &History, space: SpaceId, author: DeviceId, event: 
 }
 
 /// Whether every name that an author gave stands for one event on all these disks of one world.
-pub(crate) fn check_disks(history: &History, space: SpaceId, shelves: &[&Shelf]) -> Verdict {
+pub(crate) fn check_disks(history: &History, era: Era, shelves: &[&Shelf]) -> Verdict {
     let mut named = BTreeMap::new();
     for hash in shelves.iter().flat_map(|shelf| &shelf.events) {
-        let Some(told) = history.events.get(&(space, *hash)) else { continue };
+        let Some(told) = history.events.get(&(era, *hash)) else { continue };
         let other = *named.entry(told.event.dot).or_insert(*hash);
         if other != *hash && !history.copied.contains(&told.author.device) {
             let detail = format!("{:?} names both {other:?} and {hash:?}", told.event.dot);

@@ -4,16 +4,15 @@
 use std::collections::BTreeSet;
 
 use thence::causal::ReplicaId;
-use thence::model::SpaceId;
 
-use super::{Verdict, broken};
+use super::{Era, Verdict, broken};
 
 const INVARIANT: &str = "no name is used again";
 
 /// What a node was told of its own replica: somebody has more of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Told {
-    pub(crate) space: SpaceId,
+    pub(crate) era: Era,
     pub(crate) replica: ReplicaId,
     pub(crate) counter: u64,
 }

@@ -6,7 +6,7 @@
 //!   forget that id. Two relays that do not know of each other yet may both have written it: nobody can prevent that.
 //! - **Nothing is lost**: what a client was told is taken lies on the disk of who said so.
 //! - **No reset without a cause**: who has to begin anew is at another node, or at one whose store was put back, copied or
-//!   made anew since; or deletions were forgotten since.
+//!   made anew since; or deletions were forgotten since, or the space was wiped.
 //!
 //! A store that was put back, and does not know it, may number other changes as a client has seen them numbered. Nothing tells
 //! that to anybody before a peer does: a client whose sync point is taken there is not judged until it begins anew.
@@ -16,11 +16,11 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value as Json};
 use thence::causal::EventHash;
-use thence::model::{ClientId, DeviceId, Event, Operation, SpaceId};
+use thence::model::{ClientId, DeviceId, Event, Operation};
 use thence::relay::Gone;
 use thence::store::{StoreError, Upload, View};
 
-use super::{History, ObjectName, Shelf, Verdict, broken};
+use super::{Era, History, ObjectName, Shelf, Verdict, broken};
 
 /// What is shown to thin clients.
 pub(crate) type Shown = BTreeMap<ObjectName, Map<String, Json>>;
@@ -33,6 +33,8 @@ pub(crate) struct Origin {
     pub(crate) generation: u64,
     /// How often deletions had been forgotten there by then.
     pub(crate) forgot: u64,
+    /// In which revision of the space.
+    pub(crate) revision: u64,
 }
 
 impl Origin {
@@ -64,16 +66,16 @@ pub(crate) fn check_has_all(client: &str, has: &Shown, shown: &Shown) -> Verdict
 /// Whether no id of an event that `device` writes when it knows `past` was borne before.
 pub(super) fn check_once(
     history: &History,
-    space: SpaceId,
+    era: Era,
     device: DeviceId,
     past: &BTreeSet<EventHash>,
     event: &Event,
 ) -> Verdict {
     let mut ids = BTreeSet::new();
     for id in event.remarks.iter().filter_map(|(_, remark)| remark.id.as_ref()) {
-        let before = history.bearing(space, id).find(|other| past.contains(other));
-        if (before.is_some() && !history.forgotten.contains(&(device, space, id.clone()))) || !ids.insert(id) {
-            let before = before.and_then(|before| history.dot(space, before));
+        let before = history.bearing(era, id).find(|other| past.contains(other));
+        if (before.is_some() && !history.forgotten.contains(&(device, era, id.clone()))) || !ids.insert(id) {
+            let before = before.and_then(|before| history.dot(era, before));
             let detail = format!("{:?} bears {:?}, as {before:?} does, which its author knew", event.dot, id.as_str());
             return broken("an id takes effect once", detail);
         }
@@ -84,13 +86,13 @@ pub(super) fn check_once(
 /// Whether what a client was told is taken lies on the disk of who said so. Returns what that is.
 pub(crate) fn check_taken(
     history: &History,
-    space: SpaceId,
+    era: Era,
     shelf: Option<&Shelf>,
     upload: &Upload,
 ) -> Result<Vec<EventHash>, super::Broken> {
     let Some(id) = &upload.remark.id else { return Ok(Vec::new()) };
     let bears = |event: &EventHash| shelf.is_some_and(|shelf| shelf.events.contains(event));
-    let taken: Vec<EventHash> = history.bearing(space, id).filter(bears).collect();
+    let taken: Vec<EventHash> = history.bearing(era, id).filter(bears).collect();
     // What is put is like nothing that was there before; other requests may change nothing.
     if taken.is_empty() && matches!(upload.request.operation, Operation::Put(_)) {
         return broken("durability", format!("{:?} is said to be taken, and lies nowhere", id.as_str()));
@@ -104,7 +106,8 @@ pub(crate) fn check_reset(client: &str, gone: Gone, made: Origin, here: Origin, 
     let is_due = match gone {
         Gone::Epoch => is_renumbered || may_be_copied,
         Gone::Retention => is_renumbered || made.forgot != here.forgot,
-        Gone::Revision | Gone::Filter | Gone::Schema => false,
+        Gone::Revision => made.revision != here.revision,
+        Gone::Filter | Gone::Schema => false,
     };
     let detail = || format!("{client} has to begin anew at node {}, because of {gone:?}", here.node);
     if is_due { Ok(()) } else { broken("no reset without a cause", detail()) }

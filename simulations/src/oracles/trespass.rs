@@ -10,7 +10,7 @@
 //! - **Holding**, at the end: whoever holds a space was once granted a role in it, or created it.
 //! - **Writing**, at the end, for every event of every disk: its author's device was granted in the event's own causal
 //!   past what the event does: to own the space if it touches the node's own collections, to write it otherwise.
-//!   The creator owns. The grants of that past are on the same disk, so who wrote them is checked in the same way.
+//!   The creator owns, and so does whoever began that revision of the space. The grants of that past are on the same disk, so who wrote them is checked in the same way.
 //!   A hostile author says of the past of its events what it likes: for those, the grant stands before the event in
 //!   the log of each disk.
 //!
@@ -28,40 +28,42 @@ use thence::causal::EventHash;
 use thence::model::{Access, CollectionName, Content, DeviceId, Event, Grant, Role, Segment, Slot, SpaceId, Value};
 use thence::replica::{Message, Refusal, SessionId};
 
-use super::{History, Shelf, Verdict, broken};
+use super::{Era, History, Shelf, Verdict, broken};
 
 const INVARIANT: &str = "no trespass";
 
-/// What peers showed to whom, by session, receiving node and space.
+/// What peers showed to whom, by session, receiving node and era.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Shown(BTreeSet<(SessionId, usize, SpaceId)>);
+pub(crate) struct Shown(BTreeSet<(SessionId, usize, Era)>);
 
 impl Shown {
     /// Takes in what `peer` sent to a node.
     pub(crate) fn hear(
         &mut self,
         history: &History,
-        (session, node, space): (SessionId, usize, SpaceId),
+        (session, node, era): (SessionId, usize, Era),
         peer: DeviceId,
         message: &Message,
     ) {
         let Message::Show(segments) = message else { return };
-        let verify = |bytes: &[u8]| Segment::verify(space, 1, Arc::from(bytes)).ok();
+        let verify = |bytes: &[u8]| Segment::verify(era.space, era.revision, Arc::from(bytes)).ok();
         let Some(last) = segments.last().and_then(|bytes| verify(bytes)) else { return };
         let grants = |event: &Event| {
-            let owner = || role(history, space, &past(history, space, event.hash), last.author().device);
+            let owner = || role(history, era, &past(history, era, event.hash), last.author().device);
             grants(event).any(|(device, _)| device == peer) && owner() == Some(Role::Owner)
         };
         if last.events().iter().any(grants) {
-            self.0.insert((session, node, space));
+            self.0.insert((session, node, era));
         }
     }
 
-    /// Whether a node may say `message` of a space to the device `peer`.
+    /// Whether a node may say `message` of a space to the device `peer`. `access` is that of its disk, if that is in the
+    /// era that it speaks of; otherwise any grant that there was before counts.
     pub(crate) fn check_said(
         &self,
-        (session, node, space): (SessionId, usize, SpaceId),
-        access: Option<&Access>,
+        history: &History,
+        (session, node, era): (SessionId, usize, Era),
+        access: Option<Option<&Access>>,
         peer: DeviceId,
         message: &Message,
     ) -> Verdict {
@@ -75,29 +77,32 @@ impl Shown {
                 | Message::Probed(_)
         );
         let refuses = matches!(message, Message::Refuse(refusal) if *refusal != Refusal::NotFound);
-        let granted = access.is_some_and(|access| access.role(peer).is_some());
-        if !(tells || refuses) || granted || self.0.contains(&(session, node, space)) {
+        if !(tells || refuses) || self.0.contains(&(session, node, era)) {
             return Ok(());
         }
+        let ever = || role_until(history, era.space, era.revision, peer);
+        if access.map_or_else(ever, |access| access?.role(peer)).is_some() {
+            return Ok(());
+        }
+        let space = era.space;
         broken(INVARIANT, format!("{space:?} is spoken of to {peer}, which has no role there: {message:?}"))
     }
 }
 
 /// Whether a device that holds `shelf` may hold that space, and everything in it was granted when it was written.
 pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, shelf: &Shelf) -> Verdict {
-    let ever: BTreeSet<EventHash> =
-        history.events.keys().filter(|(of, _)| *of == space).map(|(_, hash)| *hash).collect();
-    if role(history, space, &ever, owner).is_none() {
+    let era = shelf.era(space);
+    if role_until(history, space, u64::MAX, owner).is_none() {
         return broken(INVARIANT, format!("{space:?} lies on the disk of {owner}, which nobody ever granted a role"));
     }
     let mut before: BTreeSet<EventHash> = BTreeSet::new();
     for hash in &shelf.log {
-        let Some(told) = history.events.get(&(space, *hash)) else { continue };
+        let Some(told) = history.events.get(&(era, *hash)) else { continue };
         let (device, dot) = (told.author.device, told.event.dot);
         let reserved = told.event.mutations.iter().any(|mutation| mutation.collection.is_reserved());
         let needed = if reserved { Role::Owner } else { Role::Writer };
         let past = if history.hostile.contains(&device) { &before } else { &told.past };
-        let role = role(history, space, past, device);
+        let role = role(history, era, past, device);
         if role < Some(needed) {
             let role = role.map_or_else(|| "nothing".to_owned(), |role| role.to_string());
             return broken(
@@ -117,16 +122,32 @@ pub(crate) fn check_disk(history: &History, space: SpaceId, owner: DeviceId, she
     Ok(())
 }
 
-fn past(history: &History, space: SpaceId, event: EventHash) -> BTreeSet<EventHash> {
-    history.events.get(&(space, event)).map(|told| told.past.clone()).unwrap_or_default()
+fn past(history: &History, era: Era, event: EventHash) -> BTreeSet<EventHash> {
+    history.events.get(&(era, event)).map(|told| told.past.clone()).unwrap_or_default()
 }
 
-/// The strongest role that a device was granted by any of these events.
-fn role(history: &History, space: SpaceId, events: &BTreeSet<EventHash>, device: DeviceId) -> Option<Role> {
+/// Whether anybody ever made a device an owner before this era.
+pub(super) fn was_owner(history: &History, era: Era, device: DeviceId) -> bool {
+    role_until(history, era.space, era.revision - 1, device) == Some(Role::Owner)
+}
+
+/// The strongest role that a device was granted in any revision of a space up to this one.
+fn role_until(history: &History, space: SpaceId, revision: u64, device: DeviceId) -> Option<Role> {
     if history.creators.get(&space) == Some(&device) {
         return Some(Role::Owner);
     }
-    let told = events.iter().filter_map(|hash| history.events.get(&(space, *hash)));
+    let eras = (Era::first(space), EventHash::from_bytes([0; 32]))..;
+    let told = history.events.range(eras).take_while(|((era, _), _)| era.space == space && era.revision <= revision);
+    told.flat_map(|(_, told)| grants(&told.event)).filter(|(to, _)| *to == device).map(|(_, role)| role).max()
+}
+
+/// The strongest role that a device was granted by any of these events.
+fn role(history: &History, era: Era, events: &BTreeSet<EventHash>, device: DeviceId) -> Option<Role> {
+    let began = history.begun.get(&era).is_some_and(|began| began.contains(&device));
+    if began || history.creators.get(&era.space) == Some(&device) {
+        return Some(Role::Owner);
+    }
+    let told = events.iter().filter_map(|hash| history.events.get(&(era, *hash)));
     told.flat_map(|told| grants(&told.event)).filter(|(to, _)| *to == device).map(|(_, role)| role).max()
 }
 

@@ -6,14 +6,14 @@ use thence::causal::EventHash;
 use thence::model::{DeviceId, SpaceId};
 use thence::store::{StoreError, View};
 
-use super::{Broken, Follower, History, Shelf, check_acknowledged, check_object, check_reopened, convergence};
+use super::{Broken, Era, Follower, History, Shelf, check_acknowledged, check_object, check_reopened, convergence};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Watched {
     pub(crate) shelves: BTreeMap<SpaceId, Shelf>,
     /// What users of this node were told is written, and no fault took away.
-    pub(crate) acknowledged: BTreeSet<(SpaceId, EventHash)>,
+    pub(crate) acknowledged: BTreeSet<(Era, EventHash)>,
     followers: BTreeMap<SpaceId, Follower>,
 }
 
@@ -42,12 +42,12 @@ impl Watched {
                 Err(wrong) => return Ok(Err(wrong)),
             };
             own += read.own;
-            if all || read.renamed {
-                read.touched = history.objects(space).cloned().collect();
+            if all || read.renamed || read.left.is_some() {
+                read.touched = history.objects(space);
             }
             for name in &read.touched {
                 let object = view.state(&name.0, &name.1)?;
-                if let Err(wrong) = check_object(history, space, name, shelf, object.as_ref()) {
+                if let Err(wrong) = check_object(history, shelf.era(space), name, shelf, object.as_ref()) {
                     return Ok(Err(wrong));
                 }
             }
@@ -75,9 +75,10 @@ impl Watched {
 
     /// All that a device has written here up to now, its users were told is written.
     pub(crate) fn acknowledge(&mut self, history: &History, space: SpaceId, device: DeviceId) {
-        let log = self.shelves.get(&space).map(|shelf| shelf.log.as_slice()).unwrap_or_default();
-        let own = log.iter().filter(|event| history.is_by(space, **event, device));
-        self.acknowledged.extend(own.map(|event| (space, *event)));
+        let Some(shelf) = self.shelves.get(&space) else { return };
+        let era = shelf.era(space);
+        let own = shelf.log.iter().filter(|event| history.is_by(era, **event, device));
+        self.acknowledged.extend(own.map(|event| (era, *event)));
     }
 
     /// Whether everything that anybody acknowledged is there and shown rightly, and what a user sees of it.
@@ -85,7 +86,7 @@ impl Watched {
         &mut self,
         history: &History,
         view: &View,
-        acknowledged: &BTreeSet<EventHash>,
+        acknowledged: &BTreeSet<(Era, EventHash)>,
     ) -> Watch<convergence::Export> {
         let space = view.id();
         let export = match convergence::Export::read(view)? {
@@ -93,14 +94,14 @@ impl Watched {
             Err(wrong) => return Ok(Err(wrong)),
         };
         let shelf = self.shelves.entry(space).or_default();
-        for name in history.objects(space) {
+        for name in &history.objects(space) {
             let object = view.state(&name.0, &name.1)?;
-            if let Err(wrong) = check_object(history, space, name, shelf, object.as_ref()) {
+            if let Err(wrong) = check_object(history, shelf.era(space), name, shelf, object.as_ref()) {
                 return Ok(Err(wrong));
             }
         }
-        for event in acknowledged {
-            if let Err(wrong) = check_acknowledged(history, space, shelf, *event) {
+        for (era, event) in acknowledged {
+            if let Err(wrong) = check_acknowledged(history, *era, shelf, *event) {
                 return Ok(Err(wrong));
             }
         }

@@ -37,6 +37,8 @@ pub(crate) struct Arrival {
     pub(crate) channel: Channel,
     pub(crate) kind: u8,
     pub(crate) body: Vec<u8>,
+    /// In which revision of the space its sender was.
+    pub(crate) said_in: u64,
     /// Its number in the story, if one is recorded.
     pub(crate) told_as: Option<usize>,
 }

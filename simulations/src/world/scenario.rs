@@ -80,6 +80,13 @@ pub enum What {
         /// Those that are older.
         older_ms: Millis,
     },
+    /// A user begins a space anew: all that is in it is gone. Nothing happens unless the node owns it.
+    Wipe {
+        /// Where.
+        node: usize,
+        /// Which space.
+        space: usize,
+    },
     /// A user redeems a ticket, and tries again until it is answered.
     Redeem {
         /// Who.
@@ -286,6 +293,7 @@ impl fmt::Display for What {
             }
             Self::Fetch { client, node, space, limit } => write!(f, "fetch {client} via {node} {space} limit {limit}"),
             Self::Forget { node, space, older_ms } => write!(f, "forget {node} {space} older {older_ms}"),
+            Self::Wipe { node, space } => write!(f, "wipe {node} {space}"),
             Self::Resave { node, space, collection, key } => write!(f, "resave {node} {space} {collection} {key}"),
             Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
             Self::Crash { node } => write!(f, "crash {node}"),
@@ -405,6 +413,10 @@ impl<'a> Words<'a> {
                 let (node, space) = self.pair()?;
                 What::Forget { node, space, older_ms: self.named("older")? }
             }
+            "wipe" => {
+                let (node, space) = self.pair()?;
+                What::Wipe { node, space }
+            }
             "redeem" => {
                 let (node, space) = self.pair()?;
                 What::Redeem { node, space, from: self.named("from")?, role: self.named("as")? }
@@ -484,6 +496,7 @@ impl What {
             | Self::Upload { node, .. }
             | Self::Fetch { node, .. }
             | Self::Forget { node, .. }
+            | Self::Wipe { node, .. }
             | Self::Crash { node }
             | Self::Restart { node }
             | Self::Save { node }
@@ -519,6 +532,7 @@ impl What {
             | Self::Upload { space, .. }
             | Self::Fetch { space, .. }
             | Self::Forget { space, .. }
+            | Self::Wipe { space, .. }
             | Self::Redeem { space, .. } => Some(space),
             _ => None,
         }
@@ -616,7 +630,8 @@ impl Scenario {
     pub fn is_faultless(&self) -> bool {
         let faultless = |what: &What| {
             let of_clients = matches!(what, What::Upload { .. } | What::Fetch { .. } | What::Forget { .. });
-            of_clients || matches!(what, What::Write { .. } | What::Resave { .. } | What::Redeem { .. })
+            let of_users = matches!(what, What::Write { .. } | What::Resave { .. } | What::Wipe { .. });
+            of_clients || of_users || matches!(what, What::Redeem { .. })
         };
         self.items.iter().all(|item| faultless(&item.what))
     }

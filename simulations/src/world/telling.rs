@@ -36,6 +36,9 @@ impl Story {
                 let label = format!("forgets deletions and ids that are older than {older_ms} ms");
                 self.mark(now, *node, MarkKind::Disk, label, "Clients that were not told of them have to begin anew.");
             }
+            What::Wipe { node, space } => {
+                self.mark(now, *node, MarkKind::Write, format!("user: wipes space {space}"), "All of it begins anew.");
+            }
             // Told where it is shown.
             What::Redeem { .. } => {}
             What::Crash { node } if is_down(*node) => {}

@@ -138,6 +138,8 @@ pub enum Work {
     Remove {
         /// Whether it goes on after an interruption.
         again: bool,
+        /// At most so many rows.
+        rows_max: usize,
     },
     /// Grant what a ticket says to whoever shows it.
     Admit {
@@ -358,6 +360,9 @@ pub enum WriteError {
     /// The space was begun anew, and who may do what in it has not come yet.
     #[error("this space was begun anew, and who may write in it has not come yet; sync, and try again")]
     Waiting,
+    /// What was in the space before is not removed yet, too many times over.
+    #[error("the space was begun anew so often that what was in it before is still being removed; try again")]
+    Backlog,
     /// This device owns the space, and cannot show yet who made it an owner.
     #[error("this device cannot show yet that it owns the space; sync with another owner first")]
     Unvouched,

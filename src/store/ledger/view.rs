@@ -11,8 +11,8 @@ use super::record::{self, DotRow, FeedRow, HeadRow, ObjectRow, Totals};
 use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, HashPrefix, ReplicaId, VersionVector, Witness};
 use crate::model::{
-    CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Role, Segment, SpaceId,
-    about,
+    CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Revision, Role, Segment,
+    SpaceId, about,
 };
 use crate::replica::Stretch;
 use crate::store::{Snapshot, StoreError};
@@ -143,6 +143,11 @@ impl View {
     /// The generation of the space.
     pub fn revision(&self) -> u64 {
         self.published.row.revision.number()
+    }
+
+    /// The same, and whose word it is that there is such a one.
+    pub fn begun(&self) -> &Revision {
+        &self.published.row.revision
     }
 
     /// The space.

@@ -7,6 +7,7 @@
 //! What stays: how the space began, its name, and who may do what. Positions go on from where they were, so that no
 //! version of a row is ever given twice.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use serde_json::{Map, Value as Json};
@@ -19,12 +20,15 @@ use super::{Ledger, WriteError};
 use crate::model::{Grant, Operation, Request, Revision, Role, SpaceId, about};
 use crate::store::{Read, StoreError};
 
-/// So many rows of what was wiped are removed in one commit.
-const REMOVED_AT_ONCE: usize = 1000;
 /// So many grants are written in one event.
 const GRANTS_AT_ONCE: usize = 200;
-/// How long it is remembered that something was removed.
+/// About how many bytes of rows are removed in one commit.
+const REMOVED_BYTES_MAX: usize = 4 << 20;
+/// How long it is remembered that something was removed, and how many removals of a space.
 const REMEMBERED_MS: u64 = 30 * 86_400_000;
+const REMEMBERED: usize = 16;
+/// So many revisions of a space may wait to be removed. Whoever begins it anew more often waits.
+const BACKLOG_MAX: usize = 16;
 
 /// How far what was in a space before a wipe is removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +91,24 @@ impl Ledger {
         };
         Ok(wiped_rows(&*self.store.snapshot()?)?.into_iter().map(removal).collect())
     }
+
+    /// How many rows belong to revisions that are over. For the simulator's oracles.
+    #[doc(hidden)]
+    pub fn rows_left_behind(&self) -> Result<usize, StoreError> {
+        let writer = self.lock();
+        let read = self.store.snapshot()?;
+        let is_held = |number: &u32| writer.shelves.values().any(|shelf| shelf.row.number == *number);
+        let mut rows = 0;
+        for number in (0..writer.meta.next_number).filter(|number| !is_held(number)) {
+            for prefix in key::all_of(number) {
+                read.scan(&prefix, &key::after_prefix(&prefix), &mut |_, _| {
+                    rows += 1;
+                    ControlFlow::Continue(())
+                })?;
+            }
+        }
+        Ok(rows)
+    }
 }
 
 impl Writing<'_> {
@@ -98,12 +120,17 @@ impl Writing<'_> {
         if role != Some(Role::Owner) && shelf.access.is_waiting() {
             return Ok(Err(WriteError::Waiting));
         }
-        if role != Some(Role::Owner) && !planted!("writer-wipes") {
+        // Who is none cannot be vouched for either: this only says it more plainly.
+        if role != Some(Role::Owner) {
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Ok(Err(WriteError::NotGranted { role }));
         }
         if only.is_some_and(|only| only != shelf.row.revision.number()) {
             return Ok(Err(WriteError::Changed { index: 0 }));
+        }
+        let is_left = |(_, row): &&(u32, WipedRow)| row.space == space && row.done_ms.is_none();
+        if wiped_rows(self.read)?.iter().filter(is_left).count() >= BACKLOG_MAX {
+            return Ok(Err(WriteError::Backlog));
         }
         let vouchers = shelf.access.vouchers(space, self.me.device);
         let next = vouchers.and_then(|vouchers| shelf.row.revision.next(space, vouchers, self.key));
@@ -194,36 +221,51 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// Removes some rows of what was wiped first, `again` after an interruption. Returns whether there may be more.
-    pub(super) fn remove_wiped(&mut self, again: bool) -> Result<bool, StoreError> {
+    /// Removes up to `rows_max` rows of what was wiped, the earliest first, `again` after an interruption. Returns whether
+    /// there may be more.
+    pub(super) fn remove_wiped(&mut self, again: bool, rows_max: usize) -> Result<bool, StoreError> {
         let rows = wiped_rows(self.read)?;
-        let now_ms = self.chance.now_ms;
-        let is_old = |row: &WipedRow| row.done_ms.is_some_and(|done| now_ms.saturating_sub(done) > REMEMBERED_MS);
-        for (number, _) in rows.iter().filter(|(_, row)| is_old(row)) {
-            self.batch.insert(key::wiped(*number), None);
+        self.forget_removals(&rows);
+        let (mut gone, mut bytes): (Vec<Vec<u8>>, usize) = (Vec::new(), 0);
+        let mut more = false;
+        for (number, mut row) in rows.into_iter().filter(|(_, row)| row.done_ms.is_none()) {
+            if more {
+                break;
+            }
+            row.interrupted += u64::from(again);
+            let feed = key::feed(number);
+            for prefix in key::all_of(number) {
+                let of_feed = prefix == feed;
+                self.read.scan(&prefix, &key::after_prefix(&prefix), &mut |key, value| {
+                    if gone.len() >= rows_max || bytes >= REMOVED_BYTES_MAX {
+                        more = true;
+                        return ControlFlow::Break(());
+                    }
+                    let is_visible = |value| record::read(key, value).is_ok_and(|row: FeedRow| !row.deleted);
+                    // What cannot be read is removed all the same; only nobody counts it.
+                    row.removed += u64::from(of_feed && is_visible(value));
+                    bytes += value.len();
+                    gone.push(key.to_vec());
+                    ControlFlow::Continue(())
+                })?;
+            }
+            row.done_ms = (!more).then_some(self.chance.now_ms);
+            self.put(key::wiped(number), &row);
         }
-        let mut left = rows.into_iter().filter(|(_, row)| row.done_ms.is_none());
-        let Some((number, mut row)) = left.next() else { return Ok(false) };
-        row.interrupted += u64::from(again);
-        let mut gone: Vec<Vec<u8>> = Vec::new();
-        let feed = key::feed(number);
-        for prefix in key::all_of(number) {
-            let of_feed = prefix == feed;
-            self.read.scan(&prefix, &key::after_prefix(&prefix), &mut |key, value| {
-                if gone.len() >= REMOVED_AT_ONCE {
-                    return ControlFlow::Break(());
-                }
-                let is_visible = |value| record::read(key, value).is_ok_and(|row: FeedRow| !row.deleted);
-                // What cannot be read is removed all the same; only nobody counts it.
-                row.removed += u64::from(of_feed && is_visible(value));
-                gone.push(key.to_vec());
-                ControlFlow::Continue(())
-            })?;
-        }
-        let is_done = gone.len() < REMOVED_AT_ONCE;
-        row.done_ms = is_done.then_some(now_ms);
-        self.put(key::wiped(number), &row);
         self.batch.extend(gone.into_iter().map(|key| (key, None)));
-        Ok(!is_done || left.next().is_some())
+        Ok(more)
+    }
+
+    /// Forgets removals that are done: those of long ago, and all but the latest ones of a space.
+    fn forget_removals(&mut self, rows: &[(u32, WipedRow)]) {
+        let mut later: BTreeMap<SpaceId, usize> = BTreeMap::new();
+        for (number, row) in rows.iter().rev() {
+            let Some(done_ms) = row.done_ms else { continue };
+            let later = later.entry(row.space).or_default();
+            *later += 1;
+            if *later > REMEMBERED || self.chance.now_ms.saturating_sub(done_ms) > REMEMBERED_MS {
+                self.batch.insert(key::wiped(*number), None);
+            }
+        }
     }
 }

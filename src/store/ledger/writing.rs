@@ -186,7 +186,7 @@ impl<'a> Writing<'a> {
                 self.follow(*space, revision)?;
                 Ok(Done::Done)
             }
-            Work::Remove { again } => Ok(Done::Removed { more: self.remove_wiped(*again)? }),
+            Work::Remove { again, rows_max } => Ok(Done::Removed { more: self.remove_wiped(*again, *rows_max)? }),
             Work::Admit { device, ticket } => Ok(Done::Admitted(self.admit(*device, ticket)?)),
             Work::Share { space, device } => Ok(Done::Shared(self.share(*space, *device)?)),
             Work::Receive { session, space, segments } => {

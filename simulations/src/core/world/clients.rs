@@ -9,8 +9,8 @@ use thence::store::{Done, PageLimits, StoreError, Trimming, View, Work};
 use super::{Happening, World};
 use crate::core::client::{Answer, Ask, Client, Token, point_of, sync_point};
 use crate::core::node::{Asked, Job};
-use crate::oracles::{At, Failure, Origin, fail};
-use crate::oracles::{check_has_all, check_reset, check_taken, shown_to};
+use crate::oracles::{At, Era, Failure, Origin, fail};
+use crate::oracles::{check_has_all, check_page, check_reset, check_taken, check_upload, shown_to};
 use crate::world::{Draws, MarkKind, Millis, What};
 
 /// For how long a client waits for an answer.
@@ -115,7 +115,8 @@ impl World<'_> {
         let (replica, view) = (process.ledger.replica(), process.ledger.view(space));
         let Some(Some(view)) = self.excused(node, view)? else { return Ok(None) };
         let epoch = epoch_of(replica);
-        let here = Origin { node, generation: self.nodes[node].generation, forgot: self.nodes[node].forgot };
+        let (generation, forgot, revision) = (self.nodes[node].generation, self.nodes[node].forgot, view.revision());
+        let here = Origin { node, generation, forgot, revision };
         let read = || -> Result<Result<Answer, _>, StoreError> {
             let fresh = sync_point(epoch, view.revision(), beginning(&view)?);
             let point = point_of(token, fresh.clone());
@@ -136,6 +137,9 @@ impl World<'_> {
             let may_be_copied = self.may_be_renamed(node);
             check_reset(&called(name), *gone, token.made, here, may_be_copied).at(node)?;
         }
+        if let (Answer::Page { .. }, Some(token)) = (&answer, token) {
+            check_page(&called(name), token.made.revision, here.revision).at(node)?;
+        }
         Ok(Some(answer))
     }
 
@@ -155,8 +159,10 @@ impl World<'_> {
             let outcome = match outcome {
                 Ok(rows) => {
                     let shelf = self.nodes[node].shelves.get(space);
-                    let taken = check_taken(&self.history, *space, shelf, upload).at(node)?;
-                    self.nodes[node].acknowledged.extend(taken.into_iter().map(|event| (*space, event)));
+                    let era = Era { space: *space, revision: shelf.map_or(0, |shelf| shelf.revision) };
+                    check_upload(upload, era.revision).at(node)?;
+                    let taken = check_taken(&self.history, era, shelf, upload).at(node)?;
+                    self.nodes[node].acknowledged.extend(taken.into_iter().map(|event| (era, event)));
                     Ok(rows.first().map(|row| row.seen.clone()).unwrap_or_default())
                 }
                 Err(error) => Err(error.clone()),
@@ -209,7 +215,8 @@ impl World<'_> {
         let found = process.ledger.view(space).and_then(|view| view.map(read).transpose());
         let Some(Some(trimming)) = self.excused(node, found)? else { return Ok(()) };
         let device = self.nodes[node].device();
-        self.history.forgotten.extend(trimming.ids.iter().map(|id| (device, space, id.clone())));
+        let era = Era { space, revision: trimming.revision };
+        self.history.forgotten.extend(trimming.ids.iter().map(|id| (device, era, id.clone())));
         self.ask(node, Job { work: Work::Trim { space, trimming }, asked: Asked::Nobody });
         self.start_commit(node);
         Ok(())

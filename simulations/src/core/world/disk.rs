@@ -1,20 +1,22 @@
 //! The disk: commits in their three moments, and what the oracles read of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thence::causal::{EventHash, ReplicaId};
-use thence::model::{Object, Operation, Request, SpaceId};
+use thence::model::{Access, Object, Operation, Request, SpaceId};
 use thence::replica::{Input, TicketRefusal};
 use thence::store::{Done, Ledger, Report, StoreError, View, Work};
 
-use super::{Happening, World};
+use super::{Happening, REDEEM_AGAIN_MS, REMOVE_MS, World};
 use crate::application::APPLICATION;
 use crate::core::node::{Asked, Commit, Job, Node};
 use crate::oracles::{At, Failure, fail};
 use crate::oracles::{
-    Broken, ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_object, check_renewed,
+    Broken, Era, ObjectName, Shelf, Told, Verdict, check_asked, check_given_up, check_heeded, check_kept, check_object,
+    check_renewed,
 };
-use crate::world::Millis;
+use crate::world::{Millis, What};
 
 impl World<'_> {
     pub(super) fn disk_draw(&mut self, node: usize, purpose: &'static str) -> u64 {
@@ -40,7 +42,28 @@ impl World<'_> {
         if process.commit.is_some() || process.waiting.is_empty() {
             return;
         }
-        let (told, jobs) = (process.told.take(), process.next_jobs());
+        let (told, jobs) = (process.told.take(), process.next_jobs(self.removed_at_once));
+        process.commit = Some(Commit { jobs, told, outcome: None });
+        let delay = self.disk_delay(node);
+        self.schedule(self.now + delay, Happening::Land { node, life });
+    }
+
+    /// Something may be left of what was wiped: it is removed with the next commit, or after a rest in one of its own.
+    pub(super) fn remove_later(&mut self, node: usize) {
+        let life = self.nodes[node].life;
+        if self.nodes[node].process.as_ref().is_some_and(|process| process.removing) {
+            self.schedule(self.now + REMOVE_MS, Happening::Remove { node, life });
+        }
+    }
+
+    /// A disk has rested.
+    pub(super) fn start_removal(&mut self, node: usize) {
+        let (life, Some(process)) = (self.nodes[node].life, &mut self.nodes[node].process) else { return };
+        // What is being written removes some, too, and then it is tried again.
+        if process.commit.is_some() || process.is_mending || !process.removing {
+            return;
+        }
+        let (told, jobs) = (process.told.take(), process.next_jobs(self.removed_at_once));
         process.commit = Some(Commit { jobs, told, outcome: None });
         let delay = self.disk_delay(node);
         self.schedule(self.now + delay, Happening::Land { node, life });
@@ -53,11 +76,14 @@ impl World<'_> {
         let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return Ok(()) };
         let mut commit = match process.commit.take() {
             Some(commit) => commit,
-            None => Commit { jobs: process.next_jobs(), told: None, outcome: None },
+            None => Commit { jobs: process.next_jobs(self.removed_at_once), told: None, outcome: None },
         };
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let (before, told) = (process.ledger.replica(), commit.told);
         let drafts = drafts(&process.ledger, &work);
+        let (asked, members) = (wipes(&work), members_before(&process.ledger, &work));
+        let device = process.ledger.device();
+        self.history.asked_to_wipe.extend(asked.into_iter().map(|space| (space, device)));
         let outcome = process.ledger.commit(&work, now, nonce);
         let came_back = came_back(shelves, before, &work);
         let failed = outcome.as_ref().err().cloned();
@@ -91,6 +117,9 @@ impl World<'_> {
         }
         let Some(process) = &self.nodes[node].process else { return Ok(()) };
         check_drafts(&process.ledger, &work, &drafts, refused).at(node)?;
+        for (space, before) in members {
+            process.ledger.access(space).map_or(Ok(()), |now| check_kept(&before, &now)).at(node)?;
+        }
         self.check_names(node, before, &came_back, told)
     }
 
@@ -111,8 +140,9 @@ impl World<'_> {
         }
         check_given_up(&self.nodes[node].given_up, now).at(node)?;
         let Some(told) = told else { return Ok(()) };
-        let shelf = self.nodes[node].shelves.get(&told.space);
-        let known = shelf.map_or(0, |shelf| shelf.vector.counter(told.replica));
+        let shelf = self.nodes[node].shelves.get(&told.era.space);
+        let shelf = shelf.filter(|shelf| shelf.revision == told.era.revision);
+        let Some(known) = shelf.map(|shelf| shelf.vector.counter(told.replica)) else { return Ok(()) };
         check_heeded(&told, now, known).at(node)
     }
 
@@ -127,6 +157,10 @@ impl World<'_> {
                 self.trace.note(self.now, node, "commit failed", &[]);
                 // What it was told before that commit it still knows.
                 process.told = process.told.take().or(told);
+                if jobs.len() == 1 || matches!(error, StoreError::Io(_)) {
+                    // What cannot be removed is not tried again and again.
+                    process.removing &= !jobs.iter().any(|job| matches!(job.work, Work::Remove { .. }));
+                }
                 if matches!(error, StoreError::Io(_)) {
                     self.tell_reported(node, true);
                     self.refuse(node, &jobs)?;
@@ -184,16 +218,18 @@ impl World<'_> {
             {
                 // All that this device has written here up to now; another copy of it may have written some of it.
                 let device = self.nodes[node].key.device();
-                let log = self.nodes[node].shelves.get(space).map(|shelf| shelf.log.clone()).unwrap_or_default();
-                let own = log.into_iter().filter(|event| self.history.is_by(*space, *event, device));
-                let own: Vec<_> = own.map(|event| (*space, event)).collect();
+                let Some(shelf) = self.nodes[node].shelves.get(space) else { continue };
+                let era = shelf.era(*space);
+                let own = shelf.log.iter().filter(|event| self.history.is_by(era, **event, device));
+                let own: Vec<_> = own.map(|event| (era, *event)).collect();
                 if self.trace.is_recording() {
-                    let names = own.iter().filter_map(|(space, event)| self.history.dot(*space, *event));
+                    let names = own.iter().filter_map(|(era, event)| self.history.dot(*era, *event));
                     self.tell_acknowledged(node, &names.collect::<Vec<_>>());
                 }
                 self.nodes[node].acknowledged.extend(own);
             }
         }
+        self.told_of_wipes(node, jobs, &done);
         self.tell_clients(node, jobs, &done)?;
         for (space, revision, known, access) in held {
             self.handle(node, Input::Held { space, revision, known, access })?;
@@ -214,6 +250,42 @@ impl World<'_> {
         }
         self.after_input(node);
         Ok(())
+    }
+
+    /// Users are told that a space is wiped. What is left of it is removed from then on, and of what others wiped.
+    fn told_of_wipes(&mut self, node: usize, jobs: &[Job], done: &[Done]) {
+        let is_more = jobs.iter().any(|job| matches!(job.work, Work::Wipe { .. } | Work::Follow { .. }));
+        let device = self.nodes[node].device();
+        let Node { process: Some(process), wiped, .. } = &mut self.nodes[node] else { return };
+        if !process.removing && is_more {
+            (process.removing, process.interrupted) = (true, false);
+        }
+        for (job, done) in jobs.iter().zip(done) {
+            match (&job.work, done) {
+                (Work::Wipe { space, .. }, Done::Wiped(Ok(revision))) if job.asked == Asked::User => {
+                    wiped.insert((Era { space: *space, revision: *revision }, device));
+                }
+                // What was wiped in this very commit the removal has not seen.
+                (_, Done::Removed { more }) => (process.removing, process.interrupted) = (*more || is_more, false),
+                _ => {}
+            }
+        }
+        self.remove_later(node);
+    }
+
+    /// A space was begun anew on a disk. What only that disk held of what it was, nobody expects any more; and whoever was
+    /// invited there without the knowledge of the one who did so asks again.
+    pub(super) fn left_behind(&mut self, node: usize, space: SpaceId, left: &Shelf) {
+        self.excuse(space, left);
+        for (at, item) in self.scenario.items.iter().enumerate() {
+            if let What::Redeem { node: joined, space: number, from, .. } = item.what
+                && (joined == node || from == node)
+                && self.spaces[number].0 == space
+                && item.at <= self.now
+            {
+                self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
+            }
+        }
     }
 
     /// Reads what a disk has beyond what the oracles have seen of it, and checks it: new events, the objects that they
@@ -240,13 +312,16 @@ impl World<'_> {
             let Some(read) = self.excused(node, read)? else { return self.blinded(node) };
             let mut read = read.at(node)?;
             own += read.own;
-            if all || read.renamed {
-                read.touched = self.history.objects(space).cloned().collect();
+            if all || read.renamed || read.left.is_some() {
+                read.touched = self.history.objects(space);
+            }
+            if let Some(left) = read.left {
+                self.left_behind(node, space, &left);
             }
             for name in &read.touched {
                 let Some(object) = self.excused(node, view.state(&name.0, &name.1))? else { continue };
                 let shelf = &self.nodes[node].shelves[&space];
-                check_object(&self.history, space, name, shelf, object.as_ref()).at(node)?;
+                check_object(&self.history, shelf.era(space), name, shelf, object.as_ref()).at(node)?;
             }
             let limit = 1 + usize::try_from(self.chance.draw("follower", node as u64, 0) % 5).unwrap_or_default();
             let followed = self.nodes[node].followers.entry(space).or_default().follow(&view, limit);
@@ -283,6 +358,20 @@ fn drafts(ledger: &Ledger, work: &[Work]) -> BTreeMap<ObjectName, Object> {
         Some((name, view.state(&request.collection, &request.key).ok()?.unwrap_or_default()))
     };
     requests.iter().filter_map(read).collect()
+}
+
+/// The spaces that users ask to wipe.
+fn wipes(work: &[Work]) -> Vec<SpaceId> {
+    let wiped = work.iter().filter_map(|work| if let Work::Wipe { space, .. } = work { Some(*space) } else { None });
+    wiped.collect()
+}
+
+/// Who may do what, before they are wiped, in the spaces that are.
+fn members_before(ledger: &Ledger, work: &[Work]) -> BTreeMap<SpaceId, Arc<Access>> {
+    // With what comes from elsewhere in the same commit there may be other grants, by what others began anew.
+    let is_alone = !work.iter().any(|work| matches!(work, Work::Follow { .. }));
+    let wiped = wipes(work).into_iter().filter(|_| is_alone);
+    wiped.filter_map(|space| Some((space, ledger.access(space)?))).collect()
 }
 
 /// Whether a transaction did what was asked, or nothing if it was refused.

@@ -6,7 +6,8 @@ use super::World;
 use super::disk::check_application;
 use crate::oracles::{At, Failure, fail};
 use crate::oracles::{
-    Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_silence,
+    Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_removed,
+    check_silence, check_wiped,
 };
 
 impl World<'_> {
@@ -14,10 +15,11 @@ impl World<'_> {
         for (space, members) in self.members() {
             let mut exports: Vec<(usize, Export)> = Vec::new();
             let mut views = Vec::new();
-            let objects: Vec<ObjectName> = self.history.objects(space).cloned().collect();
+            let objects: BTreeSet<ObjectName> = self.history.objects(space);
             let acknowledged = members.iter().flat_map(|node| &self.nodes[*node].acknowledged);
-            let acknowledged: BTreeSet<_> =
-                acknowledged.filter(|(of, _)| *of == space).map(|(_, event)| *event).collect();
+            let acknowledged: BTreeSet<_> = acknowledged.filter(|(of, _)| of.space == space).copied().collect();
+            let wiped = members.iter().flat_map(|node| &self.nodes[*node].wiped);
+            let wiped: BTreeSet<_> = wiped.filter(|(of, _)| of.space == space).copied().collect();
             for node in members {
                 let Some(process) = &self.nodes[node].process else { return fail(node, "liveness", "it is down") };
                 let Some(view) = process.ledger.view(space).at(node)? else {
@@ -28,11 +30,14 @@ impl World<'_> {
                 let listed = Listed::read(&view).at(node)?;
                 for name in &objects {
                     let object = view.state(&name.0, &name.1).at(node)?;
-                    check_object(&self.history, space, name, &shelf, object.as_ref()).at(node)?;
+                    check_object(&self.history, shelf.era(space), name, &shelf, object.as_ref()).at(node)?;
                     object.map_or(Ok(()), |object| listed.check(name, &object)).at(node)?;
                 }
-                for event in &acknowledged {
-                    check_acknowledged(&self.history, space, &shelf, *event).at(node)?;
+                for (era, event) in &acknowledged {
+                    check_acknowledged(&self.history, *era, &shelf, *event).at(node)?;
+                }
+                for wiped in &wiped {
+                    check_wiped(&shelf, wiped).at(node)?;
                 }
                 let follower = self.nodes[node].followers.entry(space).or_default();
                 while follower.follow(&view, 3).at(node)?.at(node)? {}
@@ -48,6 +53,9 @@ impl World<'_> {
         }
         self.check_clients()?;
         for node in self.honest() {
+            if let Some(process) = &self.nodes[node].process {
+                check_removed(&process.ledger).at(node)?.at(node)?;
+            }
             for (space, shelf) in &self.nodes[node].shelves {
                 check_disk(&self.history, *space, self.nodes[node].device(), shelf).at(node)?;
             }

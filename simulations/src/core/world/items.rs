@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use thence::causal::VersionVector;
+use thence::causal::{EventHash, VersionVector};
 use thence::model::{CollectionName, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
 use thence::store::Work;
@@ -11,7 +11,7 @@ use super::{Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
 use crate::oracles::Failure;
-use crate::oracles::{Deadline, Shelf};
+use crate::oracles::{Deadline, Shelf, has_wiped};
 use crate::world::{Line, Scenario, Side, What, membership, resave};
 
 impl World<'_> {
@@ -28,6 +28,11 @@ impl World<'_> {
                 self.start_commit(*node);
             }
             What::Resave { node, space, collection, key } => self.resave(*node, *space, (collection, key), at),
+            What::Wipe { node, space } => {
+                let work = Work::Wipe { space: self.spaces[*space].0, only: None };
+                self.ask(*node, Job { work, asked: Asked::User });
+                self.start_commit(*node);
+            }
             What::Upload { .. } | What::Fetch { .. } => self.by_client(at),
             What::Forget { node, space, older_ms } => return self.forget(*node, *space, *older_ms),
             What::Redeem { node, space, from, role } => return self.redeem(at, *node, *space, *from, *role),
@@ -98,20 +103,26 @@ impl World<'_> {
                 self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
             }
         }
-        let members = self.members();
-        for (space, shelf) in before {
-            // A copy that nobody meets keeps what it has to itself.
-            let of_space = members.iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
-            let members: BTreeSet<usize> = of_space.copied().collect();
-            for event in shelf.events {
-                let has = |node: usize| {
-                    let shelf = self.nodes[node].shelves.get(&space);
-                    members.contains(&node) && shelf.is_some_and(|shelf| shelf.events.contains(&event))
-                };
-                if !self.honest().any(has) {
-                    self.nodes.iter_mut().for_each(|node| _ = node.acknowledged.remove(&(space, event)));
-                }
-            }
+        before.iter().for_each(|(space, shelf)| self.excuse(*space, shelf));
+    }
+
+    /// A disk does not hold `lost` any more, rightly: of that only what others hold is still expected.
+    pub(super) fn excuse(&mut self, space: SpaceId, lost: &Shelf) {
+        let era = lost.era(space);
+        // A copy that nobody meets keeps what it has to itself.
+        let members = self.members().into_iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
+        let members: BTreeSet<usize> = members.filter(|node| !self.scenario.is_hostile(*node)).collect();
+        let nodes = &self.nodes;
+        let held: Vec<&Shelf> = members.iter().filter_map(|node| nodes[*node].shelves.get(&space)).collect();
+        let is_held = |event: &EventHash| {
+            held.iter().any(|shelf| shelf.revision == lost.revision && shelf.events.contains(event))
+        };
+        let gone: Vec<EventHash> = lost.events.iter().copied().filter(|event| !is_held(event)).collect();
+        let wiped = nodes.iter().flat_map(|node| &node.wiped).filter(|(era, _)| era.space == space);
+        let undone: Vec<_> = wiped.filter(|wiped| !held.iter().any(|shelf| has_wiped(shelf, wiped))).copied().collect();
+        for node in &mut self.nodes {
+            gone.iter().for_each(|event| _ = node.acknowledged.remove(&(era, *event)));
+            undone.iter().for_each(|wiped| _ = node.wiped.remove(wiped));
         }
     }
 
@@ -187,13 +198,20 @@ impl World<'_> {
         let mut missing = 0;
         for (space, members) in self.members() {
             let mut all = VersionVector::new();
-            let shelf = |node: usize| self.nodes[node].shelves.get(&space).map(|shelf| shelf.vector.clone());
+            let shelf = |node: usize| self.nodes[node].shelves.get(&space);
+            // What is in another revision than the latest is worth nothing.
+            let latest = members.iter().filter_map(|node| Some(shelf(*node)?.revision)).max();
+            let shelf = |node: usize| {
+                let shelf = shelf(node).filter(|shelf| Some(shelf.revision) == latest);
+                shelf.map(|shelf| shelf.vector.clone())
+            };
             members.iter().filter_map(|node| shelf(*node)).for_each(|vector| all.join(&vector));
             let lacks = |node: &usize| all.count_missing_from(&shelf(*node).unwrap_or_default());
             missing += members.iter().map(lacks).sum::<u64>();
         }
         // What users asked for last is not on any disk yet.
         missing += 20;
+        missing += 20 * self.scenario.items.iter().filter(|item| matches!(item.what, What::Wipe { .. })).count() as u64;
         let Scenario { quiet_at, idle_ms, limits, nodes, .. } = self.scenario;
         self.quiet = (self.network.sent, missing);
         self.deadline = Some(Deadline::after(*quiet_at, *idle_ms, limits, *nodes, missing));
@@ -220,7 +238,7 @@ impl World<'_> {
         let (id, genesis) = self.spaces[space];
         // An answer may be older than the backup that its inviter was put back to.
         let inviter = self.nodes[from].process.as_ref().and_then(|process| process.ledger.access(id));
-        let granted = inviter.is_some_and(|access| access.role(self.nodes[node].device()).is_some());
+        let granted = inviter.is_some_and(|access| access.role(self.nodes[node].device()) >= Some(role));
         let done = self.answered.contains(&item) && self.nodes[node].holds(id) && granted;
         if done || self.is_cut_off(node) {
             return Ok(());

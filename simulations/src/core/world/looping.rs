@@ -1,5 +1,6 @@
 //! A node's loop: from the outputs of one half to the inputs of the other.
 
+use thence::causal::Claims;
 use thence::model::SpaceId;
 use thence::replica::{Channel, Input, Message, Output, PeerMisbehaved, SessionId};
 use thence::store::{Renewal, Work};
@@ -7,7 +8,7 @@ use thence::store::{Renewal, Work};
 use super::{DELAY_MS_MAX, Happening, World};
 use crate::core::node::{Asked, Job};
 use crate::oracles::{At, Failure, fail};
-use crate::oracles::{Shelf, check_claims, check_in_flight, check_openings, check_sent, check_session};
+use crate::oracles::{Shelf, check_claims, check_in_flight, check_opened, check_openings, check_sent, check_session};
 use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
 impl World<'_> {
@@ -134,10 +135,13 @@ impl World<'_> {
             }
             said?;
             if matches!(message, Message::Open(_)) {
-                let openings = self.openings.entry((session, space, node)).or_default();
+                let era = self.nodes[node].era(space);
+                let openings = self.openings.entry((session, era, node)).or_default();
                 *openings += 1;
                 if self.scenario.is_faultless() {
-                    check_openings(*openings).at(node)?;
+                    let shelf = self.nodes[node].shelves.get(&space);
+                    let words = shelf.map_or(0, |shelf| shelf.began.len() as u64);
+                    check_openings(*openings, words).at(node)?;
                 }
             }
         }
@@ -147,7 +151,11 @@ impl World<'_> {
 
     pub(super) fn deliver(&mut self, node: usize, session: SessionId, channel: Channel, kind: u8, body: Vec<u8>) {
         let Some(to) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
-        let mut arrival = Arrival { session, to, channel, kind, body, told_as: None };
+        let said_in = match channel {
+            Channel::Space(space) => self.nodes[node].era(space).revision,
+            Channel::Control => 0,
+        };
+        let mut arrival = Arrival { session, to, channel, kind, body, said_in, told_as: None };
         arrival.told_as = self.tell_sent(&arrival, node);
         let told_as = arrival.told_as;
         let sent = self.network.send(self.now, arrival);
@@ -175,39 +183,51 @@ impl World<'_> {
         space: SpaceId,
         message: &Message,
     ) -> Result<(), Failure> {
-        let nothing = Shelf::default();
+        let (nothing, era) = (Shelf::default(), self.nodes[node].era(space));
         let shelf = self.nodes[node].shelves.get(&space).unwrap_or(&nothing);
+        // The disk may have gone over to a later one, of which the protocol has not heard yet.
+        let is_of_now = shelf.revision <= era.revision;
         if let (Some(process), Some(line)) = (&self.nodes[node].process, self.network.lines.get(&session)) {
             let (access, peer) = (process.ledger.access(space), self.nodes[line.peer_of(node)].device());
-            self.shown.check_said((session, node, space), access.as_deref(), peer, message).at(node)?;
+            let access = if is_of_now { Some(access.as_deref()) } else { None };
+            self.shown.check_said(&self.history, (session, node, era), access, peer, message).at(node)?;
         }
+        let check_claims = |claims: &Claims, where_said: &str| match is_of_now {
+            true => check_claims(shelf, claims, where_said),
+            false => Ok(()),
+        };
         match message {
             Message::Segments(segments) => {
                 for bytes in segments {
-                    check_sent(&self.history, space, shelf, bytes).at(node)?;
+                    check_sent(&self.history, era, shelf, bytes).at(node)?;
                 }
                 // Where one name means two events, that one of them was acknowledged says nothing of the other.
-                if self.history.has_twins(space) {
+                if self.history.has_twins(era) {
                     return Ok(());
                 }
                 for bytes in segments {
-                    let last =
-                        self.history.find(space, bytes).and_then(|events| self.history.dot(space, *events.last()?));
+                    let last = self.history.find(era, bytes).and_then(|events| self.history.dot(era, *events.last()?));
                     let Some(last) = last else { continue };
-                    self.on_the_way.send(session, node, space, last, bytes.len());
+                    self.on_the_way.send(session, node, era, last, bytes.len());
                 }
                 let process = self.nodes[node].process.as_ref();
                 let acknowledged = process.map(|process| process.replica.acknowledged(session)).unwrap_or_default();
-                let (bytes, all) = self.on_the_way.bytes(session, node, space, &acknowledged);
+                let acknowledged = acknowledged.into_iter().map(|(space, known)| (self.nodes[node].era(space), known));
+                let acknowledged: Vec<_> = acknowledged.collect();
+                let (bytes, all) = self.on_the_way.bytes(session, node, era, &acknowledged);
                 let (limits, segment_bytes_max) = (&self.scenario.limits, self.history.segment_bytes_max);
                 check_in_flight(limits, segment_bytes_max, bytes).at(node)?;
                 check_session(limits, segment_bytes_max, all).at(node)
             }
-            Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
-            Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
-                .try_for_each(|(_, claims)| check_claims(shelf, claims, "an opening").at(node)),
-            Message::Know(knowledge) => (knowledge.ranges())
-                .try_for_each(|(_, claims)| check_claims(shelf, claims, "knowledge told in full").at(node)),
+            Message::Ack(acks) => check_claims(&acks.iter().copied().collect(), "an acknowledgement").at(node),
+            Message::Open(open) => {
+                check_opened(shelf, &open.revision).at(node)?;
+                (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))
+                    .try_for_each(|(_, claims)| check_claims(claims, "an opening").at(node))
+            }
+            Message::Know(knowledge) => {
+                (knowledge.ranges()).try_for_each(|(_, claims)| check_claims(claims, "knowledge told in full").at(node))
+            }
             _ => Ok(()),
         }
     }

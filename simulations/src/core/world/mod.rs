@@ -22,11 +22,14 @@ use crate::application::Application;
 use crate::core::client::{Answer, Ask, Client};
 use crate::core::node::{Asked, Job, Node};
 use crate::level::Outcome;
-use crate::oracles::{At, Broken, Deadline, Failure, History, OnTheWay, Shown};
+use crate::oracles::{At, Broken, Deadline, Era, Failure, History, OnTheWay, Shown};
 use crate::world::{Arrival, Chance, Millis, Network, Scenario, Trace, membership};
 
 /// How often a user tries again to redeem a ticket.
 const REDEEM_AGAIN_MS: Millis = 300;
+
+/// How long a disk rests between two steps of the removal of what was wiped, if nothing else is to be written.
+const REMOVE_MS: Millis = 20;
 
 /// Longer than any message is on its way: what was sent before the faults ended has come by then.
 const DELAY_MS_MAX: Millis = 4_000;
@@ -51,6 +54,7 @@ enum Happening {
     HaveFound { node: usize, life: u64, found: Box<Input> },
     Restart { node: usize },
     Mend { node: usize, life: u64 },
+    Remove { node: usize, life: u64 },
     Repair { node: usize },
     Asked { name: ClientName, number: u64, node: usize, ask: Box<Ask> },
     Answered { name: ClientName, number: u64, answer: Box<Answer> },
@@ -78,7 +82,11 @@ struct World<'a> {
     /// By item: whether the ticket was answered.
     answered: BTreeSet<usize>,
     /// How often each node opened each space in each session.
-    openings: BTreeMap<(SessionId, SpaceId, usize), u64>,
+    openings: BTreeMap<(SessionId, Era, usize), u64>,
+    /// In which revision of a space each node's peer is, as the node was told in a session last, if it was the node's own.
+    opened: BTreeMap<(SessionId, SpaceId, usize), u64>,
+    /// So many rows of what was wiped are removed in one step.
+    removed_at_once: usize,
     history: History,
     shown: Shown,
     on_the_way: OnTheWay,
@@ -118,6 +126,8 @@ pub fn run_with<'a>(
         members: Vec::new(),
         answered: BTreeSet::new(),
         openings: BTreeMap::new(),
+        opened: BTreeMap::new(),
+        removed_at_once: *chance.draws("removed at once", 0).pick(&[20, 100, 1000]),
         history: History::default(),
         shown: Shown::default(),
         on_the_way: OnTheWay::default(),
@@ -260,6 +270,10 @@ impl World<'_> {
                 self.handle(node, *found)
             }
             Happening::Restart { node } => self.restart(node),
+            Happening::Remove { node, life } if self.is_alive(node, life) => {
+                self.start_removal(node);
+                Ok(())
+            }
             Happening::Mend { node, life } if self.is_alive(node, life) => self.mend_at_last(node),
             Happening::Repair { node } => self.repair(node),
             Happening::Asked { name, number, node, ask } => self.asked(name, number, node, *ask),

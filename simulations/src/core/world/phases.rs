@@ -53,6 +53,7 @@ impl World<'_> {
             | What::Upload { .. }
             | What::Fetch { .. }
             | What::Forget { .. }
+            | What::Wipe { .. }
             | What::Resave { .. }
             | What::Redeem { .. }
             | What::Restart { .. }

@@ -40,6 +40,7 @@ impl World<'_> {
             }
         }
         self.after_input(node);
+        self.remove_later(node);
         Ok(())
     }
 
@@ -61,10 +62,13 @@ impl World<'_> {
         for (space, old) in &before {
             let now = self.nodes[node].shelves.get(space).cloned().unwrap_or_default();
             let is_gone = !self.nodes[node].shelves.contains_key(space);
-            if may_be_older && old.log.starts_with(&now.log) {
-                is_older |= is_gone || old.log.len() > now.log.len();
+            if may_be_older && now.is_earlier(old) {
+                is_older |= is_gone || !old.is_earlier(&now);
             } else {
                 check_reopened(old, &now).at(node)?;
+            }
+            if now.revision > old.revision {
+                self.left_behind(node, *space, old);
             }
         }
         if is_older {

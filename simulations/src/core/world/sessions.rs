@@ -116,26 +116,32 @@ impl World<'_> {
     }
 
     pub(super) fn arrive(&mut self, arrival: Arrival) -> Result<(), Failure> {
-        let Arrival { session, to, channel, kind, body, told_as } = arrival;
+        let Arrival { session, to, channel, kind, body, said_in, told_as } = arrival;
         let Some(line) = self.network.lines.get(&session) else { return Ok(()) };
         if line.side_of(to) != Side::Up || self.nodes[to].process.is_none() {
             self.tell_lost(told_as, "the connection had ended");
             return Ok(());
         }
         let peer = line.peer_of(to);
+        if let Channel::Space(space) = channel
+            && !self.scenario.is_hostile(peer)
+            && self.opened.get(&(session, space, to)).is_some_and(|opened| said_in < *opened)
+        {
+            // Nothing in a message says of which revision it is but the opening before it: so much order there is.
+            self.tell_lost(told_as, "the space was opened in a later revision meanwhile");
+            return Ok(());
+        }
         self.tell_arrived(told_as, self.now);
         self.trace.note(self.now, to, "received", &[kind]);
         self.trace.note(self.now, to, "body", &body);
         self.trace.tell(self.now, || match Message::decode(kind, true, &body) {
             Ok(Some(Message::Segments(segments))) => {
                 let found = |bytes: &[u8]| match channel {
-                    Channel::Space(space) => self.history.find(space, bytes),
+                    Channel::Space(space) => self.history.find_anywhere(space, bytes),
                     Channel::Control => None,
                 };
-                let names = |bytes: &[u8]| match (channel, found(bytes)) {
-                    (Channel::Space(space), Some(events)) => {
-                        events.iter().filter_map(|event| self.history.dot(space, *event)).collect()
-                    }
+                let names = |bytes: &[u8]| match found(bytes) {
+                    Some((era, events)) => events.iter().filter_map(|event| self.history.dot(era, *event)).collect(),
                     _ => Vec::new(),
                 };
                 let dots: Vec<_> = segments.iter().map(|bytes| names(bytes)).collect();
@@ -149,8 +155,13 @@ impl World<'_> {
         let Some(process) = &self.nodes[to].process else { return Ok(()) };
         let nothing = Shelf::default();
         for (space, believed) in process.replica.acknowledged(session) {
-            let shelf = self.nodes[peer].shelves.get(&space).unwrap_or(&nothing);
-            check_belief(&self.history, space, self.nodes[peer].key.device(), shelf, &believed).at(to)?;
+            let (era, shelf) = (self.nodes[to].era(space), self.nodes[peer].shelves.get(&space));
+            let device = self.nodes[peer].key.device();
+            match shelf.filter(|shelf| shelf.revision >= era.revision) {
+                // It has gone over to a later revision, of which this node has not heard yet.
+                Some(shelf) if shelf.revision > era.revision => {}
+                shelf => check_belief(&self.history, era, device, shelf.unwrap_or(&nothing), &believed).at(to)?,
+            }
         }
         Ok(())
     }
@@ -162,6 +173,10 @@ impl World<'_> {
         let Node { process: Some(process), shelves, .. } = &mut self.nodes[node] else { return };
         let granted = process.ledger.access(space).is_some_and(|access| access.role(device).is_some());
         let (replica, Some(shelf)) = (process.ledger.replica(), shelves.get(&space)) else { return };
+        let era = shelf.era(space);
+        if process.replica.revision(space) != Some(era.revision) {
+            return;
+        }
         // A liar may have used up the trust in such words, and of a split history others may know other parts.
         if !granted || !honest || shelf.is_split {
             return;
@@ -169,7 +184,7 @@ impl World<'_> {
         let claims = knowledge.as_full().into_iter().flat_map(|claims| claims.iter());
         let counter = claims.filter(|claim| claim.dot.replica == replica).map(|claim| claim.dot.counter).max();
         if let Some(counter) = counter.filter(|counter| *counter > shelf.vector.counter(replica)) {
-            process.told = Some(Told { space, replica, counter });
+            process.told = Some(Told { era, replica, counter });
         }
     }
 
@@ -178,16 +193,22 @@ impl World<'_> {
         let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
         let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
         if let Channel::Space(space) = channel {
-            self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
+            let era = self.nodes[node].era(space);
+            self.shown.hear(&self.history, (session, node, era), self.nodes[peer].key.device(), &message);
+            if let Message::Open(open) = &message {
+                self.opened.insert((session, space, node), open.revision.number());
+            }
         }
         if let (
             Channel::Space(space),
             Message::Open(_) | Message::Know(_) | Message::Diverged(_) | Message::Refuse(_),
         ) = (channel, &message)
         {
-            self.on_the_way.forget(session, node, space);
+            self.on_the_way.forget(session, node, self.nodes[node].era(space));
         }
-        if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message)) {
+        if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message))
+            && self.opened.get(&(session, space, node)) == Some(&self.nodes[node].era(space).revision)
+        {
             self.tell_of_own_names(node, peer, space, knowledge);
         }
         if let Some(liar) = &mut self.nodes[node].liar {

@@ -111,6 +111,10 @@ impl World<'_> {
         }
         if is_mended {
             self.read_on(node, false)?;
+            if let Some(process) = &mut self.nodes[node].process {
+                (process.removing, process.interrupted) = (true, true);
+            }
+            self.remove_later(node);
         }
         let Some(process) = self.nodes[node].process.as_ref().filter(|_| is_mended) else { return Ok(()) };
         let (replica, held) = (process.ledger.replica(), process.ledger.held());

@@ -14,6 +14,9 @@ use crate::world::{Arrival, Fate, MarkKind, MessageKind, Millis, Place, SpanKind
 /// So much of a long text is enough.
 const DETAIL_CHARS_MAX: usize = 4_000;
 
+/// Nobody wipes a space more often.
+const REVISIONS_TOLD: u64 = 16;
+
 /// Primes tell the names of one store apart: n0, n0′, n0″.
 const PRIMES: &[&str] = &["", "′", "″", "‴"];
 
@@ -103,8 +106,12 @@ impl World<'_> {
             }
         }
         for (job, done) in jobs.iter().zip(&report.done) {
-            if let (Work::Write { .. }, Done::Written(Err(error))) = (&job.work, done) {
-                detail += &format!("a write is refused: {error}\n");
+            match (&job.work, done) {
+                (Work::Write { .. }, Done::Written(Err(error))) => {
+                    detail += &format!("a write is refused: {error}\n");
+                }
+                (Work::Wipe { .. }, Done::Wiped(Err(error))) => detail += &format!("a wipe is refused: {error}\n"),
+                _ => {}
             }
         }
         let known = self.known(node);
@@ -112,6 +119,8 @@ impl World<'_> {
         let label = match written.is_empty() {
             false => format!("on disk: {written}"),
             true if has(|work| matches!(work, Work::Create { .. })) => "makes the space".to_owned(),
+            true if has(|work| matches!(work, Work::Follow { .. })) => "goes over to a later revision".to_owned(),
+            true if has(|work| matches!(work, Work::Remove { .. })) => "removes what was wiped".to_owned(),
             true if has(|work| matches!(work, Work::Join { .. })) => "joins the space".to_owned(),
             true => "commit, nothing new".to_owned(),
         };
@@ -189,7 +198,7 @@ impl World<'_> {
         let mut known = String::new();
         for (space, _) in &self.spaces {
             if let Some(shelf) = self.nodes[node].shelves.get(space) {
-                known += &format!("{space:?} {}\n", describe_vector(&shelf.vector));
+                known += &format!("{space:?} revision {} {}\n", shelf.revision, describe_vector(&shelf.vector));
             }
         }
         if known.is_empty() { "nothing\n".to_owned() } else { known }
@@ -246,16 +255,21 @@ fn describe_event(event: &Event) -> String {
     format!("{:?}{knew}: {}\n", event.dot, objects.collect::<Vec<_>>().join("; "))
 }
 
+/// A segment of whatever revision.
+fn read_segment(space: SpaceId, bytes: &[u8]) -> Option<Segment> {
+    (1..=REVISIONS_TOLD).find_map(|revision| Segment::verify(space, revision, bytes.into()).ok())
+}
+
 fn describe_segment(space: SpaceId, bytes: &[u8]) -> String {
-    match Segment::verify(space, 1, bytes.into()) {
-        Ok(segment) => segment.events().iter().map(describe_event).collect(),
-        Err(error) => format!("a segment that does not verify: {error}\n"),
+    match read_segment(space, bytes) {
+        Some(segment) => segment.events().iter().map(describe_event).collect(),
+        None => "a segment that does not verify\n".to_owned(),
     }
 }
 
 /// The first and the last event of a segment, if it is one.
 fn ends(space: SpaceId, bytes: &[u8]) -> Option<(Dot, Dot)> {
-    let segment = Segment::verify(space, 1, bytes.into()).ok()?;
+    let segment = read_segment(space, bytes)?;
     let events = segment.events();
     events.first().zip(events.last()).map(|(first, last)| (first.dot, last.dot))
 }
@@ -298,7 +312,15 @@ fn describe(channel: Channel, kind: u8, body: &[u8]) -> (MessageKind, String, St
             let ask = if open.answer { ", and you?" } else { "" };
             let knows = open.knowledge.as_ref().map(describe_knowledge);
             let knows = knows.unwrap_or_else(|| "as much as this digest names".to_owned());
-            (MessageKind::Knowledge, format!("knows {knows}{ask}"), format!("digest {:02x?}", &open.digest[..4]))
+            let revision = match open.revision.number() {
+                1 => String::new(),
+                revision => format!("of revision {revision} "),
+            };
+            (
+                MessageKind::Knowledge,
+                format!("{revision}knows {knows}{ask}"),
+                format!("digest {:02x?}", &open.digest[..4]),
+            )
         }
         Message::Know(knowledge) => {
             (MessageKind::Knowledge, format!("knows {}", describe_knowledge(knowledge)), String::new())

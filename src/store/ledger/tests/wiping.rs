@@ -22,8 +22,9 @@ fn log(ledger: &Ledger, space: SpaceId) -> Vec<Segment> {
 
 /// Removes all that was wiped. Returns in how many steps.
 fn remove_all(ledger: &Ledger) -> usize {
-    let removed =
-        |_: &usize| commit(ledger, Work::Remove { again: false }).done.remove(0) == Done::Removed { more: true };
+    let removed = |_: &usize| {
+        commit(ledger, Work::Remove { again: false, rows_max: 1000 }).done.remove(0) == Done::Removed { more: true }
+    };
     1 + (0..).take_while(removed).count()
 }
 
@@ -64,7 +65,7 @@ fn what_was_wiped_is_gone_at_once_and_removed_behind() {
     let backlog = rows(&*store, |number| number == 1);
     let removal = ledger.removals().expect("readable").remove(0);
     assert_eq!((removal.objects, removal.removed, removal.revision, removal.done_ms), (699, 0, 2, None));
-    assert_eq!(commit(&ledger, Work::Remove { again: false }).done, [Done::Removed { more: true }]);
+    assert_eq!(commit(&ledger, Work::Remove { again: false, rows_max: 1000 }).done, [Done::Removed { more: true }]);
     let left = rows(&*store, |number| number == 1);
     assert!(left < backlog && left > 0, "{left} of {backlog}");
     drop(ledger);
@@ -83,10 +84,12 @@ fn what_was_wiped_is_gone_at_once_and_removed_behind() {
     assert_eq!(rows(&*store, |number| number == 1), 0);
     let removal = ledger.removals().expect("readable").remove(0);
     assert_eq!((removal.objects, removal.removed, removal.done_ms), (699, 699, Some(1_000)));
-    assert_eq!(commit(&ledger, Work::Remove { again: false }).done, [Done::Removed { more: false }]);
+    assert_eq!(commit(&ledger, Work::Remove { again: false, rows_max: 1000 }).done, [Done::Removed { more: false }]);
     assert_eq!(shown(&ledger, space, "n1"), Some(json!({"n": "new"})));
     // After a month nobody is told of it any more.
-    ledger.commit(&[Work::Remove { again: false }], 40 * 86_400_000, NONCE).expect("memory does not fail");
+    ledger
+        .commit(&[Work::Remove { again: false, rows_max: 1000 }], 40 * 86_400_000, NONCE)
+        .expect("memory does not fail");
     assert_eq!(ledger.removals().expect("readable"), []);
 }
 
@@ -280,4 +283,21 @@ fn who_began_a_revision_owns_it_whatever_others_have_heard_of() {
         assert_eq!(ledger.access(space).expect("held").role(c.device()), Some(Role::Owner));
         assert_eq!(view(ledger, space).vector().expect("readable"), view(&a, space).vector().expect("readable"));
     }
+}
+
+#[test]
+fn whoever_wipes_in_a_loop_waits_for_the_removal() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let outcomes: Vec<_> = (0..20).map(|_| wipe(&ledger, space)).collect();
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 16);
+    assert_eq!(outcomes[16..], vec![Err(WriteError::Backlog); 4]);
+    // Small ones are removed many at a time.
+    assert!(remove_all(&ledger) < 4);
+    for _ in 0..9 {
+        wipe(&ledger, space).expect("there is room again");
+    }
+    remove_all(&ledger);
+    remove_all(&ledger);
+    assert_eq!(ledger.removals().expect("readable").len(), 16, "the latest ones are remembered");
 }
