@@ -677,8 +677,8 @@ async fn a_wipe_in_the_middle_of_everything_leaves_nobody_with_a_mixture() {
     // One phone in the middle of its first round, one that has it all, and one with something to send.
     let mut phones: Vec<Phone> = (0..3).map(Phone::new).collect();
     phones[0].pull(&here, &access, 700).await;
-    for at in 1..3 {
-        while phones[at].pull(&here, &access, 1000).await {}
+    for phone in &mut phones[1..] {
+        while phone.pull(&here, &access, 1000).await {}
     }
     let context = phones[2].contexts[&("notes".to_owned(), "n7".to_owned())].clone();
     let late = json!({"table": "notes", "key": "n7", "id": "late", "fields": {"age": 2}, "context": context});

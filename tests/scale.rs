@@ -30,7 +30,7 @@ async fn relay(folder: &TempDir) -> Relay {
 
 fn row(n: usize) -> Json {
     json!({"table": "rows", "key": format!("row{n:08}"), "id": format!("id{n}"), "source_version": n,
-           "fields": {"n": n, "name": format!("a row with the number {n}"), "done": n % 2 == 0}})
+           "fields": {"n": n, "name": format!("a row with the number {n}"), "done": n.is_multiple_of(2)}})
 }
 
 /// A database with so many rows, and a token of whoever has them all.

@@ -61,6 +61,8 @@ pub(super) enum DiskJob {
 pub(super) struct Disk {
     commits: mpsc::UnboundedSender<(Work, Waiter)>,
     reads: mpsc::UnboundedSender<Lookup>,
+    /// When the commit that is under way began.
+    pub(super) pulse: Pulse,
 }
 
 impl Disk {
@@ -72,19 +74,19 @@ impl Disk {
         events: &mpsc::UnboundedSender<Event>,
         landed: watch::Sender<u64>,
         lease: Option<Lease>,
-        pulse: Pulse,
     ) -> std::io::Result<(Self, Vec<oneshot::Receiver<()>>)> {
         let (commits, jobs) = mpsc::unbounded_channel();
         let (reading, reads) = mpsc::unbounded_channel();
         let (committed, has_committed) = oneshot::channel();
         let (read, has_read) = oneshot::channel();
+        let pulse = Pulse::default();
         let committer = Committer {
             surroundings: Arc::clone(surroundings),
             ledger: Arc::clone(ledger),
             events: events.clone(),
             landed,
             lease,
-            pulse,
+            pulse: pulse.clone(),
             failure: None,
             mended_at: None,
             removing: ledger.removals().map_or(true, |all| all.iter().any(|removal| removal.done_ms.is_none())),
@@ -104,7 +106,7 @@ impl Disk {
             let _ = read.send(());
         };
         surroundings.spawn_apart("thence-read", Box::pin(reads_task))?;
-        Ok((Self { commits, reads: reading }, vec![has_committed, has_read]))
+        Ok((Self { commits, reads: reading, pulse }, vec![has_committed, has_read]))
     }
 
     pub(super) fn send(&self, job: DiskJob) {
@@ -434,7 +436,7 @@ mod tests {
         let (sender, events) = mpsc::unbounded_channel();
         let (landing, landed) = watch::channel(0);
         let system: Arc<dyn Surroundings> = Arc::new(System);
-        let (disk, ended) = Disk::start(&system, &ledger, &sender, landing, None, Pulse::default()).expect("threads");
+        let (disk, ended) = Disk::start(&system, &ledger, &sender, landing, None).expect("threads");
         House { store, ledger, disk, events, landed, ended }
     }
 

@@ -23,7 +23,7 @@ use self::sessions::{GREET_WITHIN, Session};
 use self::syncs::Syncing;
 use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter};
-use super::health::{Pulse, Standstills, Unwell};
+use super::health::{Standstills, Unwell};
 use super::intake::{Intake, Room};
 use super::status::Status;
 use super::surroundings::Surroundings;
@@ -124,8 +124,6 @@ pub(super) struct Driver {
     storage_failure: Option<StoreError>,
     /// Damaged records that were met so far, each once, up to [`DAMAGE_MAX`].
     damage: Vec<StoreError>,
-    /// When the commit that is under way began.
-    pulse: Pulse,
     standstills: Standstills,
     stopping: Vec<oneshot::Sender<()>>,
 }
@@ -139,7 +137,6 @@ impl Driver {
         events: mpsc::UnboundedSender<Event>,
         keep_connected: bool,
         cluster: BTreeSet<DeviceId>,
-        pulse: Pulse,
     ) -> Self {
         let (agent, process) = (format!("thence {}", env!("CARGO_PKG_VERSION")), surroundings.random());
         Self {
@@ -164,7 +161,6 @@ impl Driver {
             introduced: BTreeMap::new(),
             storage_failure: None,
             damage: Vec::new(),
-            pulse,
             standstills: Standstills::default(),
             stopping: Vec::new(),
         }
@@ -453,7 +449,7 @@ impl Driver {
         if let Some(failure) = &self.storage_failure {
             return Err(failure.clone().into());
         }
-        self.pulse.check(now)?;
+        self.disk.pulse.check(now)?;
         let in_cluster = |session: SessionId| {
             self.sessions.get(&session).is_some_and(|session| session.relation == Some(Relation::Cluster))
         };

@@ -31,7 +31,6 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
-use self::health::Pulse;
 pub use self::health::{COMMIT_TIME_MAX, STANDSTILL_TIME_MAX, Unwell};
 use self::lease::Lease;
 use self::surroundings::System;
@@ -278,8 +277,7 @@ impl Node {
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);
         let (landing, landed) = watch::channel(0);
-        let pulse = Pulse::default();
-        let (disk, ended) = Disk::start(&surroundings, &ledger, &events, landing, lease, pulse.clone())
+        let (disk, ended) = Disk::start(&surroundings, &ledger, &events, landing, lease)
             .map_err(|error| OpenError::System { what: "cannot start a thread", error })?;
         if let Some(endpoint) = endpoint.clone() {
             surroundings.spawn(Box::pin(accept(Arc::clone(&surroundings), endpoint, events.clone())));
@@ -287,7 +285,7 @@ impl Node {
         cluster_peers.retain(|peer| peer.device() != ledger.device());
         let cluster = cluster_peers.iter().map(PeerAddress::device).collect();
         let (around, held) = (Arc::clone(&surroundings), Arc::clone(&ledger));
-        let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster, pulse);
+        let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster);
         surroundings.spawn(Box::pin(driver.run(received, asked)));
         let ended = Mutex::new(ended);
         let shared = Shared { surroundings, disk, ledger, questions, landed, local_address, ended };

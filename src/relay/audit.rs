@@ -273,16 +273,15 @@ impl Tenants {
         let only = std::collections::BTreeSet::from([table.clone()]);
         let limits = PageLimits { rows: limit + 1, bytes: usize::MAX, looked_at: usize::MAX };
         let page = view.rows_after(Some(&(table, from)), Some(&only), limits);
-        let mut count = 0;
-        for row in page.map_err(|error| node_problem(error.into()))?.rows {
+        let rows = page.map_err(|error| node_problem(error.into()))?.rows;
+        for (at, row) in rows.into_iter().enumerate() {
             let Some(id) = row.key.as_str().strip_prefix(&prefix) else { return Ok(true) };
-            if count == limit {
+            if at == limit {
                 return Ok(false);
             }
             let mut entry = row.fields.unwrap_or_default();
             entry.insert("id".to_owned(), id.into());
             entries.insert(id.to_owned(), entry.into());
-            count += 1;
         }
         Ok(true)
     }

@@ -645,8 +645,8 @@ impl Ledger {
                     let mut writing = Writing::new(read, &self.key, meta, shelves, names, Chance { now_ms, nonce });
                     let mut done: Vec<Done> = vec![Done::Done; work.len()];
                     let mut perform = |turn: Turn, writing: &mut Writing<'_>| -> Result<(), StoreError> {
-                        let theirs = work.iter().zip(&mut done).filter(|(work, _)| work.turn() == turn);
-                        theirs.map(|(work, done)| writing.perform(work).map(|this| *done = this)).collect()
+                        let mut theirs = work.iter().zip(&mut done).filter(|(work, _)| work.turn() == turn);
+                        theirs.try_for_each(|(work, done)| writing.perform(work).map(|this| *done = this))
                     };
                     perform(Turn::Follow, &mut writing)?;
                     perform(Turn::Receive, &mut writing)?;
