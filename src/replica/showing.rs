@@ -58,6 +58,11 @@ impl Replica {
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
         let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
         let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
+        if in_order && held.is_some_and(|held| held.following.is_some()) {
+            // It may be of the revision that the space is going over to, and will not be shown again.
+            state.shown_early.insert(space, segments);
+            return Ok(());
+        }
         let verified = held.filter(|_| in_order).and_then(|held| {
             let revision = held.revision.number();
             let verify = |bytes: ByteBuf| Segment::verify(space, revision, bytes.into_vec().into());
@@ -88,6 +93,18 @@ impl Replica {
                 self.open(session, space, true);
             }
             None => self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound)),
+        }
+    }
+
+    /// A space has gone over to the revision in which peers may have shown something before that.
+    pub(super) fn judge_what_was_shown_early(&mut self, space: SpaceId) {
+        let early = |(session, state): (&SessionId, &mut super::Session)| {
+            state.shown_early.remove(&space).map(|segments| (*session, segments))
+        };
+        let early: Vec<_> = self.sessions.iter_mut().filter_map(early).collect();
+        for (session, segments) in early {
+            // Nothing that is shown is held against anybody: it is only answered as before.
+            let _ = self.on_show(session, space, segments);
         }
     }
 
