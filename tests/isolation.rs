@@ -74,8 +74,7 @@ struct Questions {
 impl Questions {
     /// The least that fits a schema.
     fn least(&self, schema: &Json) -> Json {
-        let schema =
-            schema["$ref"].as_str().map_or(schema, |at| self.document.pointer(&at[1..]).expect("it is there"));
+        let schema = schema["$ref"].as_str().map_or(schema, |at| self.document.pointer(&at[1..]).expect("it is there"));
         let required = schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str);
         match schema["type"].as_str() {
             Some("object") => required.map(|name| (name.to_owned(), self.least(&schema["properties"][name]))).collect(),

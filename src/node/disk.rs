@@ -502,6 +502,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wiped_in_the_commit_that_ends_an_earlier_removal_is_removed_too() {
+        let House { ledger, .. } = house();
+        let (events, _watched) = mpsc::unbounded_channel();
+        let mut committer = Committer {
+            surroundings: Arc::new(System),
+            ledger: Arc::clone(&ledger),
+            events,
+            landed: watch::channel(0).0,
+            lease: None,
+            pulse: Pulse::default(),
+            failure: None,
+            mended_at: None,
+            removing: false,
+            interrupted: false,
+        };
+        let genesis = Genesis { creator: ledger.device(), nonce: [1; 16] };
+        let wipe = || Work::Wipe { space: genesis.space(), only: None };
+        let remove = || Work::Remove { again: false, rows_max: REMOVED_AT_ONCE };
+        committer.commit(&[Work::Create { genesis, name: "home".to_owned() }], vec![Waiter::None]);
+        committer.commit(&[wipe()], vec![Waiter::None]);
+        committer.commit(&[wipe(), remove()], vec![Waiter::None, Waiter::None]);
+        assert!(committer.removing, "the second one");
+        committer.commit(&[remove()], vec![Waiter::None]);
+        assert!(!committer.removing);
+        assert!(ledger.removals().expect("readable").iter().all(|removal| removal.done_ms.is_some()));
+        assert_eq!(ledger.rows_left_behind(), Ok(0));
+    }
+
+    #[test]
     fn a_disk_thread_that_panics_is_told_and_leaves_nobody_waiting() {
         let mut house = house();
         house.store.mood(|mood| mood.panics = true);

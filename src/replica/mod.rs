@@ -63,8 +63,8 @@ struct Session {
     shown: BTreeMap<SpaceId, Role>,
     /// The spaces for which what it showed is being looked at.
     judging: BTreeSet<SpaceId>,
-    /// What it showed of a space whose revision this side is about to go over to.
-    parked: Option<(SpaceId, Vec<ByteBuf>)>,
+    /// What it showed while those spaces were going over to a later revision: looked at once they have.
+    shown_early: BTreeMap<SpaceId, Vec<ByteBuf>>,
     links: BTreeMap<SpaceId, Link>,
     cluster: Cluster,
     /// The sum of what the links claim of the session's window.
@@ -300,11 +300,11 @@ impl Replica {
             held.following = None;
             let is_another = std::mem::replace(&mut held.revision, revision) != held.revision;
             self.committed(space, Committed { advanced, local, access: Some(access), split, ..Committed::default() });
-            self.judge_parked(|of| of == space);
             if is_another {
                 // More owners have begun it than was known: everybody is to know before what they wrote in it comes.
                 self.open_anew(space);
             }
+            self.judge_what_was_shown_early(space);
             return;
         }
         let incoming = vector.clone();
@@ -329,7 +329,7 @@ impl Replica {
             redeeming: false,
             shown: BTreeMap::new(),
             judging: BTreeSet::new(),
-            parked: None,
+            shown_early: BTreeMap::new(),
             links: BTreeMap::new(),
             cluster: Cluster::new(cluster),
             claimed: 0,
@@ -922,16 +922,17 @@ impl Replica {
     fn commit_failed(&mut self) {
         // A ticket that was to be looked at in that commit may go unanswered: it may be shown again.
         self.sessions.values_mut().for_each(|state| state.redeeming = false);
-        // Whoever holds a later revision says so again.
-        self.spaces.values_mut().for_each(|held| held.following = None);
-        self.judge_parked(|_| true);
         // Asked for again, but not at once: a disk that goes on failing must not make peers send without end.
         let at = self.now + self.limits.stall_ms;
         let mut missing: BTreeSet<SpaceId> = BTreeSet::new();
-        for (space, held) in self.spaces.iter_mut().filter(|(_, held)| held.incoming != held.vector) {
-            held.incoming = held.vector.clone();
-            missing.insert(*space);
+        for (space, held) in &mut self.spaces {
+            // Whoever holds a later revision is to say so again.
+            if held.following.take().is_some() || held.incoming != held.vector {
+                held.incoming = held.vector.clone();
+                missing.insert(*space);
+            }
         }
+        missing.iter().for_each(|space| self.judge_what_was_shown_early(*space));
         let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
         for (session, space) in sessions.iter().flat_map(|session| missing.iter().map(|space| (*session, *space))) {
             if let Some(link) = self.link(session, space) {

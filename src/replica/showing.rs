@@ -13,6 +13,9 @@ use serde_bytes::ByteBuf;
 use super::{Channel, Lookup, Message, Output, PeerMisbehaved, Refusal, Replica, Session, SessionId, Wanted};
 use crate::model::{CREDENTIALS_MAX, Role, Segment, SpaceId};
 
+/// Of so many spaces at once a peer may show something that is looked at when they have gone over to a later revision.
+const SHOWN_EARLY_MAX: usize = 8;
+
 impl Replica {
     /// Has the grants looked for that led to this device's role.
     pub(super) fn look_for_grants(&mut self, session: SessionId, space: SpaceId) {
@@ -56,13 +59,14 @@ impl Replica {
         segments: Vec<ByteBuf>,
     ) -> Result<(), PeerMisbehaved> {
         let Some(state) = self.sessions.get_mut(&session) else { return Ok(()) };
-        if self.spaces.get(&space).is_some_and(|held| held.following.is_some()) && segments.len() <= CREDENTIALS_MAX {
-            // It may be of the revision that is on its way to the disk: looked at when that has landed.
-            state.parked = Some((space, segments));
-            return Ok(());
-        }
         let held = self.spaces.get(&space).filter(|held| !state.may_see(space, &held.access));
         let in_order = segments.len() <= CREDENTIALS_MAX && !state.judging.contains(&space);
+        let has_room = state.shown_early.len() < SHOWN_EARLY_MAX;
+        if in_order && has_room && held.is_some_and(|held| held.following.is_some()) {
+            // It may be of the revision that the space is going over to, and will not be shown again.
+            state.shown_early.insert(space, segments);
+            return Ok(());
+        }
         let verified = held.filter(|_| in_order).and_then(|held| {
             let revision = held.revision.number();
             let verify = |bytes: ByteBuf| Segment::verify(space, revision, bytes.into_vec().into());
@@ -81,20 +85,6 @@ impl Replica {
         Ok(())
     }
 
-    /// Looks at what peers showed of these spaces while their revisions were on their way to the disk.
-    pub(super) fn judge_parked(&mut self, wanted: impl Fn(SpaceId) -> bool) {
-        let parked = |(session, state): (&SessionId, &mut Session)| {
-            let (space, segments) = state.parked.take_if(|(space, _)| wanted(*space))?;
-            Some((*session, space, segments))
-        };
-        let parked: Vec<_> = self.sessions.iter_mut().filter_map(parked).collect();
-        for (session, space, segments) in parked {
-            if let Err(reason) = self.on_show(session, space, segments) {
-                self.close(session, reason);
-            }
-        }
-    }
-
     pub(super) fn judged(&mut self, session: SessionId, space: SpaceId, role: Option<Role>) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         state.judging.remove(&space);
@@ -107,6 +97,18 @@ impl Replica {
                 self.open(session, space, true);
             }
             None => self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound)),
+        }
+    }
+
+    /// A space has gone over to the revision in which peers may have shown something before that.
+    pub(super) fn judge_what_was_shown_early(&mut self, space: SpaceId) {
+        let early = |(session, state): (&SessionId, &mut Session)| {
+            state.shown_early.remove(&space).map(|segments| (*session, segments))
+        };
+        let early: Vec<_> = self.sessions.iter_mut().filter_map(early).collect();
+        for (session, segments) in early {
+            // Nothing that is shown is held against anybody: it is only answered as before.
+            let _ = self.on_show(session, space, segments);
         }
     }
 

@@ -75,6 +75,6 @@ impl Replica {
                 self.send(session, Channel::Space(space), Message::Refuse(Refusal::NotFound));
             }
         }
-        self.judge_parked(|of| of == space);
+        self.judge_what_was_shown_early(space);
     }
 }

@@ -81,7 +81,11 @@ impl Shown {
             return Ok(());
         }
         let ever = || role_until(history, era.space, era.revision, peer);
-        if access.map_or_else(ever, |access| access?.role(peer)).is_some() {
+        // Whoever was a member before a wipe is told of it before the grants of the new revision have come.
+        let may_see = |access: Option<&Access>| {
+            access.is_some_and(|access| access.role(peer).is_some() || access.may_see(peer) && ever().is_some())
+        };
+        if access.map_or_else(|| ever().is_some(), may_see) {
             return Ok(());
         }
         let space = era.space;
