@@ -81,7 +81,7 @@ impl World<'_> {
         let work: Vec<Work> = commit.jobs.iter().map(|job| job.work.clone()).collect();
         let (before, told) = (process.ledger.replica(), commit.told);
         let drafts = drafts(&process.ledger, &work);
-        let (asked, members) = (wipes(&work), members_before(&process.ledger, &work));
+        let (asked, mut members) = (wipes(&work), members_before(&process.ledger, &work));
         let device = process.ledger.device();
         self.history.asked_to_wipe.extend(asked.into_iter().map(|space| (space, device)));
         let outcome = process.ledger.commit(&work, now, nonce);
@@ -90,6 +90,13 @@ impl World<'_> {
         // Also where it failed: it may be there.
         let forgets = work.iter().any(|work| matches!(work, Work::Trim { .. }));
         let done = outcome.as_ref().map_or(&[][..], |report| &report.done);
+        // A wipe that was refused, as by somebody who waits for the grants of the one before it, takes nothing away.
+        let is_done = |space: &SpaceId| {
+            work.iter().zip(done).any(|(work, done)| {
+                matches!((work, done), (Work::Wipe { space: of, .. }, Done::Wiped(Ok(_))) if of == space)
+            })
+        };
+        members.retain(|(space, _)| is_done(space));
         let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
         if let Ok(report) = &outcome {
