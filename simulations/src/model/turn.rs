@@ -391,7 +391,7 @@ impl<'w, 'a> Turn<'w, 'a> {
             && let Some(process) = &mut self.local.process
         {
             let peer = self.world.keys[self.world.peer(session, node)].device();
-            process.shown.hear(&self.world.history, (session, node, Era::first(space)), peer, &message);
+            process.shown.hear(&self.world.history, (session, node, space), peer, &message);
         }
         self.handle(Input::Received { session, channel, kind, critical: true, body })
     }

@@ -37,17 +37,22 @@ const INVARIANT: &str = "no trespass";
 pub(crate) struct Shown(BTreeSet<(SessionId, usize, Era)>);
 
 impl Shown {
-    /// Takes in what `peer` sent to a node.
+    /// Takes in what `peer` sent to a node. It counts in the era of which it is, which may be a later one than the node's:
+    /// the node is going over to it then.
     pub(crate) fn hear(
         &mut self,
         history: &History,
-        (session, node, era): (SessionId, usize, Era),
+        (session, node, space): (SessionId, usize, SpaceId),
         peer: DeviceId,
         message: &Message,
     ) {
         let Message::Show(segments) = message else { return };
-        let verify = |bytes: &[u8]| Segment::verify(era.space, era.revision, Arc::from(bytes)).ok();
-        let Some(last) = segments.last().and_then(|bytes| verify(bytes)) else { return };
+        let begun = history.begun.keys().copied().filter(|era| era.space == space);
+        let verify = |era: Era| {
+            let last = Segment::verify(era.space, era.revision, Arc::from(segments.last()?.as_ref())).ok()?;
+            Some((era, last))
+        };
+        let Some((era, last)) = [Era::first(space)].into_iter().chain(begun).find_map(verify) else { return };
         let grants = |event: &Event| {
             let owner = || role(history, era, &past(history, era, event.hash), last.author().device);
             grants(event).any(|(device, _)| device == peer) && owner() == Some(Role::Owner)

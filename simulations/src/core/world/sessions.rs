@@ -193,8 +193,7 @@ impl World<'_> {
         let Ok(Some(message)) = Message::decode(kind, true, body) else { return };
         let Some(peer) = self.network.lines.get(&session).map(|line| line.peer_of(node)) else { return };
         if let Channel::Space(space) = channel {
-            let era = self.nodes[node].era(space);
-            self.shown.hear(&self.history, (session, node, era), self.nodes[peer].key.device(), &message);
+            self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
             if let Message::Open(open) = &message {
                 self.opened.insert((session, space, node), open.revision.number());
             }
