@@ -96,7 +96,7 @@ impl World<'_> {
                 matches!((work, done), (Work::Wipe { space: of, .. }, Done::Wiped(Ok(_))) if of == space)
             })
         };
-        members.retain(|(space, _)| is_done(space));
+        members.retain(|space, _| is_done(space));
         let refused = matches!(done, [Done::Written(Err(_))]);
         let effective = outcome.as_ref().map_or(0, |report| writes(report).count());
         if let Ok(report) = &outcome {
