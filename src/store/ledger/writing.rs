@@ -413,6 +413,10 @@ impl<'a> Writing<'a> {
         if shelf.access.role(self.me.device) != Some(Role::Owner) {
             return Ok(Err(TicketRefusal::Unknown));
         }
+        if shelf.access.is_waiting() {
+            // Who else is let in, and how often a ticket was used, is said by grants that have not come.
+            return Ok(Err(TicketRefusal::Unavailable));
+        }
         if shelf.access.role(ticket.inviter) != Some(Role::Owner) && !planted!("anybodys-ticket") {
             // The same answer as for a space that is not here: who shows a ticket of their own making learns nothing.
             return Ok(Err(TicketRefusal::Unknown));
@@ -441,7 +445,8 @@ impl<'a> Writing<'a> {
     }
 
     fn share(&mut self, space: SpaceId, device: DeviceId) -> Result<Option<Introduction>, StoreError> {
-        let owns = |shelf: &&Shelf| shelf.access.role(self.me.device) == Some(Role::Owner);
+        let owns =
+            |shelf: &&Shelf| shelf.access.role(self.me.device) == Some(Role::Owner) && !shelf.access.is_waiting();
         let Some(shelf) = self.shelves.get(&space).filter(owns) else { return Ok(None) };
         let introduction = introduce(shelf);
         if shelf.access.role(device) == Some(Role::Owner) || planted!("cluster-peer-not-granted") {
