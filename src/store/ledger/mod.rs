@@ -652,6 +652,7 @@ impl Ledger {
                     perform(Turn::Receive, &mut writing)?;
                     // A new id before anything is written, as the old one may have been used for something else.
                     owed.iter().try_for_each(|(before, reason)| writing.renew_if(*before, *reason))?;
+                    writing.say_again()?;
                     perform(Turn::Wipe, &mut writing)?;
                     perform(Turn::Write, &mut writing)?;
                     let (batch, mut finished, positions, places) = writing.finish()?;

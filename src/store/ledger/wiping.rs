@@ -117,11 +117,13 @@ impl Writing<'_> {
     pub(super) fn wipe(&mut self, space: SpaceId, only: Option<u64>) -> Result<Result<u64, WriteError>, StoreError> {
         let Some(shelf) = self.shelves.get(&space) else { return Ok(Err(WriteError::UnknownSpace(space))) };
         let role = shelf.access.role(self.me.device);
-        if role != Some(Role::Owner) && shelf.access.is_waiting() {
+        // Whoever owned the revision before can show it. Should what began the present one be lost, that is the way out.
+        let owned = shelf.access.is_waiting() && shelf.access.vouchers(space, self.me.device).is_some();
+        if role != Some(Role::Owner) && !owned && shelf.access.is_waiting() {
             return Ok(Err(WriteError::Waiting));
         }
         // Who is none cannot be vouched for either: this only says it more plainly.
-        if role != Some(Role::Owner) {
+        if role != Some(Role::Owner) && !owned {
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Ok(Err(WriteError::NotGranted { role }));
         }
@@ -145,12 +147,33 @@ impl Writing<'_> {
         if planted!("wipe-forgets-members") {
             requests.truncate(2);
         }
+        self.write_all(space, &requests)?;
+        Ok(Ok(number))
+    }
+
+    fn write_all(&mut self, space: SpaceId, requests: &[Request]) -> Result<(), StoreError> {
         for requests in requests.chunks(GRANTS_AT_ONCE) {
             if let Err(error) = self.write(space, requests)? {
                 return Err(StoreError::Damaged(format!("grants that cannot be written again: {error}")));
             }
         }
-        Ok(Ok(number))
+        Ok(())
+    }
+
+    /// Says again who may do what in the spaces that went over to another revision in this commit, where this device owns
+    /// them whatever is granted: whoever began that revision may not have known of all members, and what it said of them
+    /// may be lost with its disk.
+    pub(super) fn say_again(&mut self) -> Result<(), StoreError> {
+        for (space, grants) in std::mem::take(&mut self.followed) {
+            let Some(access) = self.shelves.get(&space).map(|shelf| &shelf.access) else { continue };
+            if access.role(self.me.device) != Some(Role::Owner) {
+                continue;
+            }
+            let is_missing = |grant: &&Grant| access.role(grant.device) < Some(grant.role);
+            let requests: Vec<Request> = grants.iter().filter(is_missing).map(grant_request).collect();
+            self.write_all(space, &requests)?;
+        }
+        Ok(())
     }
 
     /// Goes over to a revision that owners began elsewhere.
@@ -161,6 +184,8 @@ impl Writing<'_> {
             return Ok(());
         }
         if revision.number() > shelf.row.revision.number() {
+            let grants = shelf.access.members().cloned().collect();
+            self.followed.insert(space, grants);
             return self.begin_anew(space, revision.clone());
         }
         // Another owner began the same one: what it writes in it counts too.

@@ -95,6 +95,8 @@ pub(super) struct Writing<'a> {
     local: BTreeMap<SpaceId, Vec<(Event, PackedEvent)>>,
     pub(super) report: Report,
     pub(super) fresh: BTreeSet<SpaceId>,
+    /// The spaces that went over to a revision that others began, and who was a member before.
+    pub(super) followed: BTreeMap<SpaceId, Vec<Grant>>,
     pub(super) access_changed: BTreeSet<SpaceId>,
     /// The ids of clients that are new in this commit: which object each wrote to, and what the client has seen since.
     pub(super) asked: BTreeMap<(SpaceId, ClientId), (ObjectName, Context)>,
@@ -135,6 +137,7 @@ impl<'a> Writing<'a> {
             local: BTreeMap::new(),
             report: Report::default(),
             fresh: BTreeSet::new(),
+            followed: BTreeMap::new(),
             access_changed: BTreeSet::new(),
             asked: BTreeMap::new(),
             placed: BTreeSet::new(),

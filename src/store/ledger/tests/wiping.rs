@@ -242,7 +242,6 @@ fn whoever_wipes_before_the_grants_have_come_takes_no_ones_membership_away() {
     }
     assert_eq!(view(&a, space).name().expect("readable"), "home");
     commit(&b, Work::Follow { space, revision: revision(&a, space) });
-    assert_eq!(wipe(&b, space), Err(WriteError::Waiting));
     assert_eq!(write(&b, space, vec![put("n1", json!({}))]), Err(WriteError::Waiting));
     let access = b.access(space).expect("held");
     assert!(access.is_waiting() && access.may_see(device(3).device()) && access.role(device(3).device()).is_none());
@@ -252,6 +251,36 @@ fn whoever_wipes_before_the_grants_have_come_takes_no_ones_membership_away() {
     write(&b, space, vec![put("n1", json!({}))]).expect("it may write");
     let again = Ledger::open(Arc::clone(&b.store), device(2)).expect("the same store");
     assert_eq!(*again.access(space).expect("held"), *b.access(space).expect("held"));
+}
+
+#[test]
+fn what_is_lost_of_a_revision_with_the_disk_of_whoever_began_it_is_said_again() {
+    let (a, space) = (ledger(1), genesis(1).space());
+    create(&a, 1);
+    let [b, c] = [2, 3].map(ledger);
+    for (n, (ledger, role)) in [(&b, Role::Owner), (&c, Role::Owner)].into_iter().enumerate() {
+        let ticket = ticket(&a, space, role, 1 + n as u32);
+        let introduction = admit(&a, ledger.device(), &ticket, 1_000).expect("a good ticket");
+        commit(ledger, Work::Join { introduction, introducer: a.device() });
+    }
+    for ledger in [&b, &c] {
+        assert_eq!(hand_over(&a, ledger, space, 1), []);
+    }
+    admit(&a, device(4).device(), &ticket(&a, space, Role::Reader, 3), 1_000).expect("a good ticket");
+    // Its word gets out; what it wrote in that revision does not. Another owner can begin anew all the same.
+    assert_eq!(wipe(&b, space), Ok(2));
+    commit(&c, Work::Follow { space, revision: revision(&b, space) });
+    assert_eq!(write(&c, space, vec![put("n1", json!({}))]), Err(WriteError::Waiting));
+    assert_eq!(wipe(&c, space), Ok(3));
+    // The creator says who may do what, also of whom nobody else knew.
+    commit(&a, Work::Follow { space, revision: revision(&b, space) });
+    for (n, role) in [(2, Role::Owner), (3, Role::Owner), (4, Role::Reader)] {
+        assert_eq!(a.access(space).expect("held").role(device(n).device()), Some(role));
+    }
+    commit(&a, Work::Follow { space, revision: revision(&c, space) });
+    let report = commit(&c, Work::Receive { session: SESSION, space, segments: log(&a, space) });
+    assert!(report.changed[&space].rejected.is_empty());
+    assert_eq!(c.access(space).expect("held").role(device(4).device()), Some(Role::Reader));
 }
 
 #[test]
