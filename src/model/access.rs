@@ -252,6 +252,11 @@ impl Access {
         self.grants.values().chain(self.inherited.values())
     }
 
+    /// What was granted to `device` in the present revision.
+    pub fn granted(&self, device: DeviceId) -> Option<Role> {
+        self.grants.get(&device).map(|grant| grant.role)
+    }
+
     /// Whether `device` may know of the space.
     pub fn may_see(&self, device: DeviceId) -> bool {
         self.role(device).is_some() || self.inherited.contains_key(&device)
@@ -284,7 +289,7 @@ impl Access {
 
     /// What `device` may do, if anything.
     pub fn role(&self, device: DeviceId) -> Option<Role> {
-        let granted = self.grants.get(&device).map(|grant| grant.role);
+        let granted = self.granted(device);
         let introduced = (self.introducer == Some(device) && granted.is_none()).then_some(Role::Owner);
         if device == self.creator || self.began.contains(&device) { Some(Role::Owner) } else { granted.or(introduced) }
     }

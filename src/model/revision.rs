@@ -116,6 +116,11 @@ impl Revision {
         self.wipes.iter().map(|wipe| wipe.by)
     }
 
+    /// The same, each with the word of whoever made it an owner; the creator of the space needs none.
+    pub fn begun(&self) -> impl Iterator<Item = (DeviceId, Option<Voucher>)> + '_ {
+        self.wipes.iter().map(|wipe| (wipe.by, wipe.vouchers.first().cloned()))
+    }
+
     /// The one after this, on the word of whoever has `key`, who came to own the space by `vouchers`. None if there were
     /// too many before it.
     pub fn next(&self, space: SpaceId, vouchers: Vec<Voucher>, key: &DeviceKey) -> Option<Self> {

@@ -137,7 +137,14 @@ impl Writing<'_> {
         let vouchers = shelf.access.vouchers(space, self.me.device);
         let next = vouchers.and_then(|vouchers| shelf.row.revision.next(space, vouchers, self.key));
         let Some(next) = next else { return Ok(Err(WriteError::Unvouched)) };
-        let grants: Vec<Grant> = shelf.access.members().cloned().collect();
+        let mut grants: Vec<Grant> = shelf.access.members().cloned().collect();
+        // Who began the present revision owns it, whether or not what they said of that has come.
+        for (device, voucher) in shelf.row.revision.begun() {
+            if shelf.access.granted(device) != Some(Role::Owner) {
+                grants.retain(|grant| grant.device != device);
+                grants.push(Grant { device, role: Role::Owner, ticket: None, voucher });
+            }
+        }
         let (collection, key) = about();
         let about = self.about(space)?;
         let number = next.number();
@@ -169,7 +176,7 @@ impl Writing<'_> {
             if access.role(self.me.device) != Some(Role::Owner) {
                 continue;
             }
-            let is_missing = |grant: &&Grant| access.role(grant.device) < Some(grant.role);
+            let is_missing = |grant: &&Grant| access.granted(grant.device) < Some(grant.role);
             let requests: Vec<Request> = grants.iter().filter(is_missing).map(grant_request).collect();
             self.write_all(space, &requests)?;
         }

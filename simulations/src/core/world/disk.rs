@@ -60,7 +60,11 @@ impl World<'_> {
     pub(super) fn start_removal(&mut self, node: usize) {
         let (life, Some(process)) = (self.nodes[node].life, &mut self.nodes[node].process) else { return };
         // What is being written removes some, too, and then it is tried again.
-        if process.commit.is_some() || process.is_mending || !process.removing {
+        if process.is_mending {
+            // Nothing else may ever be written.
+            return self.remove_later(node);
+        }
+        if process.commit.is_some() || !process.removing {
             return;
         }
         let (told, jobs) = (process.told.take(), process.next_jobs(self.removed_at_once));
