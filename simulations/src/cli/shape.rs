@@ -18,7 +18,8 @@ pub(super) struct ShapeArgs {
 impl ShapeArgs {
     /// The shape, if some of these levels have faults of these names.
     pub(super) fn shape(&self, worlds: &dyn Worlds, levels: &[Level]) -> Result<Shape, String> {
-        let known: Vec<&str> = levels.iter().flat_map(|level| worlds.faults(*level)).copied().collect();
+        let faults = levels.iter().flat_map(|level| worlds.faults(*level)).copied();
+        let known: Vec<&str> = faults.chain([crate::core::WIPE]).collect();
         let unknown = self.faults.iter().flatten().find(|fault| !known.contains(&fault.as_str()));
         match unknown {
             Some(fault) => Err(format!("there is no fault {fault:?} here; there are {}", known.join(", "))),

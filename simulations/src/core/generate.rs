@@ -10,6 +10,9 @@ use thence::replica::Limits;
 use crate::level::{Level, Shape};
 use crate::world::{Chance, DiskFault, Draws, Item, MediumFault, Millis, Scenario, Weather, What};
 
+/// That users wipe spaces: no fault, and named like one so that worlds can do without.
+pub const WIPE: &str = "wipe";
+
 /// The kinds of faults that a seed draws from.
 pub const FAULTS: &[&str] = &[
     "loss",
@@ -62,7 +65,9 @@ pub fn generate(level: Level, seed: u64, shape: &Shape) -> Scenario {
     if level != Level::Node {
         serve_clients(chance, &writers, quiet_at, &mut items);
     }
-    wipe(chance, nodes, spaces, &writers, quiet_at, &mut items);
+    if shape.faults.as_ref().is_none_or(|faults| faults.iter().any(|fault| fault == WIPE)) {
+        wipe(chance, nodes, spaces, &writers, quiet_at, &mut items);
+    }
     let mut swarm = chance.draws("swarm", 0);
     let share = *swarm.pick(&[150, 350, 600]);
     let residents = nodes;

@@ -13,5 +13,5 @@ mod node;
 mod world;
 
 pub(crate) use self::generate::request;
-pub use self::generate::{FAULTS, FAULTS_OF_A_MEDIUM, FAULTS_OF_STORES, generate};
+pub use self::generate::{FAULTS, FAULTS_OF_A_MEDIUM, FAULTS_OF_STORES, WIPE, generate};
 pub use self::world::{run, run_with};
