@@ -81,7 +81,7 @@ fn plant(_: Option<&'static str>) {}
 /// Tries seeds from 1 on until one shows the mutant.
 pub fn hunt(mutant: &'static Mutant) -> Result<Hunted, NoPlanting> {
     let started = Instant::now();
-    let faults = mutant.faults.iter().map(|fault| (*fault).to_owned()).collect();
+    let faults = mutant.faults.iter().chain([&crate::core::WIPE]).map(|fault| (*fault).to_owned()).collect();
     let shape = Shape { faults: Some(faults), ..Shape::default() };
     for seed in 1..=mutant.seeds {
         let scenario = mutant.level.generate(seed, &shape);
