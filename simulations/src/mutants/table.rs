@@ -828,7 +828,7 @@ pub const AREAS: &[Area] = &[
             node(
                 "room-never-given-back",
                 NONE,
-                300,
+                400,
                 STUCK,
                 "a device takes less and less from others, and then nothing",
             ),
