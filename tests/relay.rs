@@ -685,7 +685,7 @@ async fn a_wipe_in_the_middle_of_everything_leaves_nobody_with_a_mixture() {
     phones[2].outbox.push(late.clone());
 
     let may = here.enter(owner.clone(), "acme", "notes", Role::Owner).expect("its owner");
-    assert_eq!(here.wipe(&may, Some(7)).await.map_err(|problem| problem.code), Err(ProblemCode::Changed));
+    assert_eq!(here.wipe(&may, Some(7)).await.map_err(|problem| problem.code), Err(ProblemCode::Conflict));
     let version = here.view(&access).expect("readable").position().expect("readable");
     let wiped = here.wipe(&may, Some(1)).await.expect("its owner");
     assert_eq!(wiped["revision"], 2);

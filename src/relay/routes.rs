@@ -84,7 +84,7 @@ pub(super) fn table() -> Vec<Route> {
                 api::wipe,
                 Operation::new("wipe", "Begins a database anew, with nothing in it.", owner)
                     .query("WipeQuery")
-                    .may_fail(ProblemCode::Changed)
+                    .may_fail(ProblemCode::Conflict)
                     .gives(202, "Wiped"),
             ),
         Route::of("/tables/{table}")

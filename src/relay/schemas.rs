@@ -144,7 +144,7 @@ fn requests() -> Map<String, Json> {
         "AuditQuery": request(json!({
             "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),
             "after": said("The `id` of the last entry that is known.", json!({
-                "type": "string", "pattern": "^[0-9a-f]{1,20}$",
+                "type": "string", "pattern": "^[0-9a-f]{0,20}$",
             })),
         }), &[]),
         "Sync": request(json!({

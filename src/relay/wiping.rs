@@ -27,7 +27,7 @@ impl Relay {
         let revision = self.node.wipe(space, only).await.map_err(|error| match error {
             NodeError::Write(WriteError::Changed { .. }) => {
                 let help = "read the database again, and look at what is new before you wipe it";
-                Problem::new(ProblemCode::Changed, "the database is at another revision", help)
+                Problem::new(ProblemCode::Conflict, "the database is at another revision", help)
             }
             NodeError::Write(error) => row::write_problem(&error),
             error => node_problem(error),
