@@ -1,7 +1,7 @@
 //! Whether a node can do its work: what whoever runs it, or a program that watches it, wants to know first.
 //!
-//! **Invariant**: it costs next to nothing however much is kept here, and no peer that is not of this node's cluster can
-//! make it look ill.
+//! **Invariant**: no peer that is not of this node's cluster can make it look ill. Nothing is read from the disk for it:
+//! where there are cluster peers it takes a look at what each of them said of each space, else next to nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

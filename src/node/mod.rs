@@ -537,8 +537,8 @@ impl Node {
         self.ask(Question::Status).await
     }
 
-    /// Whether it takes writes, its disk answers, and it gets on with its cluster peers. Cheap however much is kept here,
-    /// unlike [`Node::status`], which says more. It waits for the loop: whoever asks says how long that may take.
+    /// Whether it takes writes, its disk answers, and it gets on with its cluster peers. It reads nothing from the
+    /// disk, unlike [`Node::status`], which says more. It waits for the loop: whoever asks says how long that may take.
     pub async fn health(&self) -> Result<(), NodeError> {
         Ok(self.ask(Question::Health).await??)
     }

@@ -119,11 +119,11 @@ impl Writing<'_> {
         let role = shelf.access.role(self.me.device);
         // Whoever owned the revision before can show it. Should what began the present one be lost, that is the way out.
         let owned = shelf.access.is_waiting() && shelf.access.vouchers(space, self.me.device).is_some();
-        if role != Some(Role::Owner) && !owned && shelf.access.is_waiting() {
-            return Ok(Err(WriteError::Waiting));
-        }
         // Who is none cannot be vouched for either: this only says it more plainly.
         if role != Some(Role::Owner) && !owned {
+            if shelf.access.is_waiting() {
+                return Ok(Err(WriteError::Waiting));
+            }
             let role = role.map_or_else(|| "not a member yet".to_owned(), |role| role.to_string());
             return Ok(Err(WriteError::NotGranted { role }));
         }

@@ -20,6 +20,15 @@ fn log(ledger: &Ledger, space: SpaceId) -> Vec<Segment> {
     stretches.map(|stretch| Segment::verify(space, view.revision(), stretch.bytes).expect("genuine")).collect()
 }
 
+/// Lets these in, each by a ticket of its own. They hold the space then, and nothing of it yet.
+fn invite(owner: &Ledger, space: SpaceId, guests: &[(&Ledger, Role)]) {
+    for (number, (guest, role)) in (1..).zip(guests) {
+        let ticket = ticket(owner, space, *role, number);
+        let introduction = admit(owner, guest.device(), &ticket, 1_000).expect("a good ticket");
+        commit(guest, Work::Join { introduction, introducer: owner.device() });
+    }
+}
+
 /// Removes all that was wiped. Returns in how many steps.
 fn remove_all(ledger: &Ledger) -> usize {
     let removed = |_: &usize| {
@@ -258,11 +267,7 @@ fn what_is_lost_of_a_revision_with_the_disk_of_whoever_began_it_is_said_again() 
     let (a, space) = (ledger(1), genesis(1).space());
     create(&a, 1);
     let [b, c] = [2, 3].map(ledger);
-    for (n, (ledger, role)) in [(&b, Role::Owner), (&c, Role::Owner)].into_iter().enumerate() {
-        let ticket = ticket(&a, space, role, 1 + n as u32);
-        let introduction = admit(&a, ledger.device(), &ticket, 1_000).expect("a good ticket");
-        commit(ledger, Work::Join { introduction, introducer: a.device() });
-    }
+    invite(&a, space, &[(&b, Role::Owner), (&c, Role::Owner)]);
     for ledger in [&b, &c] {
         assert_eq!(hand_over(&a, ledger, space, 1), []);
     }
@@ -288,11 +293,7 @@ fn who_began_a_revision_owns_it_whatever_others_have_heard_of() {
     let (a, space) = (ledger(1), genesis(1).space());
     create(&a, 1);
     let [b, c] = [2, 3].map(ledger);
-    for (n, (ledger, role)) in [(&b, Role::Owner), (&c, Role::Writer)].into_iter().enumerate() {
-        let ticket = ticket(&a, space, role, 1 + n as u32);
-        let introduction = admit(&a, ledger.device(), &ticket, 1_000).expect("a good ticket");
-        commit(ledger, Work::Join { introduction, introducer: a.device() });
-    }
+    invite(&a, space, &[(&b, Role::Owner), (&c, Role::Writer)]);
     for ledger in [&b, &c] {
         assert_eq!(hand_over(&a, ledger, space, 1), []);
     }
