@@ -55,6 +55,7 @@ impl Crew {
                 scope.spawn(|| {
                     while !self.is_over() {
                         let Some(job) = lock(&next)() else { break };
+                        panics::enter(job);
                         let passed = match catch_unwind(AssertUnwindSafe(|| work(job))) {
                             Ok(done) => lock(&take)(job, done, self),
                             Err(_) => {

@@ -76,10 +76,10 @@ pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdi
     broken("no storms", detail)
 }
 
-/// Whether a node opens a space in one revision no more often in one session than a world without faults can need: at first, after a
-/// refusal because a grant came later here or there, and once more in answer; and where several owners began it, twice more
-/// for each whose word came later. More means that something was lost that
-/// nothing lost.
+/// Whether a node opens a space in one revision no more often in one session than a world without faults can need: at
+/// first, after a refusal because a grant came later here or there, and once more in answer; and twice more for each
+/// further `words` by which an owner ever began the space, since what is on its way may be of any revision before, and
+/// each is answered. More means that something was lost that nothing lost.
 pub(crate) fn check_openings(openings: u64, words: u64) -> Verdict {
     if openings <= 3 + 2 * words.saturating_sub(1) {
         return Ok(());

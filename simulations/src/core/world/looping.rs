@@ -139,9 +139,9 @@ impl World<'_> {
                 let openings = self.openings.entry((session, era, node)).or_default();
                 *openings += 1;
                 if self.scenario.is_faultless() {
-                    let shelf = self.nodes[node].shelves.get(&space);
-                    let words = shelf.map_or(0, |shelf| shelf.began.len() as u64);
-                    check_openings(*openings, words).at(node)?;
+                    let words = self.history.begun.iter().filter(|(era, _)| era.space == space);
+                    let words: usize = words.map(|(_, began)| began.len()).sum();
+                    check_openings(*openings, words as u64).at(node)?;
                 }
             }
         }
@@ -189,7 +189,9 @@ impl World<'_> {
         let is_of_now = shelf.revision <= era.revision;
         if let (Some(process), Some(line)) = (&self.nodes[node].process, self.network.lines.get(&session)) {
             let (access, peer) = (process.ledger.access(space), self.nodes[line.peer_of(node)].device());
-            let access = if is_of_now { Some(access.as_deref()) } else { None };
+            // A commit that nobody has heard of yet may have brought grants, and then nothing is inherited any more.
+            let is_told = process.commit.as_ref().is_none_or(|commit| commit.outcome.is_none());
+            let access = if is_of_now && is_told { Some(access.as_deref()) } else { None };
             self.shown.check_said(&self.history, (session, node, era), access, peer, message).at(node)?;
         }
         let check_claims = |claims: &Claims, where_said: &str| match is_of_now {
