@@ -5,6 +5,7 @@ mod house;
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -35,6 +36,8 @@ struct Serving {
     begun: mpsc::Receiver<()>,
     /// Lets those of `/wait` go on.
     go: watch::Sender<bool>,
+    /// How many of them came to their end.
+    waited: Arc<AtomicUsize>,
     stop: Option<oneshot::Sender<()>>,
     ended: Option<thread::JoinHandle<()>>,
 }
@@ -77,11 +80,14 @@ impl Serving {
     fn serve(config: HttpConfig) -> Self {
         let (tell, begun) = mpsc::channel();
         let (go, gone) = watch::channel(false);
+        let waited = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&waited);
         let wait = move || {
-            let (tell, mut gone) = (tell.clone(), gone.clone());
+            let (tell, mut gone, count) = (tell.clone(), gone.clone(), Arc::clone(&count));
             async move {
                 let _ = tell.send(());
                 let _ = gone.wait_for(|go| *go).await;
+                count.fetch_add(1, Ordering::SeqCst);
                 Reply::ok(&json!("waited"))
             }
         };
@@ -120,7 +126,7 @@ impl Serving {
             });
         });
         let (address, metrics) = said.recv().expect("it serves");
-        Self { address, metrics, begun, go, stop: Some(stop), ended: Some(ended) }
+        Self { address, metrics, begun, go, waited, stop: Some(stop), ended: Some(ended) }
     }
 
     #[track_caller]
@@ -400,6 +406,18 @@ fn there_are_only_so_many_requests_at_a_time() {
     assert_eq!(stream.chunk().expect("it goes on"), b"hello");
     second.ask("GET", "/hello", &[]).expect(200);
     assert_eq!(serving.refused("requests"), 1);
+}
+
+#[test]
+fn what_was_begun_comes_to_its_end_although_its_client_hangs_up() {
+    let serving = Serving::with(Limits { requests_max: 1, ..Limits::default() });
+    drop(serving.waiting());
+    eventually(PATIENCE, "it is noticed", || serving.figure("thence_http_connections") == 0);
+    // It counts all the while: whoever hangs up again and again gets no more done than others.
+    serving.ask("GET", "/hello").problem(503, "unavailable").comes_again();
+    serving.go.send(true).expect("it waits");
+    eventually(PATIENCE, "it is done", || serving.waited.load(Ordering::SeqCst) == 1);
+    eventually(PATIENCE, "there is room again", || serving.ask("GET", "/hello").status == 200);
 }
 
 #[test]
@@ -732,7 +750,12 @@ fn it_speaks_http2_to_those_who_offer_it() {
         sender.send_request(hyper::Request::get("https://localhost/wait/one").body(String::new()).expect("a request")),
     );
     serving.begun.recv_timeout(PATIENCE).expect("the handler begins");
+    let streaming =
+        sender.send_request(hyper::Request::get("https://localhost/stream").body(String::new()).expect("a request"));
+    let streaming = runtime.block_on(streaming).expect("an answer");
     serving.begin_to_stop();
+    let streamed = runtime.block_on(http_body_util::BodyExt::collect(streaming.into_body()));
+    assert_eq!(streamed.expect("it ends as a stream should").to_bytes(), b"hellogoodbye"[..]);
     serving.go.send(true).expect("it waits");
     let response = runtime.block_on(waiting).expect("no panic").expect("an answer");
     assert_eq!(response.status().as_u16(), 200);

@@ -311,6 +311,9 @@ pub struct SpaceRow {
     pub id: String,
     /// What it is called.
     pub name: String,
+    /// On a relay the customer's database that it is, as `CUSTOMER/DATABASE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// What this device may do there, if that is known yet.
     pub role: Option<String>,
     /// How many objects are visible.
@@ -321,7 +324,8 @@ impl SpaceRow {
     /// A line of `space list`.
     pub fn new(summary: &SpaceSummary) -> Self {
         let SpaceSummary { id, name, role, objects, .. } = summary;
-        Self { id: id.to_string(), name: name.clone(), role: role.map(|role| role.to_string()), objects: *objects }
+        let (id, role) = (id.to_string(), role.map(|role| role.to_string()));
+        Self { id, name: name.clone(), database: None, role, objects: *objects }
     }
 }
 
@@ -680,6 +684,9 @@ pub struct SpaceReport {
     pub id: String,
     /// What it is called.
     pub name: String,
+    /// On a relay the customer's database that it is, as `CUSTOMER/DATABASE`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
     /// What this device may do there, if that is known yet.
     pub role: Option<String>,
     /// How many objects are visible.
@@ -788,6 +795,7 @@ impl From<&Status> for StatusReport {
             SpaceReport {
                 id: summary.id.to_string(),
                 name: summary.name.clone(),
+                database: None,
                 role: summary.role.map(|role| role.to_string()),
                 objects: summary.objects,
                 bytes: summary.bytes,

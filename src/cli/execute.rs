@@ -22,8 +22,10 @@ use super::command::{
 };
 use super::failure::{Code, Failure};
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId, Ticket};
-use crate::node::{Invitation, Node, SyncReport};
-use crate::relay::{AuditPage, AuditQuery, Database, Deed, OPERATOR, Policies, Policy, PolicyScope, Scope, Tenants};
+use crate::node::{Invitation, Node, NodeError, SyncReport};
+use crate::relay::{
+    AuditPage, AuditQuery, Database, Deed, OPERATOR, Policies, Policy, PolicyScope, SYSTEM_NAME, Scope, Tenants,
+};
 use crate::store::{Removal, View};
 
 /// How many rows one answer holds at most.
@@ -89,24 +91,58 @@ fn find_space(node: &Node, text: &str) -> Result<SpaceId, Failure> {
     Ok(node.find_space(text)?)
 }
 
+/// The same, of a space that commands may change. What a relay knows of its customers, and what a relay that is a cluster
+/// peer knows of its own, is changed by the commands that are made for it: anything else could make it unreadable.
+fn find_changeable(node: &Node, text: &str) -> Result<SpaceId, Failure> {
+    let space = find_space(node, text)?;
+    let tenants = Tenants::of(node)?;
+    let is_own = tenants.as_ref().is_some_and(|tenants| tenants.is_system(space));
+    let is_customers = || -> Result<bool, Failure> {
+        Ok(match &tenants {
+            Some(tenants) => tenants.databases()?.iter().any(|database| database.space == space),
+            None => false,
+        })
+    };
+    let is_named_so = || node.spaces().map(|all| all.iter().any(|one| one.id == space && one.name == SYSTEM_NAME));
+    if is_own || is_named_so()? && !is_customers()? {
+        return Err(NodeError::SystemSpace.into());
+    }
+    Ok(space)
+}
+
+/// Which databases of customers the spaces are, as `CUSTOMER/DATABASE`; none where that cannot be read, which is no reason
+/// to tell nothing.
+async fn names_of_databases(node: &Node) -> BTreeMap<String, String> {
+    let name = |database: Database| (database.space.to_string(), format!("{}/{}", database.customer, database.name));
+    databases(node).await.unwrap_or_default().into_iter().map(name).collect()
+}
+
 /// Does what `command` says.
 ///
 /// # Errors
 /// What it says of the state of things is in the failure; [`Code::OutputClosed`] if `answers` has no reader any more.
 pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) -> Result<(), Failure> {
     match command {
+        Command::CreateSpace { name } if name == SYSTEM_NAME => {
+            let message = format!("{name} is what a relay calls the space of its own");
+            Err(Failure::new(Code::Refused, message, "choose another name"))
+        }
         Command::CreateSpace { name } => {
             let id = node.create_space(&name).await?.to_string();
             send(answers, Answer::Created(Created { id, name })).await
         }
         Command::ListSpaces => {
+            let mut databases = names_of_databases(node).await;
             let node = node.clone();
             let spaces = blocking(move || Ok(node.spaces()?)).await?;
             let mut rows: Vec<SpaceRow> = spaces.iter().map(SpaceRow::new).collect();
-            rows.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+            rows.iter_mut().for_each(|row| row.database = databases.remove(&row.id));
+            rows.sort_by(|a, b| (&a.name, &a.database, &a.id).cmp(&(&b.name, &b.database, &b.id)));
             send(answers, Answer::Spaces(rows)).await
         }
         Command::Wipe { space, yes, revision } => {
+            let (asked, named) = (node.clone(), space.clone());
+            blocking(move || find_changeable(&asked, &named)).await?;
             let found = view(node, space.clone(), |view| Ok((view.id(), view.objects()?))).await?;
             let (id, objects) = found;
             if !yes {
@@ -162,7 +198,7 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             let invitation = Invitation { role, uses, expires: Duration::from_secs(expires_s) };
             let node = node.clone();
             let asked = node.clone();
-            let ticket = blocking(move || Ok(asked.invite(find_space(&asked, &space)?, &invitation)?)).await?;
+            let ticket = blocking(move || Ok(asked.invite(find_changeable(&asked, &space)?, &invitation)?)).await?;
             note_invite(&node, ticket.ticket()).await?;
             send(answers, Answer::Ticket(TicketRow::new(&ticket))).await
         }
@@ -246,7 +282,7 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
         Command::Write { space, requests } => {
             let found = {
                 let node = node.clone();
-                blocking(move || find_space(&node, &space)).await?
+                blocking(move || find_changeable(&node, &space)).await?
             };
             let written = node.write(found, requests).await?;
             let (changed, position) = (written.changed, written.position);
@@ -292,7 +328,9 @@ pub async fn execute(node: &Node, command: Command, answers: &Sender<Answer>) ->
             .await
         }
         Command::Status { check } => {
-            let report = StatusReport::from(&node.status().await?);
+            let mut report = StatusReport::from(&node.status().await?);
+            let mut databases = names_of_databases(node).await;
+            report.spaces.iter_mut().for_each(|space| space.database = databases.remove(&space.id));
             let complaints = report.complaints.len();
             send(answers, Answer::Status(report)).await?;
             match (check, complaints) {

@@ -398,7 +398,10 @@ impl From<NodeError> for Failure {
             ),
             NodeError::InvalidSpaceName(_) => Self::usage(message, "choose another name"),
             NodeError::OwnDevice => Self::new(Code::Usage, message, "give the id and address of another device"),
-            NodeError::SystemSpace => Self::new(Code::Refused, message, "wipe the databases of customers one by one"),
+            NodeError::SystemSpace => {
+                let help = "see `thence token`, `thence policy` and `thence customer`; databases are wiped one by one";
+                Self::new(Code::Refused, message, help)
+            }
             NodeError::Unwell(_) => Self::new(Code::Storage, message, "`thence status` says more"),
             NodeError::Stopping => Self::new(Code::Stopping, message, "repeat the command when it has stopped"),
         }

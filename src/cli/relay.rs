@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
 use super::failure::{Code, Failure};
 use super::interrupt::Interrupt;
 use super::node;
@@ -61,10 +64,24 @@ async fn tell(relay: &Relay) {
 pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output = ()>) {
     tracing::info!(url = http.url(), "serving HTTP");
     let router = routes(&relay, &http.metrics());
+    let (running, stopped) = oneshot::channel::<()>();
+    let (kept, runtime) = (Arc::clone(&relay), Handle::current());
+    // On a thread of its own: with millions of rows it reads for seconds.
+    let keeping = tokio::task::spawn_blocking(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                () = keep(&kept) => {}
+                _ = stopped => {}
+            }
+        });
+    });
     tokio::select! {
         () = http.serve(router, stop) => {}
-        () = keep(&relay) => {}
         () = tell(&relay) => {}
+    }
+    drop(running);
+    if keeping.await.is_err() {
+        tracing::error!("looking after the databases broke off");
     }
     relay.tell_tallies().await;
 }

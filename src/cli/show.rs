@@ -208,7 +208,12 @@ impl<W: Write> Show<W> {
                 Ok(())
             }
             Answer::Spaces(rows) => self.table(rows.iter().map(|row| {
-                [row.name.clone(), row.id.clone(), role(row.role.as_deref()), count(row.objects, "object")]
+                [
+                    called(&row.name, row.database.as_deref()),
+                    row.id.clone(),
+                    role(row.role.as_deref()),
+                    count(row.objects, "object"),
+                ]
             })),
             Answer::Wiped(row) => writeln!(self.to, "{}", row.job),
             Answer::Jobs(rows) => self.table(rows.iter().map(job)),
@@ -403,8 +408,14 @@ fn headline(report: &StatusReport) -> String {
     }
 }
 
+/// How a command names a space.
+fn called(name: &str, database: Option<&str>) -> String {
+    database.unwrap_or(name).to_owned()
+}
+
 fn space_line(space: &SpaceReport) -> String {
-    let SpaceReport { id, name, role: of, objects, bytes, conflicts, lost, .. } = space;
+    let SpaceReport { id, role: of, objects, bytes, conflicts, lost, .. } = space;
+    let name = called(&space.name, space.database.as_deref());
     let mut line = format!("{name}  {id}  {}  {}  {}", role(of.as_deref()), count(*objects, "object"), size(*bytes));
     if *conflicts > 0 {
         line.push_str(&format!("  {} (`thence conflicts {name}`)", count(*conflicts, "conflict")));
@@ -510,8 +521,13 @@ mod tests {
 
     #[test]
     fn spaces_look_as_promised() {
-        let row =
-            SpaceRow { id: "ab".repeat(16), name: "atlas".to_owned(), role: Some("owner".to_owned()), objects: 2 };
+        let row = SpaceRow {
+            id: "ab".repeat(16),
+            name: "atlas".to_owned(),
+            database: None,
+            role: Some("owner".to_owned()),
+            objects: 2,
+        };
         let text = shown(true, &Command::ListSpaces, vec![Answer::Spaces(vec![row.clone()])]);
         let expected = json!([{"id": row.id, "name": "atlas", "role": "owner", "objects": 2}]);
         assert_eq!(serde_json::from_str::<Json>(&text).expect("one document"), expected);
@@ -533,7 +549,8 @@ mod tests {
     fn nothing_that_a_peer_named_reaches_the_terminal_as_a_command() {
         let pieces = vec![Answer::Places(vec![place("a\u{1b}[2J\nb\u{9b}c")])];
         assert_eq!(shown(false, &list(), pieces), "places  a\\u001b[2J\\u000ab\\u009bc\n");
-        let space = SpaceRow { id: "ab".repeat(16), name: "at\rlas".to_owned(), role: None, objects: 2 };
+        let space =
+            SpaceRow { id: "ab".repeat(16), name: "at\rlas".to_owned(), database: None, role: None, objects: 2 };
         assert!(!shown(false, &Command::ListSpaces, vec![Answer::Spaces(vec![space])]).contains('\r'));
     }
 
@@ -577,6 +594,7 @@ mod tests {
             copied: Vec::new(),
             id: "ab".repeat(16),
             name: "atlas".to_owned(),
+            database: None,
             role: Some("owner".to_owned()),
             objects: 1,
             bytes: 2048,

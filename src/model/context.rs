@@ -31,6 +31,8 @@ pub struct Context {
     revision: u64,
     seen: VersionVector,
     wrote: BTreeSet<Dot>,
+    /// Of all that was there, if it is known: what is only removed leaves the rest as it was, and is a change all the same.
+    digest: u64,
 }
 
 /// A text that is no context. Nothing was changed.
@@ -42,19 +44,25 @@ impl Context {
     /// Of whoever sees this state.
     pub fn of(revision: u64, object: &Object) -> Self {
         let mut seen = VersionVector::new();
-        object.entries().for_each(|(_, dot, _)| seen.advance(dot));
-        Self { revision, seen, wrote: BTreeSet::new() }
+        let mut hasher = blake3::Hasher::new();
+        for (slot, dot, _) in object.entries() {
+            seen.advance(dot);
+            hasher.update(&codec::encode(&(slot, dot)));
+        }
+        let mut digest = [0; 8];
+        digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        Self { revision, seen, wrote: BTreeSet::new(), digest: u64::from_le_bytes(digest) }
     }
 
     /// Of whoever wrote an event, and saw nothing else.
     pub(crate) fn of_author(revision: u64, dot: Dot) -> Self {
-        Self { revision, seen: VersionVector::new(), wrote: BTreeSet::from([dot]) }
+        Self { revision, seen: VersionVector::new(), wrote: BTreeSet::from([dot]), digest: 0 }
     }
 
     /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
     pub(crate) fn after(mut self, revision: u64, dot: Dot, object: &Object) -> Self {
         // Whoever had seen nothing had seen as much of this revision.
-        self.revision = revision;
+        (self.revision, self.digest) = (revision, 0);
         self.wrote.insert(dot);
         if self.covers(object) {
             return Self::of(self.revision, object);
@@ -138,7 +146,9 @@ mod tests {
         let dot = |replica, counter| Dot::new(ReplicaId::from_bytes([replica; 16]), counter);
         let seen = VersionVector::from_iter([dot(1, 7), dot(2, u64::MAX)]);
         let wrote = BTreeSet::from([dot(1, 9), dot(3, 1)]);
-        for context in [Context::default(), Context::of_author(1, dot(1, 7)), Context { revision: 2, seen, wrote }] {
+        for context in
+            [Context::default(), Context::of_author(1, dot(1, 7)), Context { revision: 2, seen, wrote, digest: 9 }]
+        {
             let text = context.to_string();
             assert_eq!(text.parse(), Ok(context));
             let mut longer = text.clone();

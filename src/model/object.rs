@@ -20,7 +20,7 @@ use super::{Path, Value};
 use crate::causal::{Dot, ReplicaId, VersionVector};
 
 /// Where in an object an entry lies.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum Slot {
     /// The life marker. An object is visible while it has one.
     Life,

@@ -67,3 +67,34 @@ impl Operation {
         }
     }
 }
+
+impl Request {
+    /// Some bytes that it takes in memory, to tell how much is gathered: its text, and something for each part of it.
+    pub(crate) fn weight(&self) -> usize {
+        let name = self.collection.as_str().len() + self.key.as_str().len();
+        name + match &self.operation {
+            Operation::Put(fields) | Operation::Patch(fields) | Operation::Update(fields) => members(fields),
+            Operation::Unset(paths) => PART * paths.len(),
+            Operation::Add(_, element) | Operation::Remove(_, element) | Operation::Resolve(_, element) => {
+                weight(element)
+            }
+            Operation::Increment(..) | Operation::Delete | Operation::Restore | Operation::Discard => PART,
+        }
+    }
+}
+
+/// What a value costs besides its text.
+const PART: usize = 32;
+
+fn weight(json: &Json) -> usize {
+    PART + match json {
+        Json::Null | Json::Bool(_) | Json::Number(_) => 0,
+        Json::String(text) => text.len(),
+        Json::Array(elements) => elements.iter().map(weight).sum(),
+        Json::Object(fields) => members(fields),
+    }
+}
+
+fn members(fields: &Map<String, Json>) -> usize {
+    fields.iter().map(|(name, value)| name.len() + weight(value)).sum()
+}

@@ -18,13 +18,13 @@ use super::health::Pulse;
 use super::intake::Room;
 use super::lease::Lease;
 use super::surroundings::Surroundings;
-use crate::model::SpaceId;
+use crate::model::{Request, SpaceId};
 use crate::replica::{Lookup, SessionId, TicketRefusal};
 use crate::store::{Done, Ledger, Report, StoreError, Work};
 
 /// The most that is put into one commit, so that the first to wait does not wait for long.
 const GROUP_MAX: usize = 1024;
-/// No more is gathered once a group holds so many bytes of segments: decoded and joined they take many times that.
+/// No more is gathered once a group holds so many bytes of segments or requests: decoded and joined they take many times that.
 const GROUP_BYTES: usize = 2 << 20;
 /// How long to wait between two attempts to mend a store that failed. An attempt that takes long, since the engine reads
 /// the whole file, is followed by twice the time that it took.
@@ -151,6 +151,8 @@ async fn read_for_peers(
 fn weight(work: &Work) -> usize {
     match work {
         Work::Receive { segments, .. } => segments.iter().map(|segment| segment.bytes().len()).sum(),
+        Work::Upload { uploads, .. } => uploads.iter().map(|upload| upload.request.weight()).sum(),
+        Work::Write { requests, .. } => requests.iter().map(Request::weight).sum(),
         _ => 0,
     }
 }

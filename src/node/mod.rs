@@ -130,7 +130,7 @@ pub enum NodeError {
     #[error(transparent)]
     Write(#[from] WriteError),
     /// It is the space that says who the customers of this relay are.
-    #[error("this space says who the customers of the relay are; it is not wiped")]
+    #[error("this space says who the customers of a relay are; only the commands that are made for that change it")]
     SystemSpace,
     /// It cannot do its work at the moment.
     #[error(transparent)]

@@ -27,7 +27,7 @@ use super::settings::TableSettings;
 use super::table::Range;
 use super::tenant::{Principal, Visibility};
 use super::{Access, Relay, Wanted, unauthenticated};
-use crate::model::{CollectionName, Context, Operation, Request, Role};
+use crate::model::{CollectionName, Context, ObjectKey, Operation, Request, Role};
 use crate::node::Invitation;
 use crate::store::{Upload, Versions};
 
@@ -92,7 +92,12 @@ pub(super) async fn aside<T: Send + 'static>(
 ) -> Result<T, Problem> {
     /// So many at a time: others wait for their turn, and whoever asks for much does not keep everybody else out.
     static PLACES: Semaphore = Semaphore::const_new(8);
-    let _place = PLACES.acquire().await;
+    let place = PLACES.acquire().await;
+    // Held until it has been read, also when nobody waits for that any more.
+    let read = move || {
+        let _place = place;
+        read()
+    };
     tokio::task::spawn_blocking(read).await.unwrap_or_else(|error| {
         tracing::error!(%error, "a read broke off");
         Err(Problem::new(ProblemCode::Internal, "the read broke off", "tell the operator its Request-Id"))
@@ -128,6 +133,18 @@ pub(super) fn enter(relay: &Relay, headers: &HeaderMap, path: &BasePath, need: R
     relay.enter(principal(relay, headers)?, &path.customer, &path.database, need)
 }
 
+/// Whether every `%` in a path stands for a byte. Read as it stands it would name something else than its sender means.
+fn check_percent(path: &str) -> Result<(), Problem> {
+    let is_byte = |after: &str| after.len() >= 2 && after.bytes().take(2).all(|digit| digit.is_ascii_hexdigit());
+    if path.split('%').skip(1).all(is_byte) {
+        return Ok(());
+    }
+    Err(malformed("the path has a % without two hexadecimal digits", "write a % as %25"))
+}
+
+/// How large a body may be of somebody who has nothing to write.
+const READER_BYTES_MAX: usize = 64 << 10;
+
 /// Lets a request pass to a database that its sender may know of, or to where one is to be registered by somebody. What
 /// else it takes each handler says itself.
 pub async fn let_in(
@@ -138,6 +155,7 @@ pub async fn let_in(
     next: Next,
 ) -> Result<Response, Problem> {
     let asker = principal(&relay, request.headers())?;
+    check_percent(request.uri().path())?;
     let named = |name: &str| path.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
     let registers = request.method() == Method::PUT && path.iter().count() == 2;
     if registers {
@@ -151,11 +169,16 @@ pub async fn let_in(
             _ => {}
         }
     } else {
-        let access = relay.enter(asker, named("customer"), named("database"), Role::Reader)?;
+        // Who may not write is told so before a body is read. Two calls write only if there is something in them.
+        let reads = request.method() == Method::GET || request.method() == Method::HEAD;
+        let may_read = reads || ["/sync", "/deletions"].iter().any(|call| request.uri().path().ends_with(call));
+        let need = if may_read { Role::Reader } else { Role::Writer };
+        let access = relay.enter(asker, named("customer"), named("database"), need)?;
         // A name that is none is told so by the handler.
         let table = CollectionName::user(named("table")).ok();
         let policies = relay.pace(&access, table.as_ref(), exchange.client().ip())?;
         let bytes_max = usize::try_from(policies.limit(Policy::BatchBytes)).unwrap_or(usize::MAX);
+        let bytes_max = if access.role < Role::Writer { READER_BYTES_MAX } else { bytes_max };
         request.extensions_mut().insert(BodyBytesMax(bytes_max));
     }
     Ok(next.run(request).await)
@@ -211,10 +234,7 @@ pub async fn wipe(
     headers: HeaderMap,
 ) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Owner)?;
-    // Also if the client hangs up meanwhile.
-    let wiped = tokio::spawn(async move { relay.wipe(&access, query.revision).await }).await;
-    let lost = || Problem::new(ProblemCode::Unavailable, "it is not known what became of it", "ask for the revision");
-    Ok(Reply::accepted(&wiped.map_err(|_| lost().retry_after(1))??))
+    Ok(Reply::accepted(&relay.wipe(&access, query.revision).await?))
 }
 
 /// Tells how far a job is.
@@ -361,6 +381,7 @@ pub async fn upload(
     JsonBody(body): JsonBody<Rows>,
 ) -> Answer {
     let access = enter(&relay, &headers, &path.base, Role::Writer)?;
+    no_precondition(&headers)?;
     let results = relay.upload(&access, Some(&row::table(&path.table)?), body.rows, query.atomic).await?;
     Ok(Reply::ok(&json!({"results": results, "epoch": relay.epoch_text()})))
 }
@@ -457,12 +478,46 @@ fn no_row() -> Problem {
 async fn write_row(relay: &Relay, path: RowPath, headers: &HeaderMap, operation: Operation) -> Answer {
     let access = enter(relay, headers, &path.base, Role::Writer)?;
     let (collection, key): (CollectionName, _) = (row::table(&path.table)?, row::row_key(&path.key)?);
-    let expected: Option<Context> = tag(headers, &IF_MATCH)?.map(row::context).transpose()?;
+    let expected = precondition(relay, &access, (&collection, &key), headers)?;
     let request = Request { collection, key, operation };
     let done = relay.write_row(&access, Upload { expected, ..Upload::new(request) }).await?;
     let etag = done.seen.to_string();
     let body = json!({"key": path.key, "version": done.version, "context": etag, "epoch": relay.epoch_text()});
     Ok(Reply::ok(&body).etag(&etag))
+}
+
+/// How a row is to stand for a write to be done, if that is said: as one that the client has seen, or not at all
+/// (`If-None-Match: *`), or at all (`If-Match: *`).
+fn precondition(
+    relay: &Relay,
+    access: &Access,
+    (table, key): (&CollectionName, &ObjectKey),
+    headers: &HeaderMap,
+) -> Result<Option<Context>, Problem> {
+    let said = |name| header(headers, name).map(|text| text.map(str::trim));
+    match (said(&IF_MATCH)?, said(&IF_NONE_MATCH)?) {
+        (None, Some("*")) => Ok(Some(Context::default())),
+        (_, Some(_)) => {
+            Err(malformed("a write takes `If-None-Match: *` and no tags", "use If-Match for what you have seen"))
+        }
+        (Some("*"), None) => {
+            let found =
+                relay.view(access)?.row(table, key).map_err(|error| super::tenant::node_problem(error.into()))?;
+            let gone = || Problem::new(ProblemCode::Changed, "there is no such row", "leave If-Match out to make one");
+            Ok(Some(found.ok_or_else(gone)?.context))
+        }
+        _ => tag(headers, &IF_MATCH)?.map(row::context).transpose(),
+    }
+}
+
+/// Of many rows at once each says itself what was seen of it.
+fn no_precondition(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.contains_key(IF_MATCH) || headers.contains_key(IF_NONE_MATCH) {
+        true => {
+            Err(malformed("there is no one tag of many rows", "send `context` with each row, or write them one by one"))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Replaces a row.
@@ -534,6 +589,7 @@ pub async fn sync(
 ) -> Answer {
     let need = if body.changes.is_empty() { Role::Reader } else { Role::Writer };
     let access = enter(&relay, &headers, &path, need)?;
+    no_precondition(&headers)?;
     // Each is one name here, also where it has a comma in it.
     body.tables.iter().flatten().try_for_each(|name| row::table(name).map(drop))?;
     let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;

@@ -13,6 +13,7 @@ use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName};
 use axum::response::{IntoResponse, Response};
 use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
+use tokio::time::Instant;
 
 use super::api::{BasePath, enter, header};
 use super::http::Stopping;
@@ -23,8 +24,10 @@ use crate::model::Role;
 
 /// Something is said at least so often, so that whatever stands in between does not take the connection for dead.
 const ALIVE_EVERY: Duration = Duration::from_secs(20);
-/// At most one hint in so long: many commits at once are one reason to ask.
-const HINT_EVERY: Duration = Duration::from_millis(250);
+/// It is looked at most once in so long, whoever wrote: many commits at once are one reason to ask.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Where nothing changes it is asked so often whether the asker may still be told.
+const LET_IN_EVERY: Duration = Duration::from_secs(5);
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 
 /// Tells of every commit that there was one.
@@ -52,39 +55,41 @@ async fn tell(
     mut stopping: Stopping,
 ) {
     let mut landed = relay.node().landed();
+    let (mut said_at, mut let_in_at) = (Instant::now(), Instant::now());
     loop {
         // Marked as seen before looking, so that what lands meanwhile is not slept over.
         landed.mark_unchanged();
-        // A token may have ended, or the database may not be theirs any more.
-        if enter(&relay, &headers, &path, Role::Reader).is_err() {
-            return;
-        }
         let Ok(version) = position(&relay, &access) else { return };
-        if seen != Some(version) {
-            seen = Some(version);
-            let epoch = relay.epoch_text();
-            let hint =
-                format!("id: {version}\nevent: commit\ndata: {{\"version\":{version},\"epoch\":\"{epoch}\"}}\n\n");
-            if sender.send_data(hint.into()).await.is_err() {
+        let is_new = seen != Some(version);
+        if is_new || let_in_at.elapsed() >= LET_IN_EVERY {
+            // A token may have ended, or the database may not be theirs any more.
+            if enter(&relay, &headers, &path, Role::Reader).is_err() {
                 return;
             }
-            tokio::select! {
-                () = stopping.wanted() => return,
-                () = tokio::time::sleep(HINT_EVERY) => {}
+            let_in_at = Instant::now();
+        }
+        let said = if is_new {
+            seen = Some(version);
+            let epoch = relay.epoch_text();
+            Some(format!("id: {version}\nevent: commit\ndata: {{\"version\":{version},\"epoch\":\"{epoch}\"}}\n\n"))
+        } else {
+            (said_at.elapsed() >= ALIVE_EVERY).then(|| ": alive\n\n".to_owned())
+        };
+        if let Some(said) = said {
+            if sender.send_data(said.into()).await.is_err() {
+                return;
             }
+            said_at = Instant::now();
         }
         tokio::select! {
             () = stopping.wanted() => return,
-            changed = tokio::time::timeout(ALIVE_EVERY, landed.changed()) => match changed {
-                Ok(Ok(())) => {}
-                // The node is gone.
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    if sender.send_data(Bytes::from_static(b": alive\n\n")).await.is_err() {
-                        return;
-                    }
-                }
-            }
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
+        let due = (said_at + ALIVE_EVERY).min(let_in_at + LET_IN_EVERY);
+        tokio::select! {
+            () = stopping.wanted() => return,
+            // The node may be gone. When it is time to look, nothing need have changed.
+            changed = tokio::time::timeout_at(due, landed.changed()) => if let Ok(Err(_)) = changed { return },
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -22,6 +23,9 @@ use super::{Database, Relay, not_found, row};
 use crate::store::{PageLimits, StoreError};
 
 const PAGE: PageLimits = PageLimits { rows: 500, bytes: 1 << 20, looked_at: 5_000 };
+
+/// A page is to be read in so long: while a database is told as it stood, no room that it freed since is used again.
+const PAGE_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// Streams everything that is held about a customer.
 pub async fn export(
@@ -74,8 +78,16 @@ async fn tell(
                 lines.push_str(&serde_json::Value::Object(line).to_string());
                 lines.push('\n');
             }
-            if !lines.is_empty() && sender.send_data(lines.into()).await.is_err() {
-                return Ok(());
+            if !lines.is_empty() {
+                match tokio::time::timeout(PAGE_TIME_MAX, sender.send_data(lines.into())).await {
+                    Ok(Ok(())) => {}
+                    // It reads no more.
+                    Ok(Err(_)) => return Ok(()),
+                    Err(_) => {
+                        tracing::warn!("an export broke off, it was read too slowly");
+                        return Ok(());
+                    }
+                }
             }
             if page.is_last {
                 break;

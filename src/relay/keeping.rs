@@ -36,14 +36,22 @@ pub struct Kept {
 }
 
 impl Relay {
-    /// Looks after every database once.
+    /// Looks after every database once. What it reads it reads on the thread that it runs on, step by step: give it one of
+    /// its own.
     pub async fn keep(&self) -> Result<Kept, Problem> {
         let mut kept = Kept::default();
         for database in self.tenants.databases()? {
-            let done = self.keep_database(&database).await?;
-            kept.expired += done.expired;
-            kept.forgotten += done.forgotten;
-            kept.ids += done.ids;
+            match self.keep_database(&database).await {
+                Ok(done) => {
+                    kept.expired += done.expired;
+                    kept.forgotten += done.forgotten;
+                    kept.ids += done.ids;
+                }
+                // The others can be looked after all the same.
+                Err(problem) => {
+                    tracing::warn!(space = %database.space, %problem, "cannot look after a database");
+                }
+            }
         }
         kept.audit = self.tenants.forget_audit().await?;
         let before = self.node.surroundings().wall_ms().saturating_sub(u64::from(RETENTION_DAYS) * DAY_MS);

@@ -240,6 +240,11 @@ impl Tenants {
         &self.node
     }
 
+    /// Whether a space is the one in which all of this lies.
+    pub fn is_system(&self, space: SpaceId) -> bool {
+        self.system == space
+    }
+
     /// Where all of this lies.
     pub(super) fn system(&self) -> SpaceId {
         self.system
@@ -456,8 +461,15 @@ impl Tenants {
 
     /// All tokens, by id.
     pub fn tokens(&self) -> Result<Vec<TokenRecord>, Problem> {
-        let read = |(_, record)| serde_json::from_value(record).map_err(|error| internal(&error));
-        self.records("tokens")?.into_iter().map(read).collect()
+        let read = |(id, record): (String, Json)| match serde_json::from_value(record) {
+            Ok(token) => Some(token),
+            Err(error) => {
+                // It lets nobody in, and must not hide the others.
+                tracing::warn!(%id, %error, "a token cannot be read");
+                None
+            }
+        };
+        Ok(self.records("tokens")?.into_iter().filter_map(read).collect())
     }
 
     /// Ends a token. Returns whether there was one.

@@ -109,6 +109,14 @@ pub enum Rejection {
     Missing,
     /// It goes on from another history than the one that is here under the same id: ask for all of that.
     Diverged(ReplicaId),
+    /// It claims to lie deeper than anything that is here allows. If its author sends it, that is a lie; whoever forwards
+    /// it may hold more than what is here, and so have had reason to take it.
+    TooDeep {
+        /// Who wrote it.
+        author: DeviceId,
+        /// What is wrong with it.
+        why: PeerMisbehaved,
+    },
     /// The author or the content is not acceptable, whoever forwards it.
     Misbehaved(PeerMisbehaved),
 }

@@ -404,6 +404,7 @@ impl Replica {
             (Channel::Control, Message::Redeemed(answer)) => {
                 if let Ok(introduction) = &answer {
                     cluster::check(introduction)?;
+                    self.ask_again(session, introduction.genesis.space());
                 }
                 self.outputs.push_back(Output::Redeemed { session, answer });
                 Ok(())
@@ -441,6 +442,15 @@ impl Replica {
             }
             (Channel::Space(space), Message::Show(segments)) => self.on_show(session, space, segments),
             _ => Err(PeerMisbehaved::Unexpected("message for this channel")),
+        }
+    }
+
+    /// The peer has admitted this device to a space. If that is here already, as after a wipe that left this device out, no
+    /// commit will tell of it; and where each has refused the other, each waits for the other to open.
+    fn ask_again(&mut self, session: SessionId, space: SpaceId) {
+        let is_refused = self.link(session, space).is_some_and(|link| link.refused.is_some());
+        if is_refused && !planted!("admitted-in-silence") {
+            self.open(session, space, true);
         }
     }
 
@@ -834,7 +844,9 @@ impl Replica {
             self.close_where_not_granted(space);
         }
         for (session, rejection) in rejected {
+            let is_by_peer = |author| self.sessions.get(&session).is_some_and(|state| state.peer == author);
             match rejection {
+                Rejection::TooDeep { author, why } if is_by_peer(author) => self.close(session, why),
                 Rejection::Misbehaved(reason) => self.close(session, reason),
                 Rejection::Diverged(replica) => {
                     let reopen_at = self.now + self.limits.stall_ms;
@@ -848,7 +860,7 @@ impl Replica {
                     self.keep_in_step(session, space);
                     self.pump_waiting(session);
                 }
-                Rejection::Missing => {
+                Rejection::Missing | Rejection::TooDeep { .. } => {
                     let at = self.now + self.limits.ack_ms;
                     // What follows a history that was asked for whole comes again with that.
                     if let Some(link) = self.link(session, space).filter(|link| link.asked.is_empty()) {

@@ -64,6 +64,13 @@ pub(super) struct Process {
     pub(super) wake_at: Option<Millis>,
 }
 
+impl Process {
+    /// Whether a commit has landed of which the protocol has not heard yet: the disk knows of grants that it does not.
+    pub(super) fn is_behind_its_disk(&self) -> bool {
+        self.commit.as_ref().is_some_and(|commit| commit.outcome.is_some())
+    }
+}
+
 /// A node: its disk, its process while there is one, and what the oracles know of it.
 #[derive(Debug)]
 pub(super) struct Node {

@@ -123,6 +123,13 @@ pub const AREAS: &[Area] = &[
                 "what was wiped on the laptop stays on the phone for ever, and the two never speak again",
             ),
             core(
+                "admitted-in-silence",
+                NETWORK,
+                30_000,
+                STUCK,
+                "a device that a wipe left out is invited again, and is given nothing",
+            ),
+            core(
                 "wiped-rows-stay",
                 NONE,
                 100,
@@ -459,6 +466,13 @@ pub const AREAS: &[Area] = &[
                 2000,
                 &["causal order"],
                 "a hostile device writes a value that wins every conflict for ever",
+            ),
+            core(
+                "forwarder-accused",
+                HOSTILE,
+                30_000,
+                &["no honest peer is accused"],
+                "who passes on what a hostile device wrote is taken for hostile too, and cut off",
             ),
             core(
                 "witness-unchecked",

@@ -46,9 +46,10 @@ impl OnTheWay {
 }
 
 /// Whether bytes that were sent and not acknowledged are within what the limits allow: the window is checked before
-/// a frame is read, and a frame holds at least one segment.
-pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, in_flight: usize) -> Verdict {
-    let allowed = limits.window_bytes_max + limits.frame_bytes_max + segment_bytes_max;
+/// a frame is read, and a frame holds at least one segment. Where it turns out that several owners began the space, both
+/// sides say anew what they have: what was on its way then is not counted any more, once for each of the `words`.
+pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, words: usize, in_flight: usize) -> Verdict {
+    let allowed = (limits.window_bytes_max + limits.frame_bytes_max + segment_bytes_max) * words.max(1);
     if in_flight <= allowed {
         return Ok(());
     }
@@ -57,8 +58,8 @@ pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, in_flig
 
 /// The same over all spaces of a session: its window is checked before a frame is read, and before what was just written
 /// is pushed, which is at most a window.
-pub(crate) fn check_session(limits: &Limits, segment_bytes_max: usize, in_flight: usize) -> Verdict {
-    let one = limits.window_bytes_max + limits.frame_bytes_max + 2 * segment_bytes_max;
+pub(crate) fn check_session(limits: &Limits, segment_bytes_max: usize, words: usize, in_flight: usize) -> Verdict {
+    let one = (limits.window_bytes_max + limits.frame_bytes_max + 2 * segment_bytes_max) * words.max(1);
     let allowed = limits.session_window_bytes_max + one;
     if in_flight <= allowed {
         return Ok(());
@@ -78,10 +79,10 @@ pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdi
 
 /// Whether a node opens a space in one revision no more often in one session than a world without faults can need: at
 /// first, after a refusal because a grant came later here or there, and once more in answer; and twice more for each
-/// further `words` by which an owner ever began the space, since what is on its way may be of any revision before, and
-/// each is answered. More means that something was lost that nothing lost.
+/// of the `words` by which an owner ever began the space anew, since what is on its way may be of any revision before,
+/// and each is answered. More means that something was lost that nothing lost.
 pub(crate) fn check_openings(openings: u64, words: u64) -> Verdict {
-    if openings <= 3 + 2 * words.saturating_sub(1) {
+    if openings <= 3 + 2 * words {
         return Ok(());
     }
     broken("no stalls without a fault", format!("a space is opened {openings} times in one session"))

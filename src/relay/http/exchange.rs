@@ -26,6 +26,8 @@ pub enum Stage {
     Stopping,
     /// Nothing is under way any more.
     Done,
+    /// What is under way all the same is given up.
+    Over,
 }
 
 /// What all requests share that is given out and taken back.
@@ -46,6 +48,11 @@ impl Shares {
     /// Tells when it stops.
     pub fn stopping(&self) -> Stopping {
         Stopping { stage: self.stage.clone(), awaited: Stage::Stopping }
+    }
+
+    /// Tells when even what is under way is given up.
+    pub fn over(&self) -> Stopping {
+        Stopping { stage: self.stage.clone(), awaited: Stage::Over }
     }
 
     /// Tells a connection when it is to end: one that was there before the server began to stop, then; one that came

@@ -4,11 +4,13 @@
 //! **Invariant**: each request is logged once, when its answer has gone or its client has, with the template of its route;
 //! never with a path, a query, a header or a body.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -55,6 +57,8 @@ pub struct Front {
     rate_key: RateKey,
     shares: Arc<Shares>,
     requests: Arc<Semaphore>,
+    /// How many of those places each address has.
+    addresses: Mutex<HashMap<IpAddr, usize>>,
     began: Instant,
     /// How many requests were let in and are not done with.
     under_way: watch::Sender<usize>,
@@ -74,6 +78,7 @@ impl Front {
             rate_key,
             shares,
             requests: Arc::new(Semaphore::new(requests_max.min(Semaphore::MAX_PERMITS))),
+            addresses: Mutex::default(),
             began: Instant::now(),
             under_way: watch::channel(0).0,
         }
@@ -90,7 +95,7 @@ impl Front {
     }
 
     /// Lets a request in, or says why not.
-    fn admit(&self, request: &Request<Incoming>, client: IpAddr) -> Result<OwnedSemaphorePermit, (Limit, Problem)> {
+    fn admit(self: &Arc<Self>, request: &Request<Incoming>, client: IpAddr) -> Result<Place, (Limit, Problem)> {
         let limits = &self.shares.limits;
         let headers = request.headers();
         if self.shares.stopping().is_wanted() {
@@ -112,8 +117,27 @@ impl Front {
         if declared.is_some_and(|declared| declared > limits.body_bytes_max as u64) {
             return Err((Limit::BodyBytes, too_large(limits.body_bytes_max)));
         }
-        let permit = Arc::clone(&self.requests).try_acquire_owned();
-        permit.map_err(|_| (Limit::Requests, overloaded("the relay has too much to do")))
+        let share = self.share(client);
+        let permit = Arc::clone(&self.requests).try_acquire_owned().ok();
+        match (share, permit) {
+            (Some(share), Some(permit)) => Ok(Place { _permit: permit, _share: share }),
+            _ => Err((Limit::Requests, overloaded("the relay has too much to do"))),
+        }
+    }
+
+    /// A share in what one address may have under way: half of all, so that nobody keeps everybody else out. A proxy on
+    /// this machine speaks for many.
+    fn share(self: &Arc<Self>, client: IpAddr) -> Option<Share> {
+        let address = Some(client.to_canonical()).filter(|address| !address.is_loopback());
+        if let Some(address) = address {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = addresses.entry(address).or_default();
+            if *count >= self.shares.limits.requests_max.div_ceil(2) {
+                return None;
+            }
+            *count += 1;
+        }
+        Some(Share { front: Arc::clone(self), address })
     }
 
     async fn answer(self: Arc<Self>, request: Request<Incoming>, client: SocketAddr, turn: Turn) -> Response<Answer> {
@@ -128,16 +152,27 @@ impl Front {
             StatusCode::NO_CONTENT.into_response()
         } else {
             match self.admit(&request, client.ip()) {
-                Ok(permit) => {
-                    account.let_in(permit);
+                Ok(place) => {
+                    let place = Arc::new(place);
+                    let under_way = account.let_in(Arc::clone(&place));
                     let (mut parts, body) = request.into_parts();
                     parts.extensions.insert(exchange.clone());
                     let body = Body::new(Question { body, ended: false, turn: account.pace() });
                     let span = tracing::info_span!("request", id = %id);
-                    let handling = handle(self.router.clone(), Request::from_parts(parts, body));
-                    let handled = handling.instrument(span).await;
-                    exchange.release();
-                    handled.unwrap_or_else(|()| {
+                    let handling = handle(self.router.clone(), Request::from_parts(parts, body)).instrument(span);
+                    let (asked, mut over) = (exchange.clone(), self.shares.over());
+                    // In a task of its own: what was begun is brought to its end, noted, and counted until then, also
+                    // when its client hangs up meanwhile.
+                    let handling = tokio::spawn(async move {
+                        let handled = tokio::select! {
+                            handled = handling => handled,
+                            () = over.wanted() => Err(()),
+                        };
+                        asked.release();
+                        drop((place, under_way));
+                        handled
+                    });
+                    handling.await.unwrap_or(Err(())).unwrap_or_else(|()| {
                         self.shares.metrics.panicked();
                         tracing::error!(request = %id, route = exchange.route(), "a handler panicked");
                         internal().into_response()
@@ -161,7 +196,7 @@ impl Front {
         }
         headers.insert(REQUEST_ID, id.header());
         self.cors.mark(origin.as_ref(), preflight, headers);
-        account.answer(status, response.body().size_hint().exact().is_some());
+        account.answer(status, response.body().size_hint().exact());
         response.map(|body| Answer { body, rest: Bytes::new(), account })
     }
 }
@@ -240,6 +275,51 @@ impl Drop for Question {
     }
 }
 
+/// A place among the requests that are under way.
+#[derive(Debug)]
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    _share: Share,
+}
+
+/// What an address has of the places.
+#[derive(Debug)]
+struct Share {
+    front: Arc<Front>,
+    /// None where it does not count.
+    address: Option<IpAddr>,
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut addresses = self.front.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = addresses.entry(address) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+/// Counts a request as under way for as long as it lives.
+#[derive(Debug)]
+struct UnderWay(Arc<Front>);
+
+impl UnderWay {
+    fn begin(front: &Arc<Front>) -> Self {
+        front.under_way.send_modify(|under_way| *under_way += 1);
+        Self(Arc::clone(front))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.under_way.send_modify(|under_way| *under_way -= 1);
+    }
+}
+
 /// What is to be known of a request once it is over.
 #[derive(Debug)]
 struct Account {
@@ -248,8 +328,8 @@ struct Account {
     turn: Turn,
     method: &'static str,
     began: Instant,
-    permit: Option<OwnedSemaphorePermit>,
-    let_in: bool,
+    place: Option<Arc<Place>>,
+    under_way: Option<Arc<UnderWay>>,
     status: Option<StatusCode>,
     bytes: u64,
 }
@@ -258,13 +338,13 @@ impl Account {
     fn begin(front: Arc<Front>, exchange: Exchange, method: &'static str, turn: Turn) -> Self {
         front.metrics().begin();
         let began = Instant::now();
-        Self { front, exchange, turn, method, began, permit: None, let_in: false, status: None, bytes: 0 }
+        Self { front, exchange, turn, method, began, place: None, under_way: None, status: None, bytes: 0 }
     }
 
-    fn let_in(&mut self, permit: OwnedSemaphorePermit) {
-        self.permit = Some(permit);
-        self.let_in = true;
-        self.front.under_way.send_modify(|under_way| *under_way += 1);
+    /// Returns what counts the request as under way, for whoever has to do with it besides its client.
+    fn let_in(&mut self, place: Arc<Place>) -> Arc<UnderWay> {
+        self.place = Some(place);
+        Arc::clone(self.under_way.insert(Arc::new(UnderWay::begin(&self.front))))
     }
 
     fn pace(&self) -> Arc<Pace> {
@@ -281,26 +361,24 @@ impl Account {
         self.exchange.route().unwrap_or(NO_ROUTE)
     }
 
-    /// The answer begins. One whose length is known goes on counting as a request until it has gone.
-    fn answer(&mut self, status: StatusCode, sized: bool) {
+    /// The answer begins, with a body of so many bytes if that is known. A large one goes on counting as a request until
+    /// it has gone; a small one is no more than what a connection costs anyway.
+    fn answer(&mut self, status: StatusCode, bytes: Option<u64>) {
         self.status = Some(status);
         self.front.metrics().answered(self.route(), self.method, status.as_u16(), self.began.elapsed());
-        if sized {
+        if bytes.is_some() {
             let due = tokio::time::Instant::now() + self.front.shares.limits.answer_time_max;
             self.turn.answer_until(due);
-        } else {
-            self.permit = None;
+        }
+        if bytes.is_none_or(|bytes| bytes <= SMALL_BYTES) {
+            self.place = None;
         }
     }
 }
 
 impl Drop for Account {
     fn drop(&mut self) {
-        self.exchange.release();
         self.front.metrics().end();
-        if self.let_in {
-            self.front.under_way.send_modify(|under_way| *under_way -= 1);
-        }
         let (request, method, route) = (self.exchange.id(), self.method, self.route());
         let (bytes, ms) = (self.bytes, self.began.elapsed().as_micros() as f64 / 1000.0);
         match self.status.map(|status| status.as_u16()) {
@@ -315,6 +393,9 @@ impl Front {
         &self.shares.metrics
     }
 }
+
+/// Answers of so many bytes are small.
+const SMALL_BYTES: u64 = 16 << 10;
 
 /// In pieces of how many bytes an answer is handed to the connection.
 const PIECE_BYTES: usize = 32 << 10;
@@ -376,5 +457,29 @@ impl HttpBody for Answer {
             hint.set_upper(upper + rest);
         }
         hint
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exchange::Stage;
+    use super::*;
+
+    #[test]
+    fn one_address_gets_half_of_the_places() {
+        let limits = Limits { requests_max: 4, ..Limits::default() };
+        let shares = Shares::new(limits, Arc::default(), watch::channel(Stage::Serving).1);
+        let cors = Cors::new(Vec::new());
+        let front = Arc::new(Front::new(Router::new(), cors, super::super::by_token, Arc::new(shares)));
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let first: Vec<_> = (0..2).map(|_| front.share(address("192.0.2.1")).expect("a share")).collect();
+        assert!(front.share(address("192.0.2.1")).is_none());
+        assert!(front.share(address("::ffff:192.0.2.1")).is_none(), "it is the same one");
+        assert!(front.share(address("192.0.2.2")).is_some());
+        let proxied: Vec<_> = (0..9).map(|_| front.share(address("127.0.0.1"))).collect();
+        assert!(proxied.iter().all(Option::is_some));
+        drop(first);
+        assert!(front.share(address("192.0.2.1")).is_some());
+        assert!(front.addresses.lock().expect("whole").is_empty(), "nobody is remembered");
     }
 }

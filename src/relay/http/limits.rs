@@ -1,6 +1,6 @@
 //! What a stranger may cost: everything about a request that somebody else decides has a limit here.
 //!
-//! **Invariant**: memory is bounded by `connections_max` times a connection's buffers (some 200 KiB at the worst, 2 MiB
+//! **Invariant**: memory is bounded by `connections_max` times a connection's buffers (some 200 KiB at the worst, 3 MiB
 //! where it speaks HTTP/2 and takes none of 32 answers), plus `bodies_bytes_max`, plus what `requests_max` answers weigh.
 
 use std::time::Duration;
@@ -23,8 +23,9 @@ pub struct Limits {
     pub bodies_bytes_max: usize,
     /// How many connections there may be.
     pub connections_max: usize,
-    /// How many requests may be under way: being done, or being answered with something whose length is known. A stream
-    /// counts until it begins; from then on it costs its connection.
+    /// How many requests may be under way, and half as many for one address other than this machine's: being done,
+    /// whether or not the client still waits, or being answered with something large whose length is known. A stream or a
+    /// small answer counts until it begins; from then on it costs its connection.
     pub requests_max: usize,
     /// How many requests a second may come under one token, or without one from one address. One second's worth may
     /// come at once.

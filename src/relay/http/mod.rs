@@ -212,6 +212,8 @@ impl HttpServer {
             tracing::warn!("some requests were given up, they took too long to end");
         }
         door.connections.shutdown().await;
+        let _ = stage.send(Stage::Over);
+        front.is_done().await;
     }
 }
 

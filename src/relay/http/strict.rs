@@ -28,17 +28,51 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     })?;
     check(text)?;
     let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    serde_path_to_error::deserialize(ByName(&mut json)).map_err(|error| {
         let path = error.path().iter().fold(String::new(), |path, segment| match segment {
             Segment::Seq { index } => format!("{path}/{index}"),
             Segment::Map { key } | Segment::Enum { variant: key } => format!("{path}/{}", escaped(key)),
             Segment::Unknown => path,
         });
         let what = error.inner().to_string();
-        // The path says it better than line and column.
+        // The path says it better than line and column, and what a type is called here helps nobody.
         let what = what.split(" at line ").next().unwrap_or(&what);
+        let what = what
+            .split_once("expected struct ")
+            .map_or_else(|| what.to_owned(), |(what, _)| format!("{what}expected an object"));
         Problem::new(ProblemCode::Invalid, format!("{}: {what}", place(&path)), help).with("path", path)
     })
+}
+
+/// Takes what has named members from an object only: serde would take an array, too, with its elements in the order in
+/// which this program happens to declare them.
+struct ByName<D>(D);
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<D> {
+    type Error = D::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_map(visitor)
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 u8 u16 u32 u64 f32 f64 char str string bytes byte_buf option unit unit_struct newtype_struct
+        seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+/// Reads one of the values of a body that was read as such, in the same way.
+pub fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, serde_json::Error> {
+    T::deserialize(ByName(value))
 }
 
 /// Whether text is JSON and means one thing.
@@ -223,6 +257,9 @@ mod tests {
             _rows: Vec<Row>,
         }
         let invalid = |path: &str| (ProblemCode::Invalid, path.to_owned());
+        assert_eq!(refused::<Row>(r#"["k"]"#), invalid(""), "members have names");
+        let problem = parse::<Rows>(b"[[]]").expect_err("an array");
+        assert!(problem.detail.ends_with("expected an object"), "{}", problem.detail);
         assert_eq!(refused::<Rows>(r#"{"rows":[{"key":"a"},{"key":7}]}"#), invalid("/rows/1/key"));
         assert_eq!(refused::<Rows>(r#"{"rows":{}}"#), invalid("/rows"));
         assert_eq!(refused::<Rows>(r#"[]"#), invalid(""));

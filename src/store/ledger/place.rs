@@ -291,7 +291,13 @@ impl Histories<'_> {
                 Ok(Admission::Known) => return Err(damaged("an event that is known and is not")),
                 Err(Inadmissible::Gap { .. } | Inadmissible::Dependency { .. }) => return Ok(Err(Rejection::Missing)),
                 Err(error) => {
-                    return Ok(Err(Rejection::Misbehaved(PeerMisbehaved::Impossible(error.to_string()))));
+                    let why = PeerMisbehaved::Impossible(error.to_string());
+                    let is_too_deep =
+                        matches!(error, Inadmissible::Depth { depth, depth_max, .. } if depth > depth_max);
+                    return Ok(Err(match is_too_deep && !planted!("forwarder-accused") {
+                        true => Rejection::TooDeep { author: author.device, why },
+                        false => Rejection::Misbehaved(why),
+                    }));
                 }
             }
             // Only now: what it builds on may be what grants it.

@@ -103,17 +103,22 @@ impl World<'_> {
                 self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
             }
         }
-        before.iter().for_each(|(space, shelf)| self.excuse(*space, shelf));
+        before.iter().for_each(|(space, shelf)| self.excuse(number, *space, shelf));
     }
 
-    /// A disk does not hold `lost` any more, rightly: of that only what others hold is still expected.
-    pub(super) fn excuse(&mut self, space: SpaceId, lost: &Shelf) {
+    /// The disk of `loser` does not hold `lost` any more, rightly: of that only what others hold is still expected.
+    pub(super) fn excuse(&mut self, loser: usize, space: SpaceId, lost: &Shelf) {
         let era = lost.era(space);
+        let device = self.nodes[loser].device();
+        // Copies of one device never meet. Others carry between them what they write, but they need not be members of what
+        // only a copy began anew: who does not know them cannot have written again what they may do.
+        let is_other = |node: &usize| lost.revision <= 1 || self.nodes[*node].device() != device;
         // A copy that nobody meets keeps what it has to itself.
         let members = self.members().into_iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
         let members: BTreeSet<usize> = members.filter(|node| !self.scenario.is_hostile(*node)).collect();
         let nodes = &self.nodes;
-        let held: Vec<&Shelf> = members.iter().filter_map(|node| nodes[*node].shelves.get(&space)).collect();
+        let held = members.iter().filter(|node| is_other(node)).filter_map(|node| nodes[*node].shelves.get(&space));
+        let held: Vec<&Shelf> = held.collect();
         let is_held = |event: &EventHash| {
             held.iter().any(|shelf| shelf.revision == lost.revision && shelf.events.contains(event))
         };

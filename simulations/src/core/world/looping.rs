@@ -189,9 +189,8 @@ impl World<'_> {
         let is_of_now = shelf.revision <= era.revision;
         if let (Some(process), Some(line)) = (&self.nodes[node].process, self.network.lines.get(&session)) {
             let (access, peer) = (process.ledger.access(space), self.nodes[line.peer_of(node)].device());
-            // A commit that nobody has heard of yet may have brought grants, and then nothing is inherited any more.
-            let is_told = process.commit.as_ref().is_none_or(|commit| commit.outcome.is_none());
-            let access = if is_of_now && is_told { Some(access.as_deref()) } else { None };
+            // Where grants have just come nothing is inherited any more.
+            let access = if is_of_now && !process.is_behind_its_disk() { Some(access.as_deref()) } else { None };
             self.shown.check_said(&self.history, (session, node, era), access, peer, message).at(node)?;
         }
         let check_claims = |claims: &Claims, where_said: &str| match is_of_now {
@@ -218,8 +217,9 @@ impl World<'_> {
                 let acknowledged: Vec<_> = acknowledged.collect();
                 let (bytes, all) = self.on_the_way.bytes(session, node, era, &acknowledged);
                 let (limits, segment_bytes_max) = (&self.scenario.limits, self.history.segment_bytes_max);
-                check_in_flight(limits, segment_bytes_max, bytes).at(node)?;
-                check_session(limits, segment_bytes_max, all).at(node)
+                let words = self.nodes[node].shelves.get(&space).map_or(0, |shelf| shelf.began.len());
+                check_in_flight(limits, segment_bytes_max, words, bytes).at(node)?;
+                check_session(limits, segment_bytes_max, words, all).at(node)
             }
             Message::Ack(acks) => check_claims(&acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => {

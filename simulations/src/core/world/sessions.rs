@@ -174,7 +174,7 @@ impl World<'_> {
         let granted = process.ledger.access(space).is_some_and(|access| access.role(device).is_some());
         let (replica, Some(shelf)) = (process.ledger.replica(), shelves.get(&space)) else { return };
         let era = shelf.era(space);
-        if process.replica.revision(space) != Some(era.revision) {
+        if process.replica.revision(space) != Some(era.revision) || process.is_behind_its_disk() {
             return;
         }
         // A liar may have used up the trust in such words, and of a split history others may know other parts.
