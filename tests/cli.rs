@@ -407,6 +407,33 @@ fn collections_that_begin_with_a_dollar_are_reserved() {
 }
 
 #[test]
+fn what_a_relay_knows_of_its_customers_is_kept_from_ordinary_commands() {
+    let device = Device::blank("A");
+    let relay = device.start_relay(&[]);
+    for customer in ["acme", "apex"] {
+        let bearer = format!("Bearer {}", device.ok(&["token", "create", "--customer", customer, "--role", "owner"]).trim());
+        let path = format!("/v1/customers/{customer}/databases/notes");
+        house::Http::connect(relay.http()).ask("PUT", &path, &[("Authorization", &bearer)]).expect(201);
+    }
+    for arguments in [
+        &["put", "system", "tokens", "zzz", "{\"a\":1}"][..],
+        &["delete", "system", "databases", "acme/notes"],
+        &["invite", "system"],
+        &["space", "wipe", "system", "--yes"],
+        &["space", "create", "system"],
+    ] {
+        device.run(arguments).expect(FAILED).says("relay");
+    }
+    device.ok(&["token", "list"]);
+    // Two databases of one name are told apart.
+    let listed = device.ok(&["space", "list"]);
+    assert!(listed.contains("acme/notes") && listed.contains("apex/notes"), "{listed}");
+    device.ok(&["put", "acme/notes", "notes", "n1", "{}"]);
+    assert!(device.ok(&["status"]).contains("acme/notes"));
+    relay.terminate();
+}
+
+#[test]
 fn what_is_too_large_is_refused_in_a_few_words() {
     let device = alone_with_fez();
     let long = "k".repeat(100_000);

@@ -268,9 +268,9 @@ impl Committer {
     }
 
     fn commit(&mut self, works: &[Work], waiters: Vec<Waiter>) {
-        self.pulse.set(Some(self.surroundings.now()));
+        self.pulse.begin(self.surroundings.now());
         let committed = self.ledger.commit(works, self.surroundings.wall_ms(), self.surroundings.random());
-        self.pulse.set(None);
+        self.pulse.end(self.surroundings.now(), committed.is_ok());
         match committed {
             Ok(report) => self.answer(report, waiters),
             Err(StoreError::Damaged(_)) if works.len() > 1 && self.ledger.failure().is_none() => {

@@ -4,7 +4,7 @@
 //! where there are cluster peers it takes a look at what each of them said of each space, else next to nothing.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::model::{DeviceId, SpaceId};
@@ -40,18 +40,44 @@ pub enum Unwell {
     },
 }
 
-/// When the commit that is under way began, if one is.
+/// What a node's disk has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commits {
+    /// How many commits there were.
+    pub count: u64,
+    /// How many of them failed.
+    pub failed: u64,
+    /// How long all of them took together.
+    pub time: Duration,
+}
+
+/// When the commit that is under way began, if one is, and what came of those before.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Pulse(Arc<Mutex<Option<Instant>>>);
+pub(super) struct Pulse(Arc<Mutex<(Option<Instant>, Commits)>>);
 
 impl Pulse {
-    pub(super) fn set(&self, begun: Option<Instant>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = begun;
+    fn beat(&self) -> MutexGuard<'_, (Option<Instant>, Commits)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, now: Instant) {
+        self.beat().0 = Some(now);
+    }
+
+    pub(super) fn end(&self, now: Instant, is_done: bool) {
+        let (begun, commits) = &mut *self.beat();
+        commits.count += 1;
+        commits.failed += u64::from(!is_done);
+        commits.time += begun.take().map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+    }
+
+    pub(super) fn commits(&self) -> Commits {
+        self.beat().1
     }
 
     /// Refuses a commit that takes too long.
     pub(super) fn check(&self, now: Instant) -> Result<(), Unwell> {
-        let begun = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = self.beat().0;
         let taken = begun.map(|begun| now.saturating_duration_since(begun)).filter(|taken| *taken > COMMIT_TIME_MAX);
         taken.map_or(Ok(()), |taken| Err(Unwell::Disk(taken)))
     }
@@ -90,11 +116,12 @@ mod tests {
     fn a_commit_that_takes_too_long_is_noticed_and_one_that_ended_is_not() {
         let (pulse, begun) = (Pulse::default(), Instant::now());
         assert_eq!(pulse.check(begun + 9 * COMMIT_TIME_MAX), Ok(()));
-        pulse.set(Some(begun));
+        pulse.begin(begun);
         assert_eq!(pulse.check(begun + COMMIT_TIME_MAX), Ok(()));
         assert_eq!(pulse.check(begun + 2 * COMMIT_TIME_MAX), Err(Unwell::Disk(2 * COMMIT_TIME_MAX)));
-        pulse.set(None);
+        pulse.end(begun + 2 * COMMIT_TIME_MAX, false);
         assert_eq!(pulse.check(begun + 2 * COMMIT_TIME_MAX), Ok(()));
+        assert_eq!(pulse.commits(), Commits { count: 1, failed: 1, time: 2 * COMMIT_TIME_MAX });
     }
 
     #[test]

@@ -31,7 +31,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
-pub use self::health::{COMMIT_TIME_MAX, STANDSTILL_TIME_MAX, Unwell};
+pub use self::health::{COMMIT_TIME_MAX, Commits, STANDSTILL_TIME_MAX, Unwell};
 use self::lease::Lease;
 use self::surroundings::System;
 
@@ -541,6 +541,11 @@ impl Node {
     /// disk, unlike [`Node::status`], which says more. It waits for the loop: whoever asks says how long that may take.
     pub async fn health(&self) -> Result<(), NodeError> {
         Ok(self.ask(Question::Health).await??)
+    }
+
+    /// What its disk has done since it was opened.
+    pub fn commits(&self) -> Commits {
+        self.shared.disk.pulse.commits()
     }
 
     /// Waits until the node has ended without having been asked to, because one of its threads panicked. There is

@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 
 use super::audit::{AuditQuery, Deed};
 use super::clients::CLIENT_NAME_BYTES_MAX;
-use super::http::{BodyBytesMax, Exchange, JsonBody, Reply, SYNC_TOKEN};
+use super::http::{BodyBytesMax, Exchange, JsonBody, Limit, Reply, SYNC_TOKEN};
 use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
 use super::quota::used_up;
@@ -176,7 +176,12 @@ pub async fn let_in(
         let access = relay.enter(asker, named("customer"), named("database"), need)?;
         // A name that is none is told so by the handler.
         let table = CollectionName::user(named("table")).ok();
-        let policies = relay.pace(&access, table.as_ref(), exchange.client().ip())?;
+        let policies = relay.pace(&access, table.as_ref(), exchange.client().ip());
+        let policies = policies.inspect_err(|problem| {
+            if problem.code == ProblemCode::TooManyRequests {
+                exchange.refused(Limit::Rate);
+            }
+        })?;
         let bytes_max = usize::try_from(policies.limit(Policy::BatchBytes)).unwrap_or(usize::MAX);
         let bytes_max = if access.role < Role::Writer { READER_BYTES_MAX } else { bytes_max };
         request.extensions_mut().insert(BodyBytesMax(bytes_max));

@@ -12,12 +12,12 @@ use axum::routing::{MethodFilter, MethodRouter};
 use axum::{Extension, Router, middleware};
 use serde_json::{Value as Json, json};
 
-use super::http::{Metrics, Reply};
+use super::http::{Metrics, Reply, figure};
 use super::operation::Asker::{Administrator, Anybody, Member};
 use super::operation::Operation;
 use super::{Problem, ProblemCode, Relay, api, events, export, openapi};
 use crate::model::Role;
-use crate::node::{NodeError, Unwell};
+use crate::node::{Commits, NodeError, Unwell};
 
 /// How long the node's loop may take to say how it is.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(5);
@@ -276,7 +276,28 @@ async fn counts(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Problem> {
     api::administrator(&relay, &headers)?;
-    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], metrics.text()))
+    let node = relay.node();
+    let Commits { count, failed, time } = node.commits();
+    // A node whose loop does not answer still has something to tell.
+    let peers = tokio::time::timeout(HEALTH_TIME_MAX, node.peers()).await;
+    let connected = peers.ok().and_then(Result::ok).map(|peers| peers.iter().filter(|peer| peer.connected).count());
+    let is_ready = matches!(tokio::time::timeout(HEALTH_TIME_MAX, node.health()).await, Ok(Ok(())));
+    let mut text = metrics.text();
+    for (name, kind, help, value) in [
+        ("thence_commits_total", "counter", "Commits to the disk.", count as f64),
+        ("thence_commits_failed_total", "counter", "Commits that failed.", failed as f64),
+        ("thence_commit_seconds_total", "counter", "How long commits took, together.", time.as_secs_f64()),
+        (
+            "thence_peers_connected",
+            "gauge",
+            "Peers that are connected.",
+            connected.map_or(f64::NAN, |count| count as f64),
+        ),
+        ("thence_ready", "gauge", "Whether it can do its work.", f64::from(u8::from(is_ready))),
+    ] {
+        figure(&mut text, name, kind, help, value);
+    }
+    Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4")], text))
 }
 
 /// All of this, for machines.

@@ -69,6 +69,10 @@ fn invalid(detail: impl std::fmt::Display, help: &str) -> Problem {
 
 /// The table of this name.
 pub fn table(name: &str) -> Result<CollectionName, Problem> {
+    if name == "." || name == ".." {
+        let detail = format!("{name:?} cannot name a table: clients and proxies take it for a step in the path");
+        return Err(invalid(detail, "choose another name"));
+    }
     CollectionName::user(name).map_err(|error| invalid(error, "name the table so"))
 }
 

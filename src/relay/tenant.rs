@@ -28,14 +28,16 @@ use crate::store::{PageLimits, SYSTEM_SPACE, StoreError, Upload, View};
 /// What the system space is called.
 pub const SYSTEM_NAME: &str = "system";
 
-/// The name of a customer or a database: 1 to 64 of `A-Z a-z 0-9 _ . -`.
+/// The name of a customer or a database: 1 to 64 of `A-Z a-z 0-9 _ . -`, and not `.` or `..`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TenantName(String);
 
 /// A text that names no customer and no database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} cannot name a customer or a database: use 1 to 64 of the characters A-Z a-z 0-9 _ . -")]
+#[error(
+    "{0:?} cannot name a customer or a database: use 1 to 64 of the characters A-Z a-z 0-9 _ . -, and not only one or two dots"
+)]
 pub struct InvalidTenantName(String);
 
 impl TenantName {
@@ -50,7 +52,9 @@ impl FromStr for TenantName {
 
     fn from_str(text: &str) -> Result<Self, InvalidTenantName> {
         let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
-        if (1..=64).contains(&text.len()) && text.bytes().all(is_valid) {
+        // Clients and proxies take those two for steps in a path, and ask for something else.
+        let is_step = text == "." || text == "..";
+        if (1..=64).contains(&text.len()) && text.bytes().all(is_valid) && !is_step {
             Ok(Self(text.to_owned()))
         } else {
             Err(InvalidTenantName(text.chars().take(80).collect()))

@@ -109,7 +109,7 @@ impl Exchange {
         &self.0.shares.limits
     }
 
-    pub(super) fn refused(&self, limit: Limit) {
+    pub(in crate::relay) fn refused(&self, limit: Limit) {
         self.0.shares.metrics.refused(limit);
     }
 

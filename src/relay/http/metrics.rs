@@ -172,6 +172,13 @@ fn family(text: &mut String, name: &str, kind: &str, help: &str) {
     let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
+/// Appends a family of one figure.
+pub fn figure(text: &mut String, name: &str, kind: &str, help: &str, value: f64) {
+    family(text, name, kind, help);
+    let value = if value.is_nan() { "NaN".to_owned() } else { value.to_string() };
+    let _ = writeln!(text, "{name} {value}");
+}
+
 /// As it may stand between quotes.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")

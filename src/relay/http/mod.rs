@@ -54,8 +54,10 @@ pub use self::front::{RateKey, by_token};
 pub(super) use self::limits::KEYS_MAX;
 pub use self::limits::{Limit, Limits};
 pub use self::metrics::Metrics;
+pub(super) use self::metrics::figure;
 pub(super) use self::rate::Rate;
 pub use self::request_id::{REQUEST_ID, RequestId};
+pub(super) use self::strict::read;
 
 use self::cors::Cors;
 use self::exchange::{Shares, Stage, overloaded};

@@ -56,6 +56,32 @@ fn a_write_replaces_what_its_client_had_seen_and_nothing_else() {
 }
 
 #[test]
+fn what_is_only_taken_away_is_a_change_too() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let first = send(&ledger, space, put("n1", json!({"title": "one", "done": false})), None, None).seen;
+    let add = |tag: &str| Operation::Add("tags".parse().expect("a field"), json!(tag));
+    send(&ledger, space, request("n1", add("a")), None, None);
+    let second = send(&ledger, space, request("n1", add("b")), None, None).seen;
+    let unset = Operation::Unset(vec!["done".parse().expect("a field")]);
+    let third = send(&ledger, space, request("n1", unset), None, None).seen;
+    let remove = Operation::Remove("tags".parse().expect("a field"), json!("a"));
+    let fourth = send(&ledger, space, request("n1", remove), None, None).seen;
+    let all = [&first, &second, &third, &fourth];
+    for (at, one) in all.iter().enumerate() {
+        assert!(all[..at].iter().all(|other| other != one), "{all:?}");
+    }
+    assert_eq!(context(&ledger, space, "n1"), fourth);
+    // Whoever saw what has been taken away since is told so, and deletes nothing unseen.
+    for stale in [first, second, third] {
+        let delete = Upload { expected: Some(stale), ..Upload::new(request("n1", Operation::Delete)) };
+        assert!(matches!(try_send(&ledger, space, vec![delete]), Err(WriteError::Changed { index: 0 })));
+    }
+    let delete = Upload { expected: Some(fourth), ..Upload::new(request("n1", Operation::Delete)) };
+    try_send(&ledger, space, vec![delete]).expect("it stands so");
+}
+
+#[test]
 fn what_is_written_beside_a_delete_is_kept_and_resurrects_nothing() {
     let (ledger, space) = (ledger(1), genesis(1).space());
     create(&ledger, 1);
