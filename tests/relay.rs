@@ -10,8 +10,8 @@ use thence::model::{CollectionName, Role};
 use thence::node::{DataFolder, Invitation, Node, NodeConfig};
 use thence::relay::http::{HttpConfig, HttpServer};
 use thence::relay::{
-    Access, Keys, Policy, PolicyScope, Principal, ProblemCode, Range, Relay, Schema, Scope, Setting, TableSettings,
-    Visibility, Wanted, routes,
+    Access, Deleting, Keys, Policy, PolicyScope, Principal, ProblemCode, Range, Relay, Schema, Scope, Setting,
+    TableSettings, Visibility, Wanted, routes,
 };
 
 /// A node on a folder of its own, on the loopback.
@@ -800,4 +800,161 @@ async fn how_long_things_are_kept_is_as_the_policies_say_where_a_table_says_noth
         }
     };
     assert_eq!(kept.forgotten, 1, "of the table that says nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_forgets_soon_sends_nobody_away_who_follows_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let row = |table: &str, op: &str| json!({"table": table, "key": "k", "op": op, "fields": {}});
+    sent(&relay, &access, ["notes", "log"].map(|table| row(table, "put")).to_vec()).await;
+    let asked = ["notes", "log", "log,notes"].map(Some).into_iter().chain([None]);
+    let token = |tables: Option<&str>| {
+        let (view, wanted) = (relay.view(&access).expect("readable"), Wanted::parse(tables, None).expect("names"));
+        let point = relay.position_of(&access, &view, None, &wanted).expect("the beginning");
+        (relay.page(&access, &view, point, &wanted).expect("readable").token, wanted)
+    };
+    let phones: Vec<_> = asked.map(token).collect();
+    let deleted = ["notes", "log"].map(|table| json!({"table": table, "key": "k", "op": "delete"}));
+    let deleted = sent(&relay, &access, deleted.to_vec()).await;
+    let table = |name: &str| CollectionName::user(name).expect("a name");
+    let settings = TableSettings { retention_days: Some(0), ..TableSettings::default() };
+    relay.set_table(&access, &table("log"), &settings).await.expect("it is set");
+    // The clock of the relay must have gone on since the deletions.
+    while relay.keep().await.expect("it looks").forgotten == 0 {}
+    let view = relay.view(&access).expect("readable");
+    let is_gone = |(token, wanted): &(String, Wanted)| {
+        let problem = relay.position_of(&access, &view, Some(token), wanted).err();
+        problem.is_some_and(|problem| problem.members["reason"] == "retention")
+    };
+    assert_eq!(phones.iter().map(is_gone).collect::<Vec<_>>(), [false, true, true, true]);
+    let retained =
+        |name: &str| relay.table(&access, &table(name)).expect("it is there").0["min_retained_version"].clone();
+    assert_eq!((retained("notes"), retained("log")), (json!(0), deleted[1]["version"].clone()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_is_not_told_of_its_own_deletes_however_far_it_is_behind_and_of_all_others() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let notes = CollectionName::user("notes").expect("a name");
+    let row = |n: usize, op: &str| json!({"table": "notes", "key": format!("n{n:04}"), "op": op});
+    let puts = |from: usize, to: usize| {
+        (from..to)
+            .map(|n| {
+                let mut put = row(n, "put");
+                put["fields"] = json!({});
+                put
+            })
+            .collect::<Vec<_>>()
+    };
+    for from in [0, 1000] {
+        sent(&relay, &access, puts(from, from + 1000)).await;
+    }
+    let ask = |token: Option<&str>, deleting: &Deleting| {
+        relay.deletions(&access, &notes, token, deleting).expect("the token holds")
+    };
+    let begun = ask(None, &Deleting::default());
+    assert_eq!((&begun.body["deleted"], begun.more()), (&json!([]), false), "two thousand rows that are there");
+    // Others delete more than there is room for on a page, before it deletes some itself and after.
+    let delete = |keys: std::ops::Range<usize>| keys.map(|n| row(n, "delete")).collect::<Vec<_>>();
+    for from in [0, 750] {
+        sent(&relay, &access, delete(from..from + 750)).await;
+    }
+    let own = delete(1600..1603);
+    let results = relay.upload(&access, None, own.clone(), false).await.expect("it is taken");
+    sent(&relay, &access, delete(1700..1710)).await;
+    let keys = own.iter().map(|row| row["key"].as_str().expect("text").to_owned()).collect();
+    let mut page = ask(Some(&begun.token), &Deleting::of(keys, &results));
+    let (mut told, mut pages) = (Vec::new(), 1);
+    loop {
+        told.extend(page.body["deleted"].as_array().expect("a list").iter().cloned());
+        if !page.more() {
+            break;
+        }
+        page = ask(Some(&page.token), &Deleting::default());
+        pages += 1;
+    }
+    let others: Vec<Json> = (0..1500).chain(1700..1710).map(|n| row(n, "delete")["key"].clone()).collect();
+    assert_eq!((told, pages), (others, 2));
+    // The same access token in the hands of another phone, and a row that others delete again.
+    let mut other = ask(Some(&begun.token), &Deleting::default());
+    other = ask(Some(&other.token), &Deleting::default());
+    assert_eq!(other.body["deleted"].as_array().expect("a list").len(), 513);
+    sent(&relay, &access, puts(1600, 1601)).await;
+    sent(&relay, &access, delete(1600..1601)).await;
+    assert_eq!(ask(Some(&page.token), &Deleting::default()).body["deleted"], json!(["n1600"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_call_is_none_whatever_else_is_wrong_with_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    sent(&relay, &access, vec![json!({"table": "notes", "key": "n1", "fields": {}})]).await;
+    let notes = CollectionName::user("notes").expect("a name");
+    let of_deletions = relay.deletions(&access, &notes, None, &Deleting::default()).expect("readable").token;
+    let mut phone = Phone::new(1);
+    phone.pull(&relay, &access, 1).await;
+    for is_wiped in [false, true] {
+        if is_wiped {
+            let owner = bearer(&relay, Some("acme"), Role::Owner).await;
+            let owner = relay.enter(owner, "acme", "notes", Role::Owner).expect("its owner");
+            relay.wipe(&owner, None).await.expect("its owner");
+        }
+        let view = relay.view(&access).expect("readable");
+        for tables in [None, Some("notes"), Some("tasks")] {
+            let wanted = Wanted::parse(tables, None).expect("names");
+            let problem = relay.position_of(&access, &view, Some(&of_deletions), &wanted).expect_err("another call's");
+            assert_eq!(problem.code, ProblemCode::BadToken, "{tables:?} {is_wiped}");
+        }
+        let problem = relay.deletions(&access, &notes, phone.token.as_deref(), &Deleting::default());
+        assert_eq!(problem.expect_err("another call's").code, ProblemCode::BadToken, "{is_wiped}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_token_is_older_than_the_keys_begins_anew_and_keeps_what_is_unsent() {
+    use data_encoding::BASE64URL_NOPAD;
+    let folder = tempfile::tempdir().expect("a folder");
+    // What was numbered before has done its time.
+    let now_ms = std::time::UNIX_EPOCH.elapsed().expect("a clock").as_millis();
+    std::fs::write(folder.path().join("keys"), format!("7 {now_ms} {}\n", "5a".repeat(32))).expect("a file");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let notes = CollectionName::user("notes").expect("a name");
+    let mut phone = Phone::new(1);
+    phone.pull(&relay, &access, 1).await;
+    let token = phone.token.expect("a token");
+    let of_key = |number: u32| {
+        let mut bytes = BASE64URL_NOPAD.decode(token.as_bytes()).expect("base64");
+        bytes[1..5].copy_from_slice(&number.to_be_bytes());
+        BASE64URL_NOPAD.encode(&bytes)
+    };
+    assert_eq!(of_key(7), token);
+    let view = relay.view(&access).expect("readable");
+    for (number, code) in
+        [(0, ProblemCode::BadToken), (1, ProblemCode::Gone), (6, ProblemCode::Gone), (8, ProblemCode::BadToken)]
+    {
+        let (text, wanted) = (of_key(number), wanted(1));
+        let changes = relay.position_of(&access, &view, Some(&text), &wanted).expect_err("it cannot be read");
+        let deletions = relay.deletions(&access, &notes, Some(&text), &Deleting::default()).expect_err("nor here");
+        assert_eq!((changes.code, deletions.code), (code, code), "{number}");
+        if code == ProblemCode::Gone {
+            assert_eq!(
+                (&changes.members["reason"], &changes.members["action"]),
+                (&json!("retention"), &json!("resync-keep-outbox"))
+            );
+            let fresh = changes.members["token"].as_str().expect("a fresh token");
+            assert!(relay.position_of(&access, &view, Some(fresh), &wanted).is_ok());
+            let fresh = deletions.members["token"].as_str().expect("a fresh token");
+            assert!(relay.deletions(&access, &notes, Some(fresh), &Deleting::default()).is_ok());
+        }
+    }
 }

@@ -97,13 +97,16 @@ pub struct Draft {
     depth: u64,
     /// At most so many bytes does the object have as JSON; none before the first write that may let it grow.
     bytes_bound: Option<usize>,
+    /// Whether it is a change even if the object stays as it is.
+    touched: bool,
 }
 
 impl Draft {
     /// Begins to write to an object that stands at `before`, as part of the event `dot` of causal depth `depth`.
     pub fn new(collection: CollectionName, key: ObjectKey, before: Object, dot: Dot, depth: u64) -> Self {
         let (now, whole, deleted_beside, counted_beside) = (before.clone(), false, false, BTreeSet::new());
-        Self { collection, key, before, now, whole, deleted_beside, counted_beside, dot, depth, bytes_bound: None }
+        let (bytes_bound, touched) = (None, false);
+        Self { collection, key, before, now, whole, deleted_beside, counted_beside, dot, depth, bytes_bound, touched }
     }
 
     /// The same for somebody who has seen `context` of it and no more: what is written replaces that and nothing else.
@@ -318,11 +321,16 @@ impl Draft {
         Ok(())
     }
 
-    /// The mutation that leads from the state before to the state now; none if they are the same.
+    /// Has it be a change even if the object stays as it is: what a client says of the object has changed.
+    pub fn touch(&mut self) {
+        self.touched = true;
+    }
+
+    /// The mutation that leads from the state before to the state now; none if they are the same, unless it was touched.
     pub fn finish(self) -> Option<Mutation> {
-        let Self { collection, key, before, now, whole, dot, .. } = self;
+        let Self { collection, key, before, now, whole, dot, touched, .. } = self;
         if before == now {
-            return None;
+            return touched.then(|| Mutation { collection, key, whole: None, edits: Vec::new() });
         }
         let mut edits: BTreeMap<&Slot, Edit> = BTreeMap::new();
         let blank = |slot: &Slot| Edit { slot: slot.clone(), observed: Vec::new(), add: None };

@@ -266,6 +266,14 @@ impl Event {
         if !remarks.is_sorted_by(|a, b| a.0 < b.0) || remarks.last().is_some_and(|(at, _)| !in_place(*at)) {
             return Err(malformed.into());
         }
+        // Nobody writes that nothing is to be changed, unless a client says something new of it.
+        let has_version = |at: usize| {
+            let said = remarks.iter().find(|(of, _)| usize::try_from(*of) == Ok(at));
+            said.is_some_and(|(_, remark)| remark.source_version.is_some())
+        };
+        if mutations.iter().enumerate().any(|(at, mutation)| mutation.is_empty() && !has_version(at)) {
+            return Err(Malformed { what: "mutation" }.into());
+        }
         Ok(Self { dot, previous, hash, depth: header.depth, dependencies, witnesses, mutations, remarks })
     }
 

@@ -22,7 +22,8 @@ pub struct Mutation {
     pub key: ObjectKey,
     /// For put, delete and discard: every dot that the object held, sorted. All of their entries are removed.
     pub whole: Option<Vec<Dot>>,
-    /// What is written slot by slot, in slot order, each slot once.
+    /// What is written slot by slot, in slot order, each slot once. Nothing where the object stays as it is, and only what
+    /// a client says of it has changed.
     pub edits: Vec<Edit>,
 }
 
@@ -93,6 +94,11 @@ impl Mutation {
     /// repeats or takes away of counters. Its own count in this very event is no such thing.
     pub(super) fn claims(&self, dot: Dot) -> impl Iterator<Item = Dot> + '_ {
         self.observed().chain(self.totals().filter(move |total| *total != dot))
+    }
+
+    /// Whether it leaves the object as it is.
+    pub(super) fn is_empty(&self) -> bool {
+        self.whole.is_none() && self.edits.is_empty()
     }
 
     /// Every dot that the author claims to have observed.
@@ -236,7 +242,7 @@ impl PackedMutation {
         };
         let ordered = edits.is_sorted_by(|a, b| a.slot < b.slot);
         let redundant = whole.is_some() && edits.iter().any(|edit| !edit.observed.is_empty() || edit.add.is_none());
-        let empty = edits.is_empty() && whole.as_ref().is_none_or(Vec::is_empty);
+        let empty = edits.is_empty() && whole.as_ref().is_some_and(Vec::is_empty);
         if !ordered || redundant || empty {
             return Err(malformed);
         }

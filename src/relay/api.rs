@@ -3,7 +3,6 @@
 //! **Invariant**: the order of checks is the same everywhere: who asks (401), whether there is such a database as far as
 //! they may know (404), what they may do (403), and only then what the request says.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::QueryRejection;
@@ -26,7 +25,7 @@ use super::row;
 use super::settings::TableSettings;
 use super::table::Range;
 use super::tenant::{Principal, Visibility};
-use super::{Access, Relay, Wanted, unauthenticated};
+use super::{Access, Changes, Deleting, Relay, Wanted, unauthenticated};
 use crate::model::{CollectionName, Context, ObjectKey, Operation, Request, Role};
 use crate::node::Invitation;
 use crate::store::{Upload, Versions};
@@ -449,13 +448,14 @@ pub async fn deletions(
 ) -> Answer {
     let need = if keys.is_empty() { Role::Reader } else { Role::Writer };
     let access = enter(&relay, &headers, &path.base, need)?;
-    let (table, token) = (row::table(&path.table)?, header(&headers, &SYNC_TOKEN)?);
-    // A token that cannot be used is said so before anything is deleted.
-    relay.deletions(&access, &table, token, &BTreeSet::new())?;
+    let (table, token) = (row::table(&path.table)?, header(&headers, &SYNC_TOKEN)?.map(str::to_owned));
+    // A token that cannot be used is said so before anything is deleted, and what it is for must be there still then.
+    let before = relay.no_deletions_yet(&access, &table, token.as_deref())?;
     let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-    let results = relay.upload(&access, Some(&table), rows, false).await?;
-    let mut page = relay.deletions(&access, &table, token, &keys.into_iter().collect())?;
-    page.body.insert("results".to_owned(), results);
+    let results = relay.upload_in(&access, Some(&table), before.revision(), rows).await?;
+    let deleting = Deleting::of(keys, &results);
+    let page = aside(move || relay.deletions(&access, &table, token.as_deref(), &deleting)).await;
+    let page = Changes::with_results(page, before, results)?;
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }
 
@@ -600,13 +600,12 @@ pub async fn sync(
     let wanted = Wanted::parse(body.tables.map(|tables| tables.join(",")).as_deref(), body.limit)?;
     // A token that cannot be used is said so before anything is written: the client sends it all again then.
     let token = header(&headers, &SYNC_TOKEN)?.map(str::to_owned);
-    let view = relay.view(&access)?;
-    relay.position_of(&access, &view, token.as_deref(), &wanted)?;
+    let before = relay.nothing_yet(&access, token.as_deref(), &wanted)?;
     let client = client(&headers)?.map(str::to_owned);
     // Nor should it come to be of no use in between.
-    let results = relay.upload_in(&access, view.revision(), body.changes).await?;
-    let mut page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await?;
-    page.body.insert("results".to_owned(), results);
+    let results = relay.upload_in(&access, None, before.revision(), body.changes).await?;
+    let page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await;
+    let page = Changes::with_results(page, before, results)?;
     Ok(Reply::ok(&page.body).sync_token(&page.token))
 }
 

@@ -3,6 +3,10 @@
 //! **Invariant (no misses)**: a sync point moves to the last place that was *looked at*, in one snapshot, and a round ends
 //! where it was fixed to end when it began. What changes above that comes in the next round, and `more` says that there
 //! is one: once writers are quiet, a client that is told `more: false` holds exactly the visible rows.
+//!
+//! A token can be of no use any more for every `reason` of the contract but `grant` (`reauthenticate`): what an access
+//! token may do is never changed, it is revoked at most, and whoever shows it then is told so (401) before anybody looks
+//! at the sync token.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use super::page::{self, Gone, Page};
 use super::problem::{Problem, ProblemCode};
 use super::row;
-use super::sync_point::{Phase, SyncPoint};
+use super::sync_point::{Phase, SyncPoint, Unreadable};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::CollectionName;
@@ -21,9 +25,9 @@ use crate::store::{PageLimits, StoreError, View};
 pub(super) const ROWS_USUAL: usize = 100;
 pub(super) const ROWS_MAX: usize = 1000;
 /// About how many bytes of rows a page has at most.
-const PAGE_BYTES: usize = 4 << 20;
+pub(super) const PAGE_BYTES: usize = 4 << 20;
 /// So many rows are looked at for one page, whether the filter lets them through or not.
-const LOOKED_AT_MAX: usize = 20_000;
+pub(super) const LOOKED_AT_MAX: usize = 20_000;
 
 /// What a client wants of what changed.
 #[derive(Clone, Debug, Default)]
@@ -66,13 +70,27 @@ pub struct Changes {
     pub body: Map<String, Json>,
     /// The sync point that stands for having it.
     pub token: String,
-    phase: Phase,
+    pub(super) point: SyncPoint,
 }
 
 impl Changes {
     /// Whether there is more to be asked for at once.
     pub fn more(&self) -> bool {
         self.body.get("more").and_then(Json::as_bool).unwrap_or_default()
+    }
+
+    /// Of which revision of the database it is.
+    pub fn revision(&self) -> u64 {
+        self.point.revision
+    }
+
+    /// What a client is answered that has also sent something, with these results. They are told whatever became of the
+    /// page: it gets the one that was made `before` instead, and asks again.
+    pub fn with_results(page: Result<Self, Problem>, before: Self, results: Json) -> Result<Self, Problem> {
+        let is_nothing = results.as_array().is_none_or(Vec::is_empty);
+        let mut page = if is_nothing { page? } else { page.unwrap_or(before) };
+        page.body.insert("results".to_owned(), results);
+        Ok(page)
     }
 }
 
@@ -87,11 +105,7 @@ impl Relay {
     ) -> Result<SyncPoint, Problem> {
         let phase = page::beginning(view).map_err(|error| node_problem(error.into()))?;
         let beginning = self.point(access, view, wanted, phase)?;
-        let point = self.usable(access, view, token, beginning)?;
-        match point.phase {
-            Phase::Deletions { .. } => Err(other_token()),
-            _ => Ok(point),
-        }
+        self.usable(access, view, token, wanted, beginning)
     }
 
     /// A place in a database as it is now.
@@ -112,62 +126,55 @@ impl Relay {
         access: &Access,
         view: &View,
         token: Option<&str>,
+        wanted: &Wanted,
         beginning: SyncPoint,
     ) -> Result<SyncPoint, Problem> {
         let Some(token) = token else { return Ok(beginning) };
-        let point = self.open_token(access, token).ok_or_else(other_token)?;
-        let gone = point.gone(view, &beginning).map_err(|error| node_problem(error.into()))?;
-        let (reason, action, detail) = match gone {
-            None => return Ok(point),
-            Some(Gone::Revision) => ("revision", "wipe-local", "the database was wiped since"),
-            Some(Gone::Epoch) => {
-                ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore")
+        let gone = match self.open_token(access, token) {
+            // One of another call is no token for this one, whatever else there is to be said of it.
+            Ok(point) if point.phase.is_of_deletions() == beginning.phase.is_of_deletions() => {
+                let gone = point.gone(view, wanted.tables.as_ref(), &beginning);
+                match gone.map_err(|error| node_problem(error.into()))? {
+                    None => return Ok(point),
+                    Some(gone) => gone,
+                }
             }
-            Some(Gone::Filter) => ("filter", "resync-keep-outbox", "the token was made for other tables"),
-            Some(Gone::Schema) => ("schema", "upgrade", "the schema of a table has changed"),
-            Some(Gone::Retention) => {
+            Ok(_) | Err(Unreadable::Foreign) => return Err(other_token()),
+            // All that it shows is the number of a key that there was once. Anybody can write that; whoever does is given
+            // what is given to those who have no token at all.
+            Err(Unreadable::Forgotten) => Gone::Retention,
+        };
+        Err(self.begin_anew(access, gone, &beginning)?)
+    }
+
+    /// What a client is told that has to begin anew.
+    fn begin_anew(&self, access: &Access, gone: Gone, beginning: &SyncPoint) -> Result<Problem, Problem> {
+        let (reason, action, detail) = match gone {
+            Gone::Revision => ("revision", "wipe-local", "the database was wiped since"),
+            Gone::Epoch => ("epoch", "resync-keep-outbox", "this relay counts anew since then, as after a restore"),
+            Gone::Filter => ("filter", "resync-keep-outbox", "the token was made for other tables"),
+            Gone::Schema => ("schema", "upgrade", "the schema of a table has changed"),
+            Gone::Retention => {
                 let detail = "it is so old that rows were deleted since which are not told any more";
                 ("retention", "resync-keep-outbox", detail)
             }
         };
-        let fresh = self.seal(access, &beginning)?;
+        let fresh = self.seal(access, beginning)?;
         // Clients that all meet this at the same moment must not all come back at the same moment.
         let after = 1 + self.node.surroundings().random() % 10;
         let help = "do what `action` says, and go on with the `token` that is in this answer; nothing unsent is lost";
         let problem = Problem::new(ProblemCode::Gone, detail, help).retry_after(after);
-        Err(problem.with("reason", reason).with("action", action).with("token", fresh))
+        Ok(problem.with("reason", reason).with("action", action).with("token", fresh))
     }
 
-    /// The keys of a table's rows that were deleted, of which the client may not know; `told` it knows by itself.
-    pub fn deletions(
-        &self,
-        access: &Access,
-        table: &CollectionName,
-        token: Option<&str>,
-        told: &BTreeSet<String>,
-    ) -> Result<Changes, Problem> {
-        let view = self.view(access)?;
-        let failed = |error: StoreError| node_problem(error.into());
-        let wanted = Wanted { tables: Some(BTreeSet::from([table.clone()])), limit: None };
-        let horizon = view.horizon().map_err(failed)?;
-        let beginning = self.point(access, &view, &wanted, Phase::Deletions { position: horizon })?;
-        let point = self.usable(access, &view, token, beginning)?;
-        let Phase::Deletions { position } = point.phase else { return Err(other_token()) };
-        let limits = PageLimits { rows: ROWS_MAX, bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX };
-        let top = view.position().map_err(failed)?;
-        let page = view.rows_changed(position, top, wanted.tables.as_ref(), limits).map_err(failed)?;
-        let gone = page.rows.iter().filter(|row| row.fields.is_none()).map(|row| row.key.as_str());
-        let gone: Vec<&str> = gone.filter(|key| !told.contains(*key)).collect();
-        let phase = Phase::Deletions { position: page.at };
-        let token = self.seal(access, &SyncPoint { phase: phase.clone(), ..point })?;
-        let body = json!({
-            "deleted": gone,
-            "more": !page.is_last,
-            "epoch": self.epoch_text(),
-            "revision": view.revision(),
-            "token": token,
-        });
-        Ok(Changes { body: body.as_object().cloned().unwrap_or_default(), token, phase })
+    /// A page with nothing in it, from which the client of this token goes on where it is, and a refusal if it cannot.
+    ///
+    /// It is made before anything is written: what a client sent is answered for also where no page can be made after it.
+    pub fn nothing_yet(&self, access: &Access, token: Option<&str>, wanted: &Wanted) -> Result<Changes, Problem> {
+        let point = self.position_of(access, &self.view(access)?, token, wanted)?;
+        let token = token.map_or_else(|| self.seal(access, &point), |token| Ok(token.to_owned()))?;
+        let phase = if matches!(point.phase, Phase::Initial { .. }) { "initial" } else { "live" };
+        Ok(self.changes(point, token, phase, Json::Array(Vec::new()), true))
     }
 
     /// The page that follows on a token, for a client that is remembered under this name. Whether the token can still be
@@ -183,7 +190,7 @@ impl Relay {
         let point = self.position_of(access, &view, token, wanted)?;
         let from = point.phase.clone();
         let page = self.page(access, &view, point, wanted)?;
-        self.note_client(access, client, (&from, &page.phase), page.more());
+        self.note_client(access, client, (&from, &page.point.phase), page.more());
         Ok(page)
     }
 
@@ -192,25 +199,32 @@ impl Relay {
         let failed = |error: StoreError| node_problem(error.into());
         let page = Page::read(view, point.phase.clone(), wanted.tables.as_ref(), wanted.limits()).map_err(failed)?;
         let Page { rows, phase, more, done } = page.ok_or_else(other_token)?;
-        let mut body = Map::new();
-        body.insert("phase".to_owned(), if done.is_some() { "initial" } else { "live" }.into());
+        let point = SyncPoint { phase, ..point };
+        let token = self.seal(access, &point)?;
+        let phase = if done.is_some() { "initial" } else { "live" };
+        let mut page = self.changes(point, token, phase, rows.iter().map(row::changed).collect(), more);
         if let Some((rows_done, bytes_done)) = done {
             let rows_total = view.objects().map_err(failed)?;
             let progress = json!({"rows_done": rows_done, "rows_total": rows_total, "bytes_done": bytes_done});
-            body.insert("progress".to_owned(), progress);
+            page.body.insert("progress".to_owned(), progress);
         }
-        let token = self.seal(access, &SyncPoint { phase: phase.clone(), ..point })?;
+        Ok(page)
+    }
+
+    fn changes(&self, point: SyncPoint, token: String, phase: &str, changes: Json, more: bool) -> Changes {
+        let mut body = Map::new();
+        body.insert("phase".to_owned(), phase.into());
         body.insert("epoch".to_owned(), self.epoch_text().into());
         body.insert("revision".to_owned(), point.revision.into());
-        body.insert("changes".to_owned(), rows.iter().map(row::changed).collect());
+        body.insert("changes".to_owned(), changes);
         body.insert("more".to_owned(), more.into());
         body.insert("token".to_owned(), token.clone().into());
-        Ok(Changes { body, token, phase })
+        Changes { body, token, point }
     }
 }
 
 /// What is said of a token that was not made here, or for something else.
-fn other_token() -> Problem {
+pub(super) fn other_token() -> Problem {
     let help =
         "send the token exactly as it came, for the same database and call and with the same access token; or none";
     Problem::new(ProblemCode::BadToken, "this is no sync token for this request", help)

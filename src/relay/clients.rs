@@ -77,10 +77,10 @@ impl Relay {
             let (phase, position, rows_done) = match &client.to {
                 Phase::Initial { position, rows_done, .. } => ("initial", *position, Some(*rows_done)),
                 Phase::Live { position, .. } => ("live", *position, None),
-                Phase::Deletions { position } => ("deletions", *position, None),
+                Phase::Deletions { position, .. } => ("deletions", *position, None),
             };
             let reason = if position < horizon {
-                Some("it was away for longer than deletions are told; it has to begin anew")
+                Some("it was away for longer than deletions are told of some table; if it follows that, it has to begin anew")
             } else if client.repeats >= REPEATS_MAX {
                 Some("it asks from the same place again and again: it does not keep the token that it is given")
             } else {

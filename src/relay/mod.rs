@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `tenant` | customers, their databases, and tokens |
 //! | `sync_point`, `keys` | how far a client is, as a text that only a relay can read |
-//! | `row`, `upload`, `changes`, `page` | what clients write and read |
+//! | `row`, `upload`, `changes`, `page`, `deletions` | what clients write and read |
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
 //! | `audit` | who deleted, granted or set what |
@@ -28,6 +28,7 @@ mod api;
 mod audit;
 mod changes;
 mod clients;
+mod deletions;
 mod events;
 mod export;
 pub mod http;
@@ -61,6 +62,7 @@ use self::audit::Tallies;
 pub use self::audit::{AuditPage, AuditQuery, BY_ITSELF, Deed, OPERATOR, TOLD_EVERY, Which};
 pub use self::changes::{Changes, Wanted};
 use self::clients::Clients;
+pub use self::deletions::Deleting;
 use self::http::{KEYS_MAX, Rate};
 pub use self::keeping::{KEPT_EVERY, Kept};
 pub use self::keys::{Keys, KeysError};
@@ -72,6 +74,7 @@ use self::quota::Quotas;
 pub use self::routes::routes;
 pub use self::row::{RowChange, RowOperation};
 pub use self::settings::{Schema, TableSettings};
+use self::sync_point::Unreadable;
 pub use self::sync_point::{Bearer, Phase, SYNC_POINT_BYTES_MAX, SyncPoint};
 pub use self::table::Range;
 pub use self::tenant::{
@@ -241,7 +244,7 @@ impl Relay {
         Ok(point.seal(access.bearer(), key, nonce))
     }
 
-    fn open_token(&self, access: &Access, text: &str) -> Option<SyncPoint> {
+    fn open_token(&self, access: &Access, text: &str) -> Result<SyncPoint, Unreadable> {
         SyncPoint::open(text, access.bearer(), &self.keys.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -110,8 +110,8 @@ fn response(code: ProblemCode) -> Json {
     let mut headers = vec!["Request-Id"];
     match code {
         ProblemCode::Unauthenticated => headers.push("WWW-Authenticate"),
-        ProblemCode::Gone
-        | ProblemCode::TooLarge
+        ProblemCode::Gone => headers.extend(["Retry-After", "Sync-Token"]),
+        ProblemCode::TooLarge
         | ProblemCode::TooManyRequests
         | ProblemCode::Unavailable
         | ProblemCode::QuotaExceeded => headers.push("Retry-After"),
@@ -290,6 +290,8 @@ mod tests {
         let called: BTreeSet<&str> =
             operations.iter().filter_map(|operation| operation["operationId"].as_str()).collect();
         assert_eq!(called.len(), operations.len(), "two operations are called the same");
+        let of_gone = document["components"]["responses"]["410"]["headers"].as_object().expect("headers");
+        assert!(of_gone.contains_key("Sync-Token") && of_gone.contains_key("Retry-After"), "{of_gone:?}");
     }
 
     #[test]

@@ -34,6 +34,8 @@ struct Answer {
 pub struct Operation {
     name: &'static str,
     summary: &'static str,
+    /// What else a client has to know, as whole sentences.
+    notes: &'static str,
     asker: Asker,
     query: Option<&'static str>,
     /// The schema of the body, and whether there has to be one.
@@ -49,7 +51,13 @@ impl Operation {
     /// One of this name, which is a contract: programs that are generated from the document call it so.
     pub fn new(name: &'static str, summary: &'static str, asker: Asker) -> Self {
         let (headers, answers, further) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, summary, asker, query: None, body: None, headers, tagged: false, answers, further }
+        Self { name, summary, notes: "", asker, query: None, body: None, headers, tagged: false, answers, further }
+    }
+
+    /// This is to be known of it, too: whole sentences.
+    pub fn notes(mut self, notes: &'static str) -> Self {
+        self.notes = notes;
+        self
     }
 
     /// The members of that schema may be in the query.
@@ -159,10 +167,11 @@ impl Operation {
             responses.insert(status.clone(), component("responses", &status));
         }
 
+        let description = format!("{} {}", self.who(), self.notes);
         let mut document = json!({
             "operationId": self.name,
             "summary": self.summary,
-            "description": self.who(),
+            "description": description.trim_end(),
             "parameters": parameters,
             "responses": responses,
             "security": match self.asker {

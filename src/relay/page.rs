@@ -52,10 +52,16 @@ pub fn beginning(view: &View) -> Result<Phase, StoreError> {
 }
 
 impl SyncPoint {
-    /// Why a client cannot go on from here to where `beginning` begins, if it cannot.
-    pub fn gone(&self, view: &View, beginning: &Self) -> Result<Option<Gone>, StoreError> {
-        let (horizon, top) = (view.horizon()?, view.position()?);
-        let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position }) =
+    /// Why a client that follows these tables, or all if none are named, cannot go on from here to where `beginning`
+    /// begins, if it cannot.
+    pub fn gone(
+        &self,
+        view: &View,
+        only: Option<&BTreeSet<CollectionName>>,
+        beginning: &Self,
+    ) -> Result<Option<Gone>, StoreError> {
+        let (horizon, top) = (view.horizon_of(only)?, view.position()?);
+        let (Phase::Initial { position, .. } | Phase::Live { position, .. } | Phase::Deletions { position, .. }) =
             self.phase;
         let is_later = self.revision > beginning.revision;
         Ok(if self.revision < beginning.revision {

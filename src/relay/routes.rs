@@ -122,6 +122,13 @@ pub(super) fn table() -> Vec<Route> {
             POST,
             api::deletions,
             Operation::new("deletions", "Deletes rows, and tells which others were deleted.", reader)
+                .notes(
+                    "Without a token all deletions are told that are still known. What a client deletes in this call is \
+                     not told to it, also not on a later page, unless it lies in more than 32 stretches of versions with \
+                     other changes between them; being told of a deletion twice does no harm. Should nothing be readable \
+                     after the rows were deleted, the answer has the results, no `deleted`, `more: true` and a token to \
+                     ask again with.",
+                )
                 .takes("Keys")
                 .heeds("Sync-Token")
                 // Who deletes has to be a writer.
@@ -162,6 +169,12 @@ pub(super) fn table() -> Vec<Route> {
             GET,
             api::changes,
             Operation::new("changes", "Tells what changed since the sync token, or everything.", reader)
+                .notes(
+                    "Everything is told in the phase `initial`, by table and key, and then what changed meanwhile. Among \
+                     that may be deletions of rows that the client was never given, since they came and went during the \
+                     initial phase or were deleted before it came to them: it has nothing to delete then, and that does \
+                     no harm.",
+                )
                 .query("ChangesQuery")
                 .heeds("Sync-Token")
                 .heeds("Client-Id")
@@ -172,6 +185,11 @@ pub(super) fn table() -> Vec<Route> {
             POST,
             api::sync,
             Operation::new("sync", "Takes what a client wrote, and tells what changed.", reader)
+                .notes(
+                    "What was written is always answered for: should no page be readable after it, as when the database \
+                     is wiped in between, the answer has the results, no `changes`, `more: true` and a token to ask again \
+                     with.",
+                )
                 .takes("Sync")
                 .heeds("Sync-Token")
                 .heeds("Client-Id")

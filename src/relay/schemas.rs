@@ -224,7 +224,7 @@ fn answers() -> Map<String, Json> {
             "bytes": natural(),
             "conflicts": natural(),
             "lost": natural(),
-            "horizon": natural(),
+            "horizon": said("The highest `min_retained_version` of its tables.", natural()),
             "tables": {"type": "object", "additionalProperties": object(json!({
                 "count": natural(),
                 "max_version": natural(),
@@ -256,7 +256,9 @@ fn answers() -> Map<String, Json> {
             "max_source_version": or_null(integer()),
             "max_modified_ms": or_null(natural()),
             "digest": digest(),
-            "min_retained_version": natural(),
+            "min_retained_version": said(
+                "Deletions in this table up to this version may not be told any more.", natural(),
+            ),
             "revision": natural(),
             "epoch": epoch(),
         }), &[]),

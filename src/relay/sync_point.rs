@@ -59,6 +59,8 @@ pub enum Phase {
     Deletions {
         /// It was told of all up to here.
         position: u64,
+        /// Stretches of later positions, first and last, at which it deleted rows itself.
+        own: Vec<(u64, u64)>,
     },
 }
 
@@ -66,10 +68,25 @@ impl Phase {
     /// Up to where the feed had come when this was written, at least.
     pub fn reaches(&self) -> u64 {
         match *self {
-            Self::Initial { position, .. } | Self::Deletions { position } => position,
+            Self::Initial { position, .. } | Self::Deletions { position, .. } => position,
             Self::Live { position, high } => position.max(high),
         }
     }
+
+    /// Whether it is of the kind that is for deletions only.
+    pub fn is_of_deletions(&self) -> bool {
+        matches!(self, Self::Deletions { .. })
+    }
+}
+
+/// Why a text is no sync point that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unreadable {
+    /// It was not made here for that bearer, or it was altered.
+    Foreign,
+    /// The key that it would have been sealed with is kept no longer. It may be genuine and may as well be forged, so
+    /// nothing that it says is to be believed.
+    Forgotten,
 }
 
 /// For whom a sync point is.
@@ -110,16 +127,27 @@ impl SyncPoint {
     }
 
     /// What a text says, if it was made here for that bearer.
-    pub(super) fn open(text: &str, bearer: Bearer<'_>, keys: &Keys) -> Option<Self> {
+    pub(super) fn open(text: &str, bearer: Bearer<'_>, keys: &Keys) -> Result<Self, Unreadable> {
         if text.len() > SYNC_POINT_BYTES_MAX {
-            return None;
+            return Err(Unreadable::Foreign);
         }
-        let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).ok()?;
+        let mut bytes = BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| Unreadable::Foreign)?;
+        let is_forgotten = Self::key_of(&bytes).is_some_and(|number| keys.is_forgotten(number));
+        let why = if is_forgotten { Unreadable::Forgotten } else { Unreadable::Foreign };
+        Self::unseal(&mut bytes, bearer, keys).ok_or(why)
+    }
+
+    /// The number of the key that it would have been sealed with.
+    fn key_of(bytes: &[u8]) -> Option<u32> {
+        let (&[form, ref number @ ..], sealed) = bytes.split_first_chunk::<5>()?;
+        let is_whole = form == FORM && sealed.len() > NONCE_LEN + CHACHA20_POLY1305.tag_len();
+        is_whole.then(|| u32::from_be_bytes(*number))
+    }
+
+    fn unseal(bytes: &mut [u8], bearer: Bearer<'_>, keys: &Keys) -> Option<Self> {
+        let secret = keys.numbered(Self::key_of(bytes)?)?;
         let (clear, sealed) = bytes.split_at_mut_checked(CLEAR_BYTES)?;
-        let (&form, rest) = clear.split_first()?;
-        let (number, nonce) = rest.split_first_chunk::<4>()?;
-        let secret = keys.numbered(u32::from_be_bytes(*number)).filter(|_| form == FORM)?;
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let nonce = Nonce::try_assume_unique_for_key(clear.get(CLEAR_BYTES - NONCE_LEN..)?).ok()?;
         let opened = cipher(&secret)?.open_in_place(nonce, Aad::from(bearer.bytes()), sealed).ok()?;
         codec::decode("sync point", opened).ok()
     }
@@ -139,7 +167,8 @@ mod tests {
         let phase = Phase::Initial { after, position: 9, rows_done: 3, bytes_done: 120 };
         let point = SyncPoint { epoch: 5, revision: 1, schema: 0, filter: 0, phase };
         let text = point.seal(BEARER, key, [3; NONCE_LEN]);
-        assert_eq!(SyncPoint::open(&text, BEARER, &keys), Some(point));
+        let foreign = Err(Unreadable::Foreign);
+        assert_eq!(SyncPoint::open(&text, BEARER, &keys), Ok(point));
         for bearer in [
             Bearer { customer: "other", ..BEARER },
             Bearer { database: "other", ..BEARER },
@@ -147,20 +176,53 @@ mod tests {
             // What belongs to which part is no matter of where the borders between them are.
             Bearer { customer: "acmen", database: "otes", ..BEARER },
         ] {
-            assert_eq!(SyncPoint::open(&text, bearer, &keys), None, "{bearer:?}");
+            assert_eq!(SyncPoint::open(&text, bearer, &keys), foreign, "{bearer:?}");
         }
         let bytes = BASE64URL_NOPAD.decode(text.as_bytes()).expect("base64");
         for bit in 0..bytes.len() * 8 {
             let mut altered = bytes.clone();
             altered[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(SyncPoint::open(&BASE64URL_NOPAD.encode(&altered), BEARER, &keys), None, "bit {bit}");
+            assert_eq!(SyncPoint::open(&BASE64URL_NOPAD.encode(&altered), BEARER, &keys), foreign, "bit {bit}");
         }
         for end in 0..text.len() {
-            assert_eq!(SyncPoint::open(&text[..end], BEARER, &keys), None, "cut at {end}");
+            assert_eq!(SyncPoint::open(&text[..end], BEARER, &keys), foreign, "cut at {end}");
         }
-        assert_eq!(SyncPoint::open(&"A".repeat(SYNC_POINT_BYTES_MAX + 1), BEARER, &keys), None);
+        assert_eq!(SyncPoint::open(&"A".repeat(SYNC_POINT_BYTES_MAX + 1), BEARER, &keys), foreign);
         let mut others = Keys::in_memory();
         others.newest(1, [8; 32]).expect("memory does not fail");
-        assert_eq!(SyncPoint::open(&text, BEARER, &others), None);
+        assert_eq!(SyncPoint::open(&text, BEARER, &others), foreign);
+    }
+
+    #[test]
+    fn what_was_sealed_with_a_key_that_is_kept_no_longer_is_told_from_what_is_foreign() {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        let mut keys = Keys::in_memory();
+        let mut seal = |at_ms: u64| {
+            let key = keys.newest(at_ms, [7; 32]).expect("memory does not fail");
+            let phase = Phase::Live { position: 9, high: 9 };
+            SyncPoint { epoch: 5, revision: 1, schema: 0, filter: 0, phase }.seal(BEARER, key, [3; NONCE_LEN])
+        };
+        let (old, new) = (seal(0), seal(400 * DAY_MS));
+        let open = |text: &str| SyncPoint::open(text, BEARER, &keys).map(drop);
+        assert_eq!((open(&old), open(&new)), (Err(Unreadable::Forgotten), Ok(())));
+        assert_eq!(open(&old[..40]), Err(Unreadable::Foreign), "there is no room for a seal in it");
+    }
+
+    #[test]
+    fn the_longest_sync_points_can_be_sent() {
+        let mut keys = Keys::in_memory();
+        let key = keys.newest(1, [7; 32]).expect("memory does not fail");
+        let table = CollectionName::user(&"t".repeat(64)).expect("a name");
+        let after = Some((table, "k".repeat(crate::model::KEY_BYTES_MAX).parse().expect("a key")));
+        let position = 1 << 53;
+        let own = (0..super::super::deletions::OWN_MAX as u64).map(|n| (position + 2 * n, position + 2 * n)).collect();
+        for phase in [
+            Phase::Initial { after, position, rows_done: position, bytes_done: position },
+            Phase::Deletions { position, own },
+        ] {
+            let point = SyncPoint { epoch: u64::MAX, revision: position, schema: u64::MAX, filter: u64::MAX, phase };
+            let text = point.seal(BEARER, key, [3; NONCE_LEN]);
+            assert_eq!(SyncPoint::open(&text, BEARER, &keys), Ok(point), "of {} bytes", text.len());
+        }
     }
 }

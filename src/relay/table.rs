@@ -1,5 +1,6 @@
 //! Tables as a whole, and manifests: what a client compares with its own before it sends or fetches anything.
 
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use data_encoding::HEXLOWER;
@@ -43,6 +44,8 @@ impl Relay {
         let view = self.view(access)?;
         let summary = view.table(table).map_err(|error| node_problem(error.into()))?.ok_or_else(no_table)?;
         let TableSummary { rows, version, modified_ms, source_version, digest } = summary;
+        let only = BTreeSet::from([table.clone()]);
+        let horizon = view.horizon_of(Some(&only)).map_err(|error| node_problem(error.into()))?;
         let body = json!({
             "table": table.to_string(),
             "count": rows,
@@ -50,7 +53,7 @@ impl Relay {
             "max_source_version": source_version,
             "max_modified_ms": modified_ms,
             "digest": digest_text(digest),
-            "min_retained_version": view.horizon().map_err(|error| node_problem(error.into()))?,
+            "min_retained_version": horizon,
             "revision": view.revision(),
             "epoch": self.epoch_text(),
         });

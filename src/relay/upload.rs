@@ -81,9 +81,15 @@ impl Relay {
         Ok(results)
     }
 
-    /// Writes rows of any tables, each by itself, in one revision of the database only.
-    pub(super) async fn upload_in(&self, access: &Access, revision: u64, rows: Vec<Json>) -> Result<Json, Problem> {
-        let (results, deleted) = self.upload_batch(access, None, rows, false, Some(revision)).await?;
+    /// Writes rows, each by itself, in one revision of the database only.
+    pub(super) async fn upload_in(
+        &self,
+        access: &Access,
+        table: Option<&CollectionName>,
+        revision: u64,
+        rows: Vec<Json>,
+    ) -> Result<Json, Problem> {
+        let (results, deleted) = self.upload_batch(access, table, rows, false, Some(revision)).await?;
         self.tally_deletes(access, &deleted).await;
         Ok(results)
     }

@@ -188,6 +188,15 @@ fn mutations_that_nobody_would_write_are_refused() {
         ("more than it knows counted", mutation(None, vec![edit(counter(b.replica(), 1), &[], total(2, 5))])),
         ("a run of no event", mutation(None, vec![edit(counter(b.replica(), 0), &[], total(0, 5))])),
     ];
+    // Nothing may be changed where a client gives the object another version, and only there.
+    let said = |source_version| Remark { source_version, by: "phone".to_owned().try_into().ok(), id: None };
+    for (remark, is_fine) in [(said(Some(7)), true), (said(None), false)] {
+        let head = *a.known.head(a.replica()).expect("it wrote before");
+        let (dot, nothing) = (Dot::new(a.replica(), head.counter + 1), mutation(None, vec![]));
+        let said = [(&nothing.collection, &nothing.key, &remark)];
+        let (_, packed) = Event::write(dot, head.hash, a.known.depth() + 1, &a.known, vec![nothing.clone()], &said);
+        assert_eq!(Event::read(dot, head.hash, &packed).is_ok(), is_fine, "{remark:?}");
+    }
     for (what, mutation) in refused {
         assert!(forged(&a, mutation).is_err(), "{what}");
     }

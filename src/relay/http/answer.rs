@@ -108,6 +108,11 @@ impl From<Problem> for Reply {
         if let Some(seconds) = problem.retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
         }
+        // Who has to begin anew finds the token for that where tokens always are.
+        let token = problem.members.get("token").and_then(serde_json::Value::as_str);
+        if let Some(token) = token.and_then(|token| HeaderValue::from_str(token).ok()) {
+            headers.insert(SYNC_TOKEN, token);
+        }
         if problem.code == ProblemCode::Unauthenticated {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
@@ -222,6 +227,13 @@ mod tests {
         assert!(head.contains(&format!("content-length: {}", body.len())));
         let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
         assert_eq!((&body["code"], &body["status"], &body["help"]), (&"timeout".into(), &408.into(), &"hurry".into()));
+    }
+
+    #[test]
+    fn who_has_to_begin_anew_finds_the_token_in_the_header_too() {
+        let problem = Problem::new(ProblemCode::Gone, "old", "begin anew").with("token", "fresh").retry_after(3);
+        let response = problem.into_response();
+        assert_eq!((response.status(), &response.headers()[SYNC_TOKEN]), (StatusCode::GONE, &"fresh".parse().unwrap()));
     }
 
     #[test]

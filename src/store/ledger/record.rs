@@ -118,8 +118,10 @@ pub(super) struct Totals {
     pub(super) position: u64,
     /// The last arrival that was given out.
     pub(super) arrival: u64,
-    /// The last position at which a deletion was that is not told any more.
+    /// The last position at which a deletion was that is not told any more, of whatever table.
     pub(super) horizon: u64,
+    /// The position that the wipe took with which this revision began; 0 in the first one.
+    pub(super) begun: u64,
 }
 
 /// The head of a replica.
@@ -147,6 +149,8 @@ pub(super) struct TableRow {
     pub(super) digest: u128,
     /// The last position at which one of its rows stood.
     pub(super) position: u64,
+    /// The last position at which a deletion of one of its rows was that is not told any more.
+    pub(super) horizon: u64,
 }
 
 /// The latest change of an object.

@@ -155,9 +155,33 @@ impl View {
         only: Option<&BTreeSet<CollectionName>>,
         limits: PageLimits,
     ) -> Result<Page<u64>, StoreError> {
-        let number = self.number();
         let numbers: Option<BTreeSet<u32>> =
             only.map(|only| only.iter().filter_map(|name| self.collection_number(name)).collect());
+        let is_wanted = |row: &FeedRow| numbers.as_ref().is_none_or(|numbers| numbers.contains(&row.collection));
+        self.changed_where(after, until, &is_wanted, limits)
+    }
+
+    /// What was deleted of a table after position `after` and up to `until`, and is not there again. However many rows
+    /// are there, none of them is read.
+    pub fn rows_deleted(
+        &self,
+        after: u64,
+        until: u64,
+        collection: &CollectionName,
+        limits: PageLimits,
+    ) -> Result<Page<u64>, StoreError> {
+        let number = self.collection_number(collection);
+        self.changed_where(after, until, &|row| row.deleted && Some(row.collection) == number, limits)
+    }
+
+    fn changed_where(
+        &self,
+        after: u64,
+        until: u64,
+        is_wanted: &dyn Fn(&FeedRow) -> bool,
+        limits: PageLimits,
+    ) -> Result<Page<u64>, StoreError> {
+        let number = self.number();
         let mut found: Vec<(u64, FeedRow)> = Vec::new();
         let (mut at, mut looked_at, mut is_full) = (after, 0, false);
         let mut result = Ok(());
@@ -171,7 +195,7 @@ impl View {
             result = record::read(stored, value).and_then(|row: FeedRow| {
                 let position = key::counter_at(stored, 5).ok_or_else(|| damaged("position"))?;
                 (at, looked_at) = (position, looked_at + 1);
-                if numbers.as_ref().is_none_or(|numbers| numbers.contains(&row.collection)) {
+                if is_wanted(&row) {
                     found.push((position, row));
                 }
                 Ok(())

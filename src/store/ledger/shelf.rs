@@ -116,8 +116,8 @@ impl Shelf {
         let totals = key::totals(number);
         if let Some(value) = read.get(&totals)? {
             shelf.totals = record::read(&totals, &value)?;
-            let Totals { objects, bytes, conflicts, lost, position, arrival, horizon } = shelf.totals;
-            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival, horizon])?;
+            let Totals { objects, bytes, conflicts, lost, position, arrival, horizon, begun } = shelf.totals;
+            record::check_counts(&[objects, bytes, conflicts, lost, position, arrival, horizon, begun])?;
         }
         rows(read, &key::replicas(number), |_, author: Author| {
             names.add_replica(author);

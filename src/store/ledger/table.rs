@@ -73,7 +73,7 @@ impl View {
         let Some(table) = self.collection_number(collection) else { return Ok(None) };
         let key = key::table(self.number(), table);
         let Some(value) = self.snapshot().get(&key)? else { return Ok(None) };
-        let TableRow { objects, digest, position } = record::read(&key, &value)?;
+        let TableRow { objects, digest, position, .. } = record::read(&key, &value)?;
         let place = key::position(self.number(), position);
         let feed: Option<FeedRow> =
             self.snapshot().get(&place)?.map(|value| record::read(&place, &value)).transpose()?;

@@ -3,13 +3,15 @@
 //! Between nodes a deletion needs no record: it follows from the version vector. Only clients without one have to be told,
 //! and those that stay away for longer than such records are kept begin anew.
 //!
-//! **Invariant**: the horizon rises in the transaction that removes a deletion from the feed, to that deletion's position
-//! or beyond: whoever goes on from below it may miss one, and can be told so.
+//! **Invariant**: a table's horizon rises in the transaction that removes a deletion of its rows from the feed, to that
+//! deletion's position or beyond: whoever follows the table and goes on from below may miss one, and can be told so. A
+//! table that is kept for long is not cut short by one that is not.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use super::key;
-use super::record::{self, AskedRow, FeedRow, ObjectRow};
+use super::record::{self, AskedRow, FeedRow, ObjectRow, TableRow};
 use super::rows::PageLimits;
 use super::view::{View, damaged};
 use super::writing::Writing;
@@ -28,9 +30,23 @@ pub struct Trimming {
 }
 
 impl View {
-    /// The last position at which a deletion was that is not told any more.
+    /// The last position at which a deletion was that is not told any more, of whatever table.
     pub fn horizon(&self) -> Result<u64, StoreError> {
         Ok(self.totals()?.horizon)
+    }
+
+    /// The same for whoever follows these tables only, or all of them if none are named.
+    pub fn horizon_of(&self, only: Option<&BTreeSet<CollectionName>>) -> Result<u64, StoreError> {
+        let Some(only) = only else { return self.horizon() };
+        // What was before the revision began nobody is told of, table by table or otherwise.
+        let mut horizon = self.totals()?.begun;
+        for table in only.iter().filter_map(|name| self.collection_number(name)) {
+            let key = key::table(self.number(), table);
+            let row: Option<TableRow> =
+                self.snapshot().get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
+            horizon = horizon.max(row.map_or(0, |row| row.horizon));
+        }
+        Ok(horizon)
     }
 
     /// Where deletions stand after `after` that came before `before_ms` says for their table; and where to go on.
@@ -118,40 +134,53 @@ impl View {
 impl Writing<'_> {
     /// Removes what was found, where it is still so.
     pub(super) fn trim(&mut self, space: SpaceId, trimming: &Trimming) -> Result<(), StoreError> {
-        let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get(&space)) else { return Ok(()) };
+        let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
         if shelf.row.revision.number() != trimming.revision {
             return Ok(());
         }
         let number = shelf.row.number;
-        let mut horizon = shelf.totals.horizon;
         for position in &trimming.deletions {
-            let place = key::position(number, *position);
-            let Some(value) = self.read.get(&place)? else { continue };
-            let row: FeedRow = record::read(&place, &value)?;
-            if !row.deleted || names.collection_name(row.collection).is_none() {
-                continue;
-            }
-            let stored = key::object(number, row.collection, &row.key);
-            let object = self.read.get(&stored)?;
-            let object: Option<ObjectRow> = object.map(|value| record::read(&stored, &value)).transpose()?;
-            let left = match object.filter(|object| object.position == *position) {
-                Some(object) => Some(object.object.unpack(&names.replicas).map_err(damaged)?),
-                None => None,
-            };
-            self.batch.insert(place, None);
-            // What is left of edits that lost to the delete stays.
-            if left.is_some_and(|object| object.is_empty()) {
-                self.batch.insert(stored, None);
-            }
-            horizon = horizon.max(if planted!("horizon-stays") { 0 } else { *position });
+            self.forget_deletion(space, number, *position)?;
         }
-        if horizon != shelf.totals.horizon {
-            shelf.totals.horizon = horizon;
+        if let Some(shelf) = self.shelves.get(&space).filter(|_| !trimming.deletions.is_empty()) {
             let totals = shelf.totals.clone();
             self.put(key::totals(number), &totals);
         }
         for id in &trimming.ids {
             self.batch.insert(key::asked(number, id.as_str()), None);
+        }
+        Ok(())
+    }
+
+    fn forget_deletion(&mut self, space: SpaceId, number: u32, position: u64) -> Result<(), StoreError> {
+        let place = key::position(number, position);
+        let Some(value) = self.read.get(&place)? else { return Ok(()) };
+        let row: FeedRow = record::read(&place, &value)?;
+        let Some(names) = self.names.get(&space).filter(|names| names.collection_name(row.collection).is_some()) else {
+            return Ok(());
+        };
+        if !row.deleted {
+            return Ok(());
+        }
+        let stored = key::object(number, row.collection, &row.key);
+        let object = self.read.get(&stored)?;
+        let object: Option<ObjectRow> = object.map(|value| record::read(&stored, &value)).transpose()?;
+        let left = match object.filter(|object| object.position == position) {
+            Some(object) => Some(object.object.unpack(&names.replicas).map_err(damaged)?),
+            None => None,
+        };
+        self.batch.insert(place, None);
+        // What is left of edits that lost to the delete stays.
+        if left.is_some_and(|object| object.is_empty()) {
+            self.batch.insert(stored, None);
+        }
+        if planted!("horizon-stays") {
+            return Ok(());
+        }
+        let table = self.table_row(space, number, row.collection)?;
+        table.horizon = table.horizon.max(position);
+        if let Some(shelf) = self.shelves.get_mut(&space) {
+            shelf.totals.horizon = shelf.totals.horizon.max(position);
         }
         Ok(())
     }

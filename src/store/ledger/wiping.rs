@@ -246,7 +246,7 @@ impl Writing<'_> {
         if let Some(shelf) = self.shelves.get_mut(&space) {
             // The wipe itself takes a place: whoever watches where the feed stands notices it.
             shelf.totals.position = if planted!("positions-begin-again") { 0 } else { totals.position + 1 };
-            shelf.totals.horizon = shelf.totals.position;
+            (shelf.totals.horizon, shelf.totals.begun) = (shelf.totals.position, shelf.totals.position);
             let (number, totals) = (shelf.row.number, shelf.totals.clone());
             self.put(key::totals(number), &totals);
         }

@@ -372,6 +372,16 @@ impl<'a> Writing<'a> {
                 }
             }
         }
+        for Part { request: Request { collection, key, .. }, remark, .. } in parts {
+            let Some(version) = remark.and_then(|remark| remark.source_version) else { continue };
+            let held = self.object(space, collection, key)?;
+            if held.object.is_visible()
+                && held.source_version != Some(version)
+                && let Some(draft) = drafts.get_mut(&(collection.clone(), key.clone()))
+            {
+                draft.touch();
+            }
+        }
         let said: Vec<_> = (parts.iter())
             .filter_map(|Part { request, remark, .. }| Some((&request.collection, &request.key, (*remark)?)))
             .collect();
@@ -641,7 +651,7 @@ impl<'a> Writing<'a> {
         for name in std::mem::take(&mut self.order).into_values() {
             if let Some(held) = self.objects.remove(&name) {
                 let wanted = self.placed.remove(&name).then(|| name.clone());
-                let position = self.settle(name, &held)?;
+                let position = self.settle(name, &held, wanted.is_some())?;
                 places.objects.extend(wanted.map(|name| (name, position)));
             }
         }
@@ -692,6 +702,18 @@ impl<'a> Writing<'a> {
         Ok((self.batch, self.report, positions, places))
     }
 
+    /// What is counted of a table, as it stands in this commit.
+    pub(super) fn table_row(&mut self, space: SpaceId, number: u32, table: u32) -> Result<&mut TableRow, StoreError> {
+        Ok(match self.tables.entry((space, table)) {
+            Entry::Occupied(row) => row.into_mut(),
+            Entry::Vacant(vacant) => {
+                let key = key::table(number, table);
+                let stored = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
+                vacant.insert(stored.unwrap_or_default())
+            }
+        })
+    }
+
     /// Counts a changed row in what is known of its table as a whole.
     fn count_in_table(
         &mut self,
@@ -702,14 +724,7 @@ impl<'a> Writing<'a> {
         after: Standing,
     ) -> Result<(), StoreError> {
         let Some(number) = self.shelves.get(&space).map(|shelf| shelf.row.number) else { return Ok(()) };
-        let key = key::table(number, table);
-        let totals = match self.tables.entry((space, table)) {
-            Entry::Occupied(totals) => totals.into_mut(),
-            Entry::Vacant(vacant) => {
-                let stored = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
-                vacant.insert(stored.unwrap_or_default())
-            }
-        };
+        let totals = self.table_row(space, number, table)?;
         let digest = |standing: Standing| if standing.visible { row_digest(name, standing.position) } else { 0 };
         totals.objects = (totals.objects + u64::from(after.visible)).saturating_sub(u64::from(before.visible));
         totals.digest = totals.digest.wrapping_sub(digest(before)).wrapping_add(digest(after));
@@ -725,8 +740,8 @@ impl<'a> Writing<'a> {
         Ok(())
     }
 
-    /// Writes one changed object, and all that counts it. Returns where it stands then.
-    fn settle(&mut self, name: ObjectName, held: &Held) -> Result<u64, StoreError> {
+    /// Writes one changed object, and all that counts it. Returns where it stands then: somewhere, if somebody is told.
+    fn settle(&mut self, name: ObjectName, held: &Held, is_told: bool) -> Result<u64, StoreError> {
         let (space, collection, object_key) = name;
         let Some(changed_by) = held.changed_by else { return Ok(held.before.position) };
         let (Some(shelf), Some(names)) = (self.shelves.get_mut(&space), self.names.get_mut(&space)) else {
@@ -766,8 +781,10 @@ impl<'a> Writing<'a> {
             }
         }
         let batch = &mut self.batch;
-        // A change that nobody can see, such as one more edit that lost to a delete, has no place in the feed.
-        if counts && (before.visible && !planted!("feed-forgets-deletes") || after.visible) {
+        // A change that nobody can see, such as one more edit that lost to a delete, has no place in the feed; but for a
+        // row that was put and deleted within this commit, if its version is told to whoever did that.
+        let came_and_went = is_told && before.position == 0;
+        if counts && (before.visible && !planted!("feed-forgets-deletes") || after.visible || came_and_went) {
             if before.position > 0 && !planted!("feed-keeps-old-places") {
                 batch.insert(key::position(number, before.position), None);
             }

@@ -120,7 +120,7 @@ impl World<'_> {
         let read = || -> Result<Result<Answer, _>, StoreError> {
             let fresh = sync_point(epoch, view.revision(), beginning(&view)?);
             let point = point_of(token, fresh.clone());
-            if let Some(gone) = point.gone(&view, &fresh)? {
+            if let Some(gone) = point.gone(&view, None, &fresh)? {
                 return Ok(Ok(Answer::Gone(gone, Token { point: fresh, made: here })));
             }
             let Some(Page { rows, phase, more, .. }) = Page::read(&view, point.phase, None, limits)? else {

@@ -398,3 +398,131 @@ fn who_never_saw_anything_cannot_pile_up_a_row_without_bounds() {
     send(&ledger, space, put("n1", json!({"text": "decided"})), Some(&seen), None);
     blind(90).expect("there is room again");
 }
+
+#[test]
+fn a_row_that_comes_and_goes_within_one_commit_has_a_version() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let asked = |request, id| Work::Upload { space, uploads: vec![upload(request, None, Some(id))] };
+    let works = [asked(put("n1", json!({})), "put"), asked(request("n1", Operation::Delete), "delete")];
+    let done = ledger.commit(&works, 1_000, NONCE).expect("memory does not fail").done;
+    let [Done::Uploaded(Ok(put_n1)), Done::Uploaded(Ok(deleted))] = &done[..] else { panic!("{done:?}") };
+    let top = view(&ledger, space).position().expect("readable");
+    assert_eq!((put_n1[0].version, deleted[0].version), (top, top));
+    assert!(top > 0);
+    let again = send(&ledger, space, put("n1", json!({})), None, Some("put"));
+    assert_eq!((again.duplicate, again.version), (true, top));
+    let limits = PageLimits { rows: 9, bytes: usize::MAX, looked_at: 9 };
+    let notes = CollectionName::user("notes").expect("a name");
+    let gone = view(&ledger, space).rows_deleted(0, top, &notes, limits).expect("readable").rows;
+    assert_eq!(gone.iter().map(|row| (row.key.as_str(), row.version)).collect::<Vec<_>>(), [("n1", top)]);
+    // Nobody is told of what a device does so, and nobody is told of it twice.
+    let works = [put("n2", json!({})), request("n2", Operation::Delete)];
+    let works = works.map(|request| Work::Write { space, requests: vec![request] });
+    ledger.commit(&works, 1_000, NONCE).expect("memory does not fail");
+    assert_eq!(view(&ledger, space).position().expect("readable"), top);
+    let table = view(&ledger, space).table(&notes).expect("readable").expect("it is there");
+    assert_eq!((table.rows, table.digest), (0, 0));
+}
+
+#[test]
+fn another_version_of_a_client_is_a_change_though_nothing_else_is() {
+    let (here, there, space) = (ledger(1), ledger(2), genesis(1).space());
+    create(&here, 1);
+    let introduction = admit(&here, there.device(), &ticket(&here, space, Role::Writer, 1), 1).expect("it holds");
+    commit(&there, Work::Join { introduction, introducer: here.device() });
+    let send_at = |request: Request, source_version: i64| {
+        let mut upload = upload(request, None, None);
+        upload.remark.source_version = Some(source_version);
+        try_send(&here, space, vec![upload]).expect("it can be written").remove(0).version
+    };
+    let first = send_at(put("n1", json!({"title": "one", "tags": {"a": 1}})), 7);
+    let field = |name: &str| name.parse().expect("a field");
+    let same = [
+        patch("n1", json!({"title": "one"})),
+        request("n1", Operation::Unset(vec![field("nothing")])),
+        request("n1", Operation::Remove(field("set"), json!(1))),
+    ];
+    let mut last = first;
+    for (source_version, request) in (8..).zip(same) {
+        let version = send_at(request.clone(), source_version);
+        assert!(version > last, "{request:?}");
+        assert_eq!(send_at(request.clone(), source_version), version, "and no other one is none: {request:?}");
+        last = version;
+        assert_eq!(hand_over(&here, &there, space, 100), []);
+        for ledger in [&here, &there] {
+            let found = row(ledger, space, "n1").expect("it is there");
+            assert_eq!(found.source_version, Some(source_version), "{request:?}");
+            assert_eq!(found.fields, Some(fields(json!({"title": "one", "tags": {"a": 1}}))));
+            let notes = CollectionName::user("notes").expect("a name");
+            let table = view(ledger, space).table(&notes).expect("readable").expect("it is there");
+            assert_eq!(table.source_version, Some(source_version));
+        }
+    }
+}
+
+#[test]
+fn a_table_whose_deletions_are_soon_forgotten_does_not_shorten_what_is_told_of_another() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let table = |name: &str| CollectionName::user(name).expect("a name");
+    let write = |name: &str, operation: Operation| {
+        let request = Request { collection: table(name), key: "k".parse().expect("a key"), operation };
+        send(&ledger, space, request, None, None).version
+    };
+    for name in ["notes", "log"] {
+        write(name, Operation::Put(Map::new()));
+    }
+    let deleted = ["notes", "log"].map(|name| write(name, Operation::Delete));
+    let horizons = || {
+        let of = |names: &[&str]| {
+            let only: BTreeSet<CollectionName> = names.iter().map(|name| table(name)).collect();
+            view(&ledger, space).horizon_of(Some(&only)).expect("readable")
+        };
+        [of(&["notes"]), of(&["log"]), of(&["log", "notes"]), view(&ledger, space).horizon_of(None).expect("readable")]
+    };
+    assert_eq!(horizons(), [0; 4]);
+    let trim = |deletions: &[u64]| {
+        let trimming = Trimming { revision: 1, deletions: deletions.to_vec(), ids: Vec::new() };
+        Work::Trim { space, trimming }
+    };
+    // In one commit with something else that is counted of the table.
+    let put =
+        Request { collection: table("log"), key: "j".parse().expect("a key"), operation: Operation::Put(Map::new()) };
+    let uploads = vec![upload(put, None, None)];
+    ledger.commit(&[trim(&deleted[1..]), Work::Upload { space, uploads }], 1, NONCE).expect("memory does not fail");
+    assert_eq!(horizons(), [0, deleted[1], deleted[1], deleted[1]]);
+    assert_eq!(view(&ledger, space).table_count(&table("log")).expect("readable").expect("it is there").0, 1);
+    commit(&ledger, trim(&deleted[..1]));
+    assert_eq!(horizons(), [deleted[0], deleted[1], deleted[1], deleted[1]]);
+    // What was before a wipe is told of no table, whether it is there already or not.
+    let wiped = commit(&ledger, Work::Wipe { space, only: None }).done;
+    assert!(matches!(wiped[..], [Done::Wiped(Ok(2))]), "{wiped:?}");
+    let begun = view(&ledger, space).position().expect("readable");
+    write("log", Operation::Put(Map::new()));
+    assert_eq!(horizons(), [begun; 4]);
+}
+
+#[test]
+fn what_was_deleted_is_found_without_reading_what_is_there() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    let names: Vec<String> = (0..40).map(|n| format!("n{n}")).collect();
+    names.iter().for_each(|name| _ = send(&ledger, space, put(name, json!({})), None, None));
+    for name in ["n3", "n5", "n7"] {
+        send(&ledger, space, request(name, Operation::Delete), None, None);
+    }
+    let notes = CollectionName::user("notes").expect("a name");
+    let view = view(&ledger, space);
+    let (mut at, mut pages, mut found, top) = (0, 0, Vec::new(), view.position().expect("readable"));
+    loop {
+        let limits = PageLimits { rows: 2, bytes: usize::MAX, looked_at: 30 };
+        let page = view.rows_deleted(at, top, &notes, limits).expect("readable");
+        found.extend(page.rows.iter().map(|row| row.key.as_str().to_owned()));
+        (at, pages) = (page.at, pages + 1);
+        if page.is_last {
+            break;
+        }
+    }
+    assert_eq!((found, pages), (["n3", "n5", "n7"].map(str::to_owned).to_vec(), 2), "live rows fill no page");
+}
