@@ -411,7 +411,8 @@ fn what_a_relay_knows_of_its_customers_is_kept_from_ordinary_commands() {
     let device = Device::blank("A");
     let relay = device.start_relay(&[]);
     for customer in ["acme", "apex"] {
-        let bearer = format!("Bearer {}", device.ok(&["token", "create", "--customer", customer, "--role", "owner"]).trim());
+        let bearer =
+            format!("Bearer {}", device.ok(&["token", "create", "--customer", customer, "--role", "owner"]).trim());
         let path = format!("/v1/customers/{customer}/databases/notes");
         house::Http::connect(relay.http()).ask("PUT", &path, &[("Authorization", &bearer)]).expect(201);
     }

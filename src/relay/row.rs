@@ -175,10 +175,13 @@ pub fn result(table: Option<&str>, key: &str, id: Option<&str>, outcome: &Result
         result.insert("id".to_owned(), id.into());
     }
     match outcome {
-        Ok(Uploaded { duplicate, version, seen }) => {
+        Ok(Uploaded { duplicate, version, seen, visible }) => {
             result.insert("status".to_owned(), if *duplicate { "duplicate" } else { "accepted" }.into());
             result.insert("version".to_owned(), (*version).into());
             result.insert("context".to_owned(), seen.to_string().into());
+            if let Some(visible) = visible {
+                result.insert("visible".to_owned(), (*visible).into());
+            }
         }
         Err(problem) => {
             // What is full now may have room again: whoever waits loses nothing.

@@ -346,8 +346,13 @@ fn answers() -> Map<String, Json> {
             "status": choice(&["accepted", "duplicate", "rejected", "retry"]),
             "version": natural(),
             "context": text(),
+            "visible": said(
+                "Whether the row is there now. A write beside a delete that it had not seen is kept and not shown; a delete \
+                 leaves what it had not seen.",
+                json!({"type": "boolean"}),
+            ),
             "problem": schema("Problem"),
-        }), &["table", "id", "version", "context", "problem"]),
+        }), &["table", "id", "version", "context", "visible", "problem"]),
         "Deletion": {"oneOf": [
             schema("Results"),
             object(json!({"deleted_rows": natural(), "epoch": epoch()}), &[]),

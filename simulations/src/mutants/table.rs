@@ -434,6 +434,13 @@ pub const AREAS: &[Area] = &[
                 "a phone that was restored, and restarted, writes under names that its lost notes bear",
             ),
             core(
+                "known-again-in-the-log",
+                COPIES,
+                30_000,
+                &["causal order"],
+                "a new device is sent what it cannot take in yet, since what that builds on stands further on in the log",
+            ),
+            core(
                 "restart-forgets-copies",
                 COPIES,
                 2000,

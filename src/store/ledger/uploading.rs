@@ -46,6 +46,9 @@ pub struct Uploaded {
     pub version: u64,
     /// What the client has seen now.
     pub seen: Context,
+    /// Whether the object is there after it, which need not be what the client meant: what it had not seen stays, and what
+    /// is written beside a delete is kept, and not shown. None where nothing was done.
+    pub visible: Option<bool>,
 }
 
 /// Where in the feed a commit left what somebody wants to know of.
@@ -121,6 +124,7 @@ impl Writing<'_> {
         };
         for Part { index, request, seen, remark, .. } in fresh {
             let object = &self.object(space, &request.collection, &request.key)?.object;
+            let visible = Some(object.is_visible());
             let seen = match seen {
                 Some(seen) => seen.clone().after(revision, dot, object),
                 None => Context::of(revision, object),
@@ -130,7 +134,7 @@ impl Writing<'_> {
             if let Some(id) = remark.and_then(|remark| remark.id.as_ref()) {
                 self.asked.insert((space, id.clone()), (name, seen.clone()));
             }
-            done[index] = Some(Uploaded { duplicate: false, version: 0, seen });
+            done[index] = Some(Uploaded { duplicate: false, version: 0, seen, visible });
         }
         for (Upload { remark, .. }, done) in uploads.iter().zip(&mut done).filter(|(_, done)| done.is_none()) {
             *done = remark.id.as_ref().map(|id| self.asked_before(space, id)).transpose()?.flatten();
@@ -141,12 +145,12 @@ impl Writing<'_> {
     /// What became of a write that bore this id.
     fn asked_before(&self, space: SpaceId, id: &ClientId) -> Result<Option<Uploaded>, StoreError> {
         if let Some((_, seen)) = self.asked.get(&(space, id.clone())) {
-            return Ok(Some(Uploaded { duplicate: true, version: 0, seen: seen.clone() }));
+            return Ok(Some(Uploaded { duplicate: true, version: 0, seen: seen.clone(), visible: None }));
         }
         let Some(shelf) = self.shelves.get(&space) else { return Ok(None) };
         let key = key::asked(shelf.row.number, id.as_str());
         let row: Option<AskedRow> = self.read.get(&key)?.map(|value| record::read(&key, &value)).transpose()?;
-        Ok(row.map(|row| Uploaded { duplicate: true, version: row.position, seen: row.seen }))
+        Ok(row.map(|row| Uploaded { duplicate: true, version: row.position, seen: row.seen, visible: None }))
     }
 
     /// Remembers the ids that an event bears, of which this node may not have heard.

@@ -412,7 +412,7 @@ impl<'a> Writing<'a> {
         let events = self.local.remove(&space).unwrap_or_default();
         let Some(shelf) = self.shelves.get(&space) else { return Ok(()) };
         if let Some(segment) = Segment::sign(space, shelf.row.revision.number(), self.me, self.key, events) {
-            self.append(space, &segment, &Renaming::default());
+            self.append(space, &segment, &Renaming::default(), 0);
             self.report.changed.entry(space).or_default().local = true;
         }
         Ok(())
@@ -522,7 +522,8 @@ impl<'a> Writing<'a> {
             let author = Author::of(&shelf.known, author, event.dot.replica);
             self.apply(space, author, &event)?;
         }
-        self.append(space, segment, &own);
+        let known_before = if planted!("known-again-in-the-log") { 0 } else { placed.known };
+        self.append(space, segment, &own, known_before);
         Ok(Ok((last, false)))
     }
 
@@ -570,15 +571,16 @@ impl<'a> Writing<'a> {
         self.remember_asked(space, event)
     }
 
-    /// Puts a segment at the end of the log. `own` says what its author is called here.
-    fn append(&mut self, space: SpaceId, segment: &Segment, own: &Renaming) {
+    /// Puts a segment at the end of the log. `own` says what its author is called here; so many of its events were
+    /// `known_before`.
+    fn append(&mut self, space: SpaceId, segment: &Segment, own: &Renaming, known_before: usize) {
         let Some(shelf) = self.shelves.get_mut(&space) else { return };
         shelf.totals.arrival += 1;
         let (number, arrival) = (shelf.row.number, shelf.totals.arrival);
         let key = key::segment(number, arrival);
         let value = record::wrap(&key, segment.bytes());
         self.batch.insert(key, Some(value).filter(|_| !planted!("vector-without-events")));
-        self.put_dots(space, segment.events(), own, arrival);
+        self.put_dots(space, segment.events().get(known_before..).unwrap_or_default(), own, arrival);
         let last = own.dot(segment.last());
         let named = |event: &Event| own.dot(event.dot);
         let first = segment.events().iter().map(named).find(|dot| dot.replica == last.replica).unwrap_or(last);

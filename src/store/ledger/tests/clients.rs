@@ -89,7 +89,8 @@ fn what_is_written_beside_a_delete_is_kept_and_resurrects_nothing() {
     send(&ledger, space, request("n1", Operation::Delete), Some(&seen), None);
     let absent = || try_send(&ledger, space, vec![upload(patch("n1", json!({"a": 1})), None, None)]);
     assert!(matches!(absent(), Err(WriteError::Edit { index: 0, error: InvalidEdit::NotFound { .. } })));
-    send(&ledger, space, patch("n1", json!({"title": "offline"})), Some(&seen), None);
+    let offline = send(&ledger, space, patch("n1", json!({"title": "offline"})), Some(&seen), None);
+    assert_eq!(offline.visible, Some(false), "its client is told");
     send(&ledger, space, request("n1", Operation::Increment("n".parse().expect("a field"), 2)), Some(&seen), None);
     assert_eq!(row(&ledger, space, "n1"), None, "the delete holds");
     let lost = view(&ledger, space).lost().expect("readable");
@@ -126,7 +127,11 @@ fn an_id_takes_effect_once_here_after_a_restart_and_wherever_its_event_has_come(
     let done = send(&here, space, counter(), None, Some("second"));
     send(&here, space, patch("n1", json!({"title": "since"})), None, None);
     let again = send(&here, space, counter(), None, Some("second"));
-    assert_eq!(again, Uploaded { duplicate: true, ..done.clone() }, "with the version that it first got");
+    assert_eq!(
+        again,
+        Uploaded { duplicate: true, visible: None, ..done.clone() },
+        "with the version that it first got"
+    );
     drop(here);
     let here = open();
     assert_eq!(send(&here, space, put("n9", json!({"other": 1})), None, Some("second")), again);
@@ -366,7 +371,7 @@ fn an_id_that_stands_twice_in_one_write_takes_effect_once() {
     let one = |name| Work::Upload { space, uploads: vec![upload(put(name, json!({})), None, Some("other"))] };
     let done = ledger.commit(&[one("n3"), one("n4")], 1_000, NONCE).expect("memory does not fail").done;
     let [Done::Uploaded(Ok(one)), Done::Uploaded(Ok(two))] = &done[..] else { panic!("{done:?}") };
-    assert_eq!(two[0], Uploaded { duplicate: true, ..one[0].clone() });
+    assert_eq!(two[0], Uploaded { duplicate: true, visible: None, ..one[0].clone() });
 }
 
 #[test]
