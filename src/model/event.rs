@@ -268,8 +268,8 @@ impl Event {
         }
         // Nobody writes that nothing is to be changed, unless a client says something new of it.
         let has_version = |at: usize| {
-            let said = remarks.iter().find(|(of, _)| usize::try_from(*of) == Ok(at));
-            said.is_some_and(|(_, remark)| remark.source_version.is_some())
+            let said = remarks.binary_search_by(|(of, _)| usize::try_from(*of).unwrap_or(usize::MAX).cmp(&at));
+            said.is_ok_and(|said| remarks[said].1.source_version.is_some())
         };
         if mutations.iter().enumerate().any(|(at, mutation)| mutation.is_empty() && !has_version(at)) {
             return Err(Malformed { what: "mutation" }.into());

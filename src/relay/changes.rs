@@ -155,7 +155,7 @@ impl Relay {
             Gone::Filter => ("filter", "resync-keep-outbox", "the token was made for other tables"),
             Gone::Schema => ("schema", "upgrade", "the schema of a table has changed"),
             Gone::Retention => {
-                let detail = "it is so old that rows were deleted since which are not told any more";
+                let detail = "it is so old that rows may have been deleted since which are not told any more";
                 ("retention", "resync-keep-outbox", detail)
             }
         };

@@ -3,6 +3,9 @@
 //! It needs a view of a database and no relay, so that it can be called wherever there is one.
 //!
 //! **Invariant (no misses)**: see `changes`, which says the same to clients in words of HTTP.
+//!
+//! What it does not do: keep from a client that a row was deleted during the initial phase which it was never given. Up to
+//! where it had come at each moment of that phase would have to stand in its sync point.
 
 use std::collections::BTreeSet;
 
