@@ -1,0 +1,176 @@
+//! What goes wrong is told as a problem, with the place of the fault, and leaves nothing behind.
+
+use serde_json::json;
+use thence::model::Role;
+
+use crate::world::{Client, NOTES, ORIGIN, World, header, text};
+
+#[test]
+fn every_error_is_a_problem_that_nobody_keeps() {
+    let world = World::new();
+    let owner = &world.owner;
+    owner.put("todo", "a", &json!({}));
+    let reader = world.client(Role::Reader);
+    let (row, batch) = ("/tables/todo/rows/a", "/tables/todo");
+    let many = json!({"rows": vec![json!({"key": "a", "fields": {}}); 1001]}).to_string();
+    let anybody = world.anybody();
+    type Case<'a> = (&'a Client, &'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>, u16, &'a str);
+    let cases: &[Case<'_>] = &[
+        (owner, "GET", "/changes?limit=x", &[], None, 400, "malformed"),
+        (owner, "GET", "/changes?where=a=1", &[], None, 400, "malformed"),
+        (owner, "GET", "/changes", &[("Sync-Token", "x")], None, 400, "bad-token"),
+        (owner, "PUT", row, &[("If-Match", "x")], Some("{}"), 400, "malformed"),
+        (owner, "POST", batch, &[], Some("{"), 400, "malformed"),
+        (owner, "POST", "/tables/todo?atomic=perhaps", &[], Some("{\"rows\":[]}"), 400, "malformed"),
+        (&anybody, "GET", row, &[], None, 401, "unauthenticated"),
+        (&reader, "PUT", row, &[], Some("{}"), 403, "forbidden"),
+        (&reader, "PUT", batch, &[], Some("{}"), 403, "forbidden"),
+        (owner, "GET", "/tables/none", &[], None, 404, "not-found"),
+        (owner, "GET", "/nothing", &[], None, 404, "not-found"),
+        (owner, "GET", "/v1/customers/acme/databases/none", &[], None, 404, "not-found"),
+        (owner, "POST", row, &[], Some("{}"), 405, "method"),
+        (owner, "DELETE", "/tables/todo?all=true", &[], None, 412, "changed"),
+        (owner, "POST", batch, &[], Some(&many), 413, "too-large"),
+        (owner, "PUT", row, &[("Content-Type", "text/plain"), ("Content-Length", "0")], None, 415, "media-type"),
+        (owner, "PUT", "/tables/no%2Ftable/rows/a", &[], Some("{}"), 422, "invalid"),
+        (owner, "PUT", "/v1/customers/acme/databases/no%2Fname", &[], None, 422, "invalid"),
+        (owner, "PUT", NOTES, &[], Some("{\"visibility\":\"perhaps\"}"), 422, "invalid"),
+        (owner, "PUT", batch, &[], Some("{\"schema\":[]}"), 422, "invalid"),
+        (owner, "PUT", batch, &[], Some("{\"expire_days\":0}"), 422, "invalid"),
+    ];
+    for (client, method, path, headers, body, status, code) in cases {
+        let answer = client.ask(method, path, headers, *body).problem(*status, code);
+        assert_eq!(answer.json()["type"], format!("urn:thence:problem:{code}"), "{method} {path}");
+        assert!(*status != 413 || answer.comes_again().status == 413);
+    }
+    assert_eq!(owner.get(NOTES).expect(200).json()["version"], 1, "and nothing of it did anything");
+}
+
+#[test]
+fn a_fault_in_a_body_is_named_with_its_place() {
+    let world = World::new();
+    let owner = &world.owner;
+    let (row, batch, sync) = (("PUT", "/tables/todo/rows/a"), ("POST", "/tables/todo"), ("POST", "/sync"));
+    let deletions = ("POST", "/tables/todo/deletions");
+    for ((method, path), body, status, place) in [
+        (row, r#"{"a":NaN}"#, 400, "/a"),
+        (row, r#"{"a":Infinity}"#, 400, "/a"),
+        (row, r#"{"a":1e400}"#, 400, "/a"),
+        (row, r#"{"a":{"b":[0,{"c~d/e":1,"c~d/e":2}]}}"#, 400, "/a/b/1/c~0d~1e"),
+        (row, r#"{"a":"\ud800"}"#, 400, "/a"),
+        (row, r#"{"a":1"#, 400, ""),
+        (row, "", 400, ""),
+        (row, "[]", 422, ""),
+        (row, "null", 422, ""),
+        (row, "7", 422, ""),
+        (batch, r#"{"rows":[{"key":"a","fields":{"x":NaN}}]}"#, 400, "/rows/0/fields/x"),
+        (batch, r#"{"rows":[{"key":"a","key":"b","fields":{}}]}"#, 400, "/rows/0/key"),
+        (batch, r#"{"rows":{}}"#, 422, "/rows"),
+        (batch, r#"{"rows":[],"more":1}"#, 422, "/more"),
+        (batch, r#"{"row":[]}"#, 422, "/row"),
+        (batch, "[]", 422, ""),
+        (sync, r#"{"changes":7}"#, 422, "/changes"),
+        (sync, r#"{"changes":[],"limit":"7"}"#, 422, "/limit"),
+        (sync, r#"{"changes":[],"limit":-7}"#, 422, "/limit"),
+        (deletions, r#"{"keys":["a",7]}"#, 422, "/keys/1"),
+        (batch, r#"{"rows":[{"key":"a","fields":{"x":1}}]"#, 400, ""),
+    ] {
+        let code = if status == 400 { "malformed" } else { "invalid" };
+        let told = owner.ask(method, path, &[], Some(body)).problem(status, code).json();
+        // Where a member that is not known stands, the sentence says as well as the path.
+        let at = told["path"].as_str().map(str::to_owned);
+        assert_eq!(at.as_deref(), Some(place), "{body} {told}");
+    }
+    // Numbers that would come back different.
+    for huge in [
+        "18446744073709551617",
+        "-9223372036854775809",
+        "1e-400",
+        "0.1000000000000000055",
+        "123456789012345678901234567890",
+    ] {
+        for ((method, path), body) in [
+            (row, format!("{{\n\"a\": {huge}}}")),
+            (batch, format!("{{\"rows\":[\n{{\"key\":\"a\",\"fields\":{{\"a\":{huge}}}}}]}}")),
+        ] {
+            let told = owner.ask(method, path, &[], Some(&body)).problem(422, "invalid").json();
+            assert_eq!(told["line"], 2, "{body} {told}");
+            assert!(text(&told["detail"]).contains(huge), "{told}");
+        }
+    }
+    // Rows of which nobody could say afterwards what became of them: none of the batch is written.
+    let good = json!({"key": "good", "fields": {}});
+    for bad in [
+        json!(7),
+        json!([]),
+        json!({}),
+        json!({"key": 7, "fields": {}}),
+        json!({"key": "a", "op": "nonsense"}),
+        json!({"key": "a", "fields": []}),
+        json!({"key": "a", "fields": {}, "source_version": 1.5}),
+        json!({"key": "a", "fields": {}, "id": 7}),
+        json!({"key": "a", "op": "increment", "field": "n", "by": "1"}),
+        json!({"key": "a", "fields": {}, "unknown": 1}),
+        good.clone(),
+    ] {
+        for atomic in ["", "?atomic=true"] {
+            let body = json!({"rows": [good, bad]});
+            let told = owner.send("POST", &format!("/tables/todo{atomic}"), &body).problem(422, "invalid").json();
+            assert_eq!(told["row"], 1, "{bad} {told}");
+        }
+    }
+    assert_eq!(owner.get(NOTES).expect(200).json()["version"], 0, "and nothing of it did anything");
+}
+
+#[test]
+fn an_atomic_batch_names_the_rows_at_fault_and_writes_none() {
+    let world = World::new();
+    let owner = &world.owner;
+    let seen = owner.put("todo", "a", &json!({}))["context"].clone();
+    owner.delete(NOTES).expect(202);
+    let version = owner.get(NOTES).expect(200).json()["version"].clone();
+    let good = json!({"key": "good", "fields": {}});
+    for (bad, status, code, why) in [
+        (json!({"key": "a", "op": "patch", "fields": {}}), 422, "invalid", "not-found"),
+        (json!({"key": "", "fields": {}}), 422, "invalid", "invalid"),
+        (json!({"key": "a", "fields": {"v": {"$bytes": 1}}}), 422, "invalid", "invalid"),
+        (json!({"key": "a", "fields": {}, "context": seen}), 409, "conflict", "changed"),
+    ] {
+        let body = json!({"rows": [good, bad]});
+        let told = owner.send("POST", "/tables/todo?atomic=true", &body).problem(status, code).json();
+        let row = &told["rows"][0];
+        assert_eq!(
+            (&row["row"], &row["key"], &row["problem"]["code"]),
+            (&json!(1), &bad["key"], &json!(why)),
+            "{told}"
+        );
+    }
+    assert_eq!(owner.get(NOTES).expect(200).json()["version"], version);
+}
+
+#[test]
+fn pages_of_a_known_origin_see_what_they_need() {
+    let world = World::new();
+    let owner = &world.owner;
+    owner.put("todo", "a", &json!({}));
+    let token = header(&owner.changes("", None).expect(200), "sync-token");
+    let from = ("Origin", ORIGIN);
+    let filtered = owner.ask("GET", "/changes?tables=todo", &[from, ("Sync-Token", &token)], None).expect(410);
+    for (answer, said) in [
+        (owner.ask("GET", "/changes", &[from], None).expect(200), "sync-token"),
+        (owner.ask("GET", "/tables/todo", &[from], None).expect(200), "etag"),
+        (filtered, "retry-after"),
+    ] {
+        header(&answer, said);
+        assert_eq!(header(&answer, "access-control-allow-origin"), ORIGIN);
+        let exposed = header(&answer, "access-control-expose-headers").to_lowercase();
+        for name in ["sync-token", "etag", "retry-after"] {
+            assert!(exposed.split(", ").any(|found| found == name), "{name} is not in {exposed}");
+        }
+    }
+    let other = owner.ask("GET", "/changes", &[("Origin", "https://other.example")], None).expect(200);
+    assert_eq!(other.header("access-control-allow-origin"), None);
+    let preflight = [from, ("Access-Control-Request-Method", "GET"), ("Access-Control-Request-Headers", "sync-token")];
+    let told = world.anybody().ask("OPTIONS", "/changes", &preflight, None).expect(204);
+    assert!(header(&told, "access-control-allow-headers").to_lowercase().contains("sync-token"));
+}
