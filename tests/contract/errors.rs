@@ -69,6 +69,7 @@ fn a_fault_in_a_body_is_named_with_its_place() {
         (batch, r#"{"rows":[],"more":1}"#, 422, "/more"),
         (batch, r#"{"row":[]}"#, 422, "/row"),
         (batch, "[]", 422, ""),
+        (batch, "[[{\"key\":\"arr\",\"fields\":{}}]]", 422, ""),
         (sync, r#"{"changes":7}"#, 422, "/changes"),
         (sync, r#"{"changes":[],"limit":"7"}"#, 422, "/limit"),
         (sync, r#"{"changes":[],"limit":-7}"#, 422, "/limit"),

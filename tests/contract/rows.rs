@@ -31,6 +31,63 @@ fn a_stale_tag_changes_nothing_and_the_current_one_does() {
 }
 
 #[test]
+fn what_was_only_taken_away_is_a_change_for_caches_and_for_whoever_writes() {
+    let world = World::new();
+    let (owner, path) = (&world.owner, at("todo", "a"));
+    owner.put("todo", "a", &json!({"x": 1, "y": 2}));
+    for value in ["a", "b"] {
+        owner.change("todo", json!({"key": "a", "op": "add", "field": "s", "value": value}));
+    }
+    for taken in [
+        json!({"key": "a", "op": "unset", "names": ["x"]}),
+        json!({"key": "a", "op": "remove", "field": "s", "value": "a"}),
+    ] {
+        let stale = header(&owner.get(&path).expect(200), "etag");
+        owner.ask("GET", &path, &[("If-None-Match", &stale)], None).expect(304);
+        owner.change("todo", taken);
+        owner.ask("GET", &path, &[("If-None-Match", &stale)], None).expect(200);
+        owner.ask("PATCH", &path, &[("If-Match", &stale)], Some("{\"z\":1}")).problem(412, "changed");
+        owner.ask("DELETE", &path, &[("If-Match", &stale)], None).problem(412, "changed");
+    }
+}
+
+#[test]
+fn a_write_may_ask_for_a_row_that_is_there_or_for_none() {
+    let world = World::new();
+    let (owner, path) = (&world.owner, at("todo", "a"));
+    let create = [("If-None-Match", "*")];
+    let replace = [("If-Match", "*")];
+    owner.ask("PUT", &path, &replace, Some("{\"n\":0}")).problem(412, "changed");
+    owner.get(&path).problem(404, "not-found");
+    for n in [1, 2] {
+        owner.ask("PUT", &path, &create, Some(&json!({"n": n}).to_string())).expect(200);
+        owner.ask("PUT", &path, &create, Some("{\"n\":9}")).problem(412, "changed");
+        assert_eq!(owner.fields("todo", "a"), json!({"n": n}));
+        owner.ask("PATCH", &path, &replace, Some("{\"m\":1}")).expect(200);
+        owner.ask("DELETE", &path, &replace, None).expect(200);
+    }
+    // What is not understood is not ignored.
+    owner.ask("PUT", &path, &[("If-None-Match", "\"AQA\"")], Some("{}")).problem(400, "malformed");
+    let tables = format!("{NOTES}/tables/todo");
+    owner.ask("POST", &tables, &replace, Some("{\"rows\":[]}")).problem(400, "malformed");
+    owner.ask("POST", &format!("{NOTES}/sync"), &create, Some("{\"changes\":[]}")).problem(400, "malformed");
+}
+
+#[test]
+fn a_result_says_whether_the_row_is_there() {
+    let world = World::new();
+    let owner = &world.owner;
+    let seen = owner.put("todo", "a", &json!({"n": 1}));
+    let newer = owner.change("todo", json!({"key": "a", "op": "patch", "fields": {"n": 2}}));
+    assert_eq!(newer["visible"], true);
+    let delete = json!({"key": "a", "op": "delete", "context": seen["context"]});
+    assert_eq!(owner.change("todo", delete)["visible"], true, "it leaves what it had not seen");
+    assert_eq!(owner.change("todo", json!({"key": "a", "op": "delete"}))["visible"], false);
+    let late = json!({"key": "a", "op": "patch", "fields": {"n": 3}, "context": newer["context"]});
+    assert_eq!(owner.change("todo", late)["visible"], false, "it is kept beside the delete, and not shown");
+}
+
+#[test]
 fn a_row_tells_who_wrote_it_when_and_as_which_version_of_theirs() {
     let world = World::new();
     let (phone, tablet) = (world.client(Role::Writer), world.client(Role::Writer));
