@@ -301,7 +301,12 @@ fn fill(
     let batch = compute(&Reading { transaction, tables: &tables, health });
     // The engine opens a table once at a time. After a panic in there a table that closes panics as well, and two at once
     // would end the process: each is closed by itself.
-    let close = |table| sheltered(|| Ok::<_, EngineError>(drop(table)));
+    let close = |table| {
+        sheltered(|| {
+            drop(table);
+            Ok::<_, EngineError>(())
+        })
+    };
     let closed: Vec<_> = tables.take().into_values().map(close).collect();
     let batch = batch?;
     closed.into_iter().collect::<Result<(), _>>().map_err(|trouble| health.note(trouble))?;
