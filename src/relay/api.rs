@@ -16,12 +16,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::Semaphore;
 
-use super::audit::{AuditQuery, Deed};
+use super::audit::AuditQuery;
 use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{BodyBytesMax, Exchange, JsonBody, Reply, SYNC_TOKEN};
 use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
-use super::quota::used_up;
 use super::row;
 use super::settings::TableSettings;
 use super::table::Range;
@@ -243,6 +242,9 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
             }
             tables.insert(table.to_string(), told);
         }
+    }
+    for table in relay.tables_without_rows(&access.database, &view)? {
+        tables.insert(table.to_string(), json!({"count": 0, "max_version": 0}));
     }
     Ok(json!({
         "customer": access.database.customer,
@@ -587,13 +589,6 @@ pub async fn invite(
     let role = body.role.parse::<Role>().map_err(invalid)?;
     let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
     let invitation = Invitation { role, uses: body.uses.unwrap_or(1), expires };
-    // This relay is one of them, and counts for nobody.
-    let devices = relay.view(&access)?.devices().len().saturating_sub(1) as u64;
-    let quota = relay.policies(&access, None)?.quota(Policy::Devices);
-    if let Some(quota) = quota.filter(|quota| devices.saturating_add(u64::from(invitation.uses)) > *quota) {
-        return Err(used_up(Policy::Devices, devices, quota));
-    }
-    let ticket = relay.node().invite(access.database.space, &invitation).map_err(super::tenant::node_problem)?;
-    relay.note(&access, &Deed::invite(&access.database, ticket.ticket())).await;
+    let ticket = relay.invite(&access, &invitation).await?;
     Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
 }

@@ -56,6 +56,7 @@ pub use self::limits::{Limit, Limits};
 pub use self::metrics::Metrics;
 pub(super) use self::rate::Rate;
 pub use self::request_id::{REQUEST_ID, RequestId};
+pub(super) use self::strict::pointer;
 
 use self::cors::Cors;
 use self::exchange::{Shares, Stage, overloaded};

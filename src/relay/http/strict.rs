@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_path_to_error::Segment;
+use serde_path_to_error::{Path, Segment};
 
 use crate::model::{NESTING_MAX, inexact_number};
 use crate::relay::{Problem, ProblemCode};
@@ -29,15 +29,20 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     check(text)?;
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().iter().fold(String::new(), |path, segment| match segment {
-            Segment::Seq { index } => format!("{path}/{index}"),
-            Segment::Map { key } | Segment::Enum { variant: key } => format!("{path}/{}", escaped(key)),
-            Segment::Unknown => path,
-        });
+        let path = pointer(error.path());
         let what = error.inner().to_string();
         // The path says it better than line and column.
         let what = what.split(" at line ").next().unwrap_or(&what);
         Problem::new(ProblemCode::Invalid, format!("{}: {what}", place(&path)), help).with("path", path)
+    })
+}
+
+/// A place in a body, as a JSON pointer.
+pub(in crate::relay) fn pointer(path: &Path) -> String {
+    path.iter().fold(String::new(), |path, segment| match segment {
+        Segment::Seq { index } => format!("{path}/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("{path}/{}", escaped(key)),
+        Segment::Unknown => path,
     })
 }
 
