@@ -77,7 +77,7 @@ fn the_narrowest_scope_holds_is_published_and_needs_no_restart() {
     relay.set(&[], "batch_rows", "5");
     assert_eq!(relay.limit("batch_rows"), 5);
     let all = Http::connect(relay.node.http()).ask("GET", "/v1/limits", &[]).expect(200).json();
-    assert_eq!(all["batch_rows"], 5);
+    assert_eq!((&all["batch_rows"], &all["body_seconds"]), (&json!(5), &json!(30)));
     relay.set(&CUSTOMER, "batch_rows", "6");
     relay.set(&DATABASE, "batch_rows", "7");
     assert_eq!(relay.limit("batch_rows"), 7);
@@ -100,7 +100,7 @@ fn the_narrowest_scope_holds_is_published_and_needs_no_restart() {
         json!([{"name": "batch_rows", "value": 8, "scope": "acme/notes/todo", "default": 1000, "about": about}]);
     assert_eq!(shown, expected);
     let shown = show(&DATABASE);
-    assert_eq!(shown.as_array().map(Vec::len), all.as_object().map(|all| all.len() - 6), "and six that nobody sets");
+    assert_eq!(shown.as_array().map(Vec::len), all.as_object().map(|all| all.len() - 7), "and seven that nobody sets");
     let of = |name: &str| shown.as_array().expect("rows").iter().find(|row| row["name"] == name).expect("it").clone();
     assert_eq!((&of("batch_rows")["scope"], &of("rows")["scope"]), (&json!("acme/notes"), &Json::Null));
     let text = relay.device.ok(&["policy", "show", "--customer", "acme"]);
@@ -181,12 +181,11 @@ fn over_quota_reading_deleting_and_exporting_go_on() {
     let sync = json!({"changes": [{"table": "todo", "key": "new", "fields": {}}]});
     let synced = relay.ask("POST", "/sync", Some(sync)).expect(200).json();
     assert_eq!((statuses(&synced), synced["changes"].as_array().map(Vec::len)), (vec!["retry"], Some(5)));
-    assert_eq!(
-        String::from_utf8_lossy(&relay.ask_at("/v1/customers/acme/export", "GET", None).expect(200).body)
-            .lines()
-            .count(),
-        6
-    );
+    let export = relay.ask_at("/v1/customers/acme/export", "GET", None).expect(200).body;
+    let lines: Vec<Json> = String::from_utf8_lossy(&export).lines().map(|line| line.parse().expect("JSON")).collect();
+    assert_eq!(lines.len(), 6);
+    let epoch = &synced["epoch"];
+    assert!(lines[..5].iter().all(|line| line["epoch"] == *epoch && line["version"].is_u64()), "{lines:?}");
     relay.ask("DELETE", "/tables/todo/rows/k2", None).expect(200);
     relay.put("k9").expect(200);
     relay.put("k10").problem(507, "quota-exceeded");
@@ -230,4 +229,68 @@ fn a_database_has_its_own_rate() {
     relay.ask_at("/v1/customers/acme/databases/second", "PUT", None).expect(201);
     relay.ask_at("/v1/customers/acme/databases/second", "GET", None).expect(200);
     relay.device.run(&["policy", "set", "requests_per_second", "0"]).expect(USAGE);
+}
+
+#[test]
+fn how_far_each_client_is_is_told_with_whose_it_is_and_why_it_does_not_get_on() {
+    let relay = Relay::new();
+    relay.ask("POST", "/tables/todo", Some(rows(0, 9))).expect(200);
+    relay.ask("POST", "/tables/other", Some(rows(0, 3))).expect(200);
+    let words = ["token", "create", "--customer", "acme", "--role", "reader"];
+    let reader = relay.device.ok(&words).trim().to_owned();
+    let pull = |bearer: &str, client: &str, query: &str, token: &str| {
+        let bearer = format!("Bearer {bearer}");
+        let mut headers = vec![("Authorization", bearer.as_str()), ("Client-Id", client)];
+        headers.extend(Some(("Sync-Token", token)).filter(|(_, token)| !token.is_empty()));
+        let path = format!("/v1/customers/acme/databases/notes/changes?{query}");
+        Http::connect(relay.node.http()).ask("GET", &path, &headers).expect(200).json()
+    };
+    let token = |page: Json| page["token"].as_str().expect("a token").to_owned();
+    let first = token(pull(&relay.token, "phone", "limit=2&tables=todo", ""));
+    let clients = || {
+        let told = relay.ask("GET", "/clients", None).expect(200).json();
+        (told["clients"].as_array().expect("a list").clone(), told["stuck"].clone())
+    };
+    let (told, _) = clients();
+    assert_eq!((told.len(), &told[0]["rows_done"], &told[0]["rows_behind"]), (1, &json!(2), &json!(7)), "{told:?}");
+    relay.put("new").expect(200);
+    let last = pull(&relay.token, "phone", "limit=100&tables=todo", &first);
+    assert_eq!(last["more"], true);
+    assert_eq!(clients().0[0]["rows_behind"], 1, "what changed since it began");
+    let last = pull(&relay.token, "phone", "limit=100&tables=todo", &token(last));
+    assert_eq!(last["more"], false);
+    assert_eq!((&clients().0[0]["reason"], clients().1), (&Json::Null, json!(0)));
+
+    // Another one that calls itself the same, and never sends the token that it is given, whatever is written meanwhile.
+    for number in 0..4 {
+        relay.put(&format!("more{number}")).expect(200);
+        pull(&reader, "phone", "limit=100", "");
+    }
+    let (told, stuck) = clients();
+    assert_eq!((told.len(), stuck), (2, json!(1)), "{told:?}");
+    let of = |by: &str| told.iter().find(|client| by.contains(client["by"].as_str().expect("an id"))).expect("it");
+    assert_eq!(of(&relay.token)["reason"], Json::Null);
+    assert_eq!((&of(&reader)["repeats"], &of(&reader)["requests"]), (&json!(3), &json!(4)));
+    assert!(of(&reader)["reason"].is_string());
+}
+
+#[test]
+fn a_fault_in_what_is_synchronised_is_told_with_its_place_there() {
+    let relay = Relay::new();
+    relay.ask("POST", "/tables/todo", Some(json!({"rows": [{"key": "k", "fields": {"set": {}}}]}))).expect(200);
+    let add = json!({"key": "k", "op": "add", "field": "tags", "value": 1});
+    relay.ask("POST", "/tables/todo", Some(json!({"rows": [add]}))).expect(200);
+    let change = |fields: Json| json!({"table": "todo", "key": "k", "op": "patch", "fields": fields});
+    let path = |answer: Json| answer["path"].as_str().map(str::to_owned);
+    let unknown = json!({"changes": [{"table": "todo", "key": "a", "fields": {}}, {"key": "b", "unknown": 1}]});
+    let refused = relay.ask("POST", "/sync", Some(unknown)).expect(422).json();
+    assert_eq!(path(refused).as_deref(), Some("/changes/1/unknown"));
+    let synced = relay.ask("POST", "/sync", Some(json!({"changes": [change(json!({"tags": 7}))]}))).expect(200).json();
+    assert_eq!(path(synced["results"][0]["problem"].clone()).as_deref(), Some("/changes/0/fields/tags"));
+    let single = relay.ask("PATCH", "/tables/todo/rows/k", Some(json!({"tags": 7}))).expect(422).json();
+    assert_eq!(path(single).as_deref(), Some("/tags"));
+    let keys = json!({"keys": ["k", ""]});
+    let deleted = relay.ask("POST", "/tables/todo/delete", Some(keys)).expect(200).json();
+    assert_eq!(statuses(&deleted), ["accepted", "rejected"]);
+    assert_eq!(path(deleted["results"][1]["problem"].clone()).as_deref(), Some("/keys/1"));
 }

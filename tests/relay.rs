@@ -13,6 +13,7 @@ use thence::relay::{
     Access, Deleting, Keys, Policy, PolicyScope, Principal, ProblemCode, Range, Relay, Schema, Scope, Setting,
     TableSettings, Visibility, Wanted, routes,
 };
+use thence::store::Versions;
 
 /// A node on a folder of its own, on the loopback.
 async fn node(folder: &TempDir) -> Node {
@@ -957,4 +958,305 @@ async fn whose_token_is_older_than_the_keys_begins_anew_and_keeps_what_is_unsent
             assert!(relay.deletions(&access, &notes, Some(fresh), &Deleting::default()).is_ok());
         }
     }
+}
+
+fn table(name: &str) -> CollectionName {
+    CollectionName::user(name).expect("a name")
+}
+
+fn database_scope() -> PolicyScope {
+    PolicyScope::Database("acme".parse().expect("a name"), "notes".parse().expect("a name"))
+}
+
+async fn set_policy(relay: &Relay, policy: Policy, value: u64) {
+    relay.tenants().set_policy(&database_scope(), policy, Setting::Value(value)).await.expect("it is set");
+}
+
+fn statuses(results: &[Json]) -> Vec<&str> {
+    results.iter().map(|result| result["status"].as_str().expect("a status")).collect()
+}
+
+/// One record held what was set of all tables, and each of two who set something wrote what it had read before.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_what_is_set_at_once_nothing_is_lost() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let settings = |number| TableSettings { schema: Some(Schema::Number(number)), ..TableSettings::default() };
+    let names: Vec<CollectionName> = (0..8).map(|number| table(&format!("t{number}"))).collect();
+    let (first, second) = (settings(1), settings(2));
+    let (a, b) =
+        tokio::join!(relay.set_table(&access, &names[0], &first), relay.set_table(&access, &names[1], &second),);
+    a.and(b).expect("both are set");
+    let set = relay.settings(&access.database).expect("readable");
+    assert_eq!((set.of(&names[0]), set.of(&names[1])), (first.clone(), second));
+    relay.set_table(&access, &names[0], &TableSettings::default()).await.expect("it is set");
+    let set = relay.settings(&access.database).expect("readable");
+    assert_eq!(set.of(&names[0]), TableSettings::default(), "nothing is left of what was");
+
+    let tenants = relay.tenants();
+    let scope = database_scope();
+    let (a, b) = tokio::join!(
+        tenants.set_policy(&scope, Policy::Rows, Setting::Value(5)),
+        tenants.set_policy(&scope, Policy::Bytes, Setting::NoLimit),
+    );
+    a.and(b).expect("both are set");
+    let policies = tenants.policies(&scope).expect("readable");
+    let in_force = |policy| policies.in_force(policy);
+    assert_eq!((in_force(Policy::Rows).value, in_force(Policy::Bytes).value), (Some(5), None));
+    assert_eq!([in_force(Policy::Rows).set, in_force(Policy::Bytes).set], [Some(scope.clone()), Some(scope)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_only_has_settings_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    set_policy(&relay, Policy::Tables, 2).await;
+    let row = |table: &str| vec![json!({"table": table, "key": "k", "fields": {}})];
+    assert_eq!(statuses(&sent(&relay, &access, row("rows")).await), ["accepted"]);
+    assert!(relay.table(&access, &table("set")).is_err());
+    let named = TableSettings { schema: Some(Schema::Name("first".to_owned())), ..TableSettings::default() };
+    relay.set_table(&access, &table("set"), &named).await.expect("there is room for it");
+    let refused = relay.set_table(&access, &table("third"), &named).await.expect_err("that is one too many");
+    assert_eq!((refused.code, &refused.members["policy"]), (ProblemCode::QuotaExceeded, &json!("tables")));
+    assert_eq!(statuses(&sent(&relay, &access, row("third")).await), ["retry"], "also by a row");
+
+    let (body, tag) = relay.table(&access, &table("set")).expect("it is there");
+    assert_eq!((&body["count"], &body["max_version"], &body["schema"]), (&json!(0), &json!(0), &json!("first")));
+    let deleted = relay.delete_range(&access, &table("set"), Range::All, Some(&tag)).await.expect("there is nothing");
+    assert_eq!(deleted["deleted_rows"], 0);
+    let manifest = relay.manifest(&access, &table("set"), &Versions::Own(0..=u64::MAX), None, false);
+    assert_eq!(manifest.expect("it is there")["rows"], json!([]));
+    assert_eq!(statuses(&sent(&relay, &access, row("set")).await), ["accepted"], "it has its place already");
+    relay.set_table(&access, &table("rows"), &named).await.expect("and this one, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tag_of_a_table_changes_with_all_that_is_told_of_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let rows = ["t", "other"].map(|table| json!({"table": table, "key": "k", "fields": {}}));
+    sent(&relay, &access, rows.to_vec()).await;
+    let told = || relay.table(&access, &table("t")).expect("it is there");
+    let before = told();
+    let settings = |schema| TableSettings { schema, retention_days: Some(0), ..TableSettings::default() };
+    relay.set_table(&access, &table("t"), &settings(Some(Schema::Number(3)))).await.expect("it is set");
+    let with_schema = told();
+    assert_eq!((&before.0["schema"], &with_schema.0["schema"]), (&Json::Null, &json!(3)));
+    assert_ne!(before.1, with_schema.1);
+    let stale = relay.delete_range(&access, &table("t"), Range::All, Some(&before.1)).await;
+    assert_eq!(stale.expect_err("another tag").code, ProblemCode::Changed);
+
+    sent(&relay, &access, vec![json!({"table": "other", "key": "k", "op": "delete"})]).await;
+    let others = relay.set_table(&access, &table("other"), &settings(None)).await;
+    others.expect("it is set");
+    // The clock of the relay must have gone on since the deletion.
+    while relay.keep().await.expect("it looks").forgotten == 0 {}
+    let trimmed = told();
+    assert_ne!(trimmed.0["min_retained_version"], with_schema.0["min_retained_version"]);
+    assert_eq!(trimmed.0["max_version"], with_schema.0["max_version"]);
+    assert_ne!(trimmed.1, with_schema.1);
+    let deleted = relay.delete_range(&access, &table("t"), Range::All, Some(&trimmed.1)).await.expect("it is the one");
+    assert_eq!(deleted["deleted_rows"], 1);
+    assert_ne!(told().1, trimmed.1);
+}
+
+/// A client that had no answer sends the same again; that the quota was filled meanwhile is no matter of what was done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_id_is_a_duplicate_however_full_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let row = |key: &str, id: &str, text: &str| json!({"table": "t", "key": key, "id": id, "fields": {"text": text}});
+    let first = sent(&relay, &access, vec![row("a", "one", "x")]).await.remove(0);
+    sent(&relay, &access, vec![json!({"table": "t", "key": "a", "op": "delete"})]).await;
+    sent(&relay, &access, vec![row("b", "two", "x")]).await;
+    set_policy(&relay, Policy::Rows, 1).await;
+    set_policy(&relay, Policy::Bytes, 0).await;
+    set_policy(&relay, Policy::Tables, 1).await;
+    let again = vec![row("a", "one", "x"), row("b", "two", "longer than it was"), row("c", "three", "x")];
+    let results = sent(&relay, &access, again.clone()).await;
+    assert_eq!(statuses(&results), ["duplicate", "duplicate", "retry"]);
+    assert_eq!(results[0]["version"], first["version"]);
+    let elsewhere = json!({"table": "new", "key": "a", "id": "one", "fields": {}});
+    assert_eq!(statuses(&sent(&relay, &access, vec![elsewhere]).await), ["duplicate"]);
+    let whole = relay.upload(&access, None, again[..2].to_vec(), true).await.expect("all of it is known");
+    assert_eq!(statuses(whole.as_array().expect("a list")), ["duplicate", "duplicate"]);
+    assert_eq!(visible(&relay, &access).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_quota_nothing_grows_that_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let change = |op: &str, more: Json| {
+        let mut row = json!({"table": "t", "key": "k", "op": op});
+        more.as_object().expect("members").iter().for_each(|(name, value)| row[name] = value.clone());
+        row
+    };
+    let old = sent(&relay, &access, vec![change("put", json!({"fields": {"text": "x".repeat(100)}}))]).await.remove(0);
+    sent(&relay, &access, vec![change("increment", json!({"field": "count", "by": 1}))]).await;
+    sent(&relay, &access, vec![change("patch", json!({"fields": {"text": "y".repeat(100)}}))]).await;
+    let bytes = || relay.view(&access).expect("readable").size().expect("readable").1;
+    let before = bytes();
+    set_policy(&relay, Policy::Bytes, before).await;
+    let refused = |row: Json| {
+        let (relay, access) = (&relay, &access);
+        async move { assert_eq!(statuses(&sent(relay, access, vec![row.clone()]).await), ["retry"], "{row}") }
+    };
+    refused(change("increment", json!({"field": "n".repeat(1000), "by": 1}))).await;
+    refused(change("add", json!({"field": "set", "value": 1}))).await;
+    // It stands beside what its writer had not seen, however often that comes.
+    let beside = json!({"fields": {"text": "z".repeat(100)}, "context": old["context"]});
+    refused(change("put", beside.clone())).await;
+    refused(change("patch", beside)).await;
+    assert_eq!(bytes(), before);
+    // What takes no room is done.
+    for row in [
+        change("increment", json!({"field": "count", "by": 1})),
+        change("patch", json!({"fields": {"text": "z".repeat(100)}})),
+        change("unset", json!({"names": ["text"]})),
+        change("delete", json!({})),
+    ] {
+        assert_eq!(statuses(&sent(&relay, &access, vec![row.clone()]).await), ["accepted"], "{row}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_is_of_the_tables_that_are_wanted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let rows = |table: &'static str, count: usize| {
+        (0..count).map(move |n| json!({"table": table, "key": format!("k{n}"), "fields": {}}))
+    };
+    sent(&relay, &access, rows("a", 2).chain(rows("b", 3)).chain(rows("c", 5)).collect()).await;
+    let total = |tables: Option<&str>| {
+        let (view, wanted) = (relay.view(&access).expect("readable"), Wanted::parse(tables, Some(1)).expect("names"));
+        let point = relay.position_of(&access, &view, None, &wanted).expect("the beginning");
+        relay.page(&access, &view, point, &wanted).expect("readable").body["progress"]["rows_total"].clone()
+    };
+    let totals = [total(None), total(Some("a,c")), total(Some("b")), total(Some("none"))];
+    assert_eq!(totals.map(|total| total.as_u64()), [10, 7, 3, 0].map(Some));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_cut_like_other_pages() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    sent(&relay, &access, (0..150).map(|n| json!({"table": "t", "key": format!("k{n}"), "fields": {}})).collect())
+        .await;
+    let rows = |limit| {
+        let manifest = relay.manifest(&access, &table("t"), &Versions::Own(0..=u64::MAX), limit, false);
+        manifest.map(|manifest| manifest["rows"].as_array().map(Vec::len)).map_err(|problem| problem.code)
+    };
+    assert_eq!(rows(None), Ok(Some(100)));
+    assert_eq!(rows(Some(u64::MAX)), Ok(Some(150)));
+    assert_eq!(rows(Some(0)), Err(ProblemCode::Malformed));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fault_in_a_batch_is_told_with_its_place() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    let put = json!({"table": "t", "key": "k", "fields": {"title": {"a/b": 1}}});
+    sent(&relay, &access, vec![put]).await;
+    let counted = json!({"table": "t", "key": "k", "op": "increment", "field": "/title/count", "by": 1});
+    sent(&relay, &access, vec![counted]).await;
+    let good = json!({"table": "t", "key": "good", "fields": {}});
+    let whole = |row: Json| {
+        let (relay, access, rows) = (&relay, &access, vec![good.clone(), row]);
+        async move {
+            let problem = relay.upload(access, None, rows, true).await.expect_err("it cannot be done");
+            problem.members["path"].as_str().expect("a path").to_owned()
+        }
+    };
+    let each = |row: Json| {
+        let (relay, access, rows) = (&relay, &access, vec![good.clone(), row]);
+        async move { sent(relay, access, rows).await.remove(1)["problem"]["path"].clone() }
+    };
+    // What is no row at all is a fault of the whole request.
+    for (row, path) in [
+        (json!(1), "/rows/1"),
+        (json!({"table": "t", "key": 1}), "/rows/1/key"),
+        (json!({"table": "t", "key": "k", "names": ["a", 1]}), "/rows/1/names/1"),
+        (json!({"table": "t", "key": "good", "fields": {}}), "/rows/1"),
+    ] {
+        assert_eq!(whole(row).await, path);
+    }
+    for (row, path) in [
+        (json!({"table": "no/table", "key": "k", "fields": {}}), "/rows/1/table"),
+        (json!({"table": "t", "key": "", "fields": {}}), "/rows/1/key"),
+        (json!({"table": "t", "key": "k"}), "/rows/1"),
+        (json!({"table": "t", "key": "k", "fields": {}, "context": "?"}), "/rows/1/context"),
+        (json!({"table": "t", "key": "k", "op": "unset", "names": ["a", "/~"]}), "/rows/1/names/1"),
+        (
+            json!({"table": "t", "key": "k", "op": "patch", "fields": {"title": {"count": 7}}}),
+            "/rows/1/fields/title/count",
+        ),
+        (json!({"table": "t", "key": "k", "op": "increment", "field": "/title/a~1b", "by": 1}), "/rows/1/field"),
+        (json!({"table": "t", "key": "none", "op": "patch", "fields": {}}), "/rows/1"),
+    ] {
+        assert_eq!((whole(row.clone()).await.as_str(), each(row).await.as_str()), (path, Some(path)));
+    }
+}
+
+/// Who waited for the other one was refused for the quota that the other one had just used up for both.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_registers_a_database_at_the_same_time_gets_the_same_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let relay = relay(&folder).await;
+    let (customer, database) = ("acme".parse().expect("a name"), "notes".parse().expect("a name"));
+    let (tenants, scope) = (relay.tenants(), PolicyScope::Relay);
+    tenants.set_policy(&scope, Policy::Databases, Setting::Value(1)).await.expect("it is set");
+    let (first, second) = tokio::join!(
+        tenants.register(&customer, &database, None),
+        tenants.register(&customer, &database, Some(Visibility::PublicRead)),
+    );
+    let ((first, is_new), (second, is_new_again)) = (first.expect("there is room"), second.expect("for that one"));
+    assert_eq!((first.space, is_new, is_new_again), (second.space, true, false));
+    assert_eq!(second.visibility, Visibility::PublicRead);
+    let known = tenants.database(&customer, &database).expect("readable").expect("it is there");
+    assert_eq!(known.visibility, Visibility::PublicRead);
+    let other = "other".parse().expect("a name");
+    let full = tenants.register(&customer, &other, None).await.expect_err("that is one too many");
+    assert_eq!(full.code, ProblemCode::QuotaExceeded);
+}
+
+/// Any number of tickets was handed out as long as each by itself was within the quota.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_tickets_count_as_the_devices_that_they_let_in() {
+    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    let (relay, laptop) = (relay(&folder).await, node(&other).await);
+    register(&relay, "acme", "notes").await;
+    let access = writer(&relay, "acme", "notes").await;
+    set_policy(&relay, Policy::Devices, 10).await;
+    let invite = |uses: u32, seconds: u64| {
+        let (relay, access, expires) = (&relay, &access, Duration::from_secs(seconds));
+        async move {
+            let invitation = Invitation { role: Role::Writer, uses, expires };
+            relay.invite(access, &invitation).await.map_err(|problem| problem.code)
+        }
+    };
+    assert!(invite(9, 0).await.is_ok(), "its time is over at once");
+    let ticket = invite(9, 3600).await.expect("there is room");
+    assert_eq!(invite(2, 3600).await, Err(ProblemCode::QuotaExceeded));
+    laptop.join(&ticket).await.expect("it is let in");
+    assert_eq!(invite(2, 3600).await, Err(ProblemCode::QuotaExceeded), "whoever came used up one of nine");
+    invite(1, 3600).await.expect("ten in all");
+    assert_eq!(invite(1, 3600).await, Err(ProblemCode::QuotaExceeded));
+    laptop.close().await;
 }

@@ -56,7 +56,7 @@ async fn note_invite(node: &Node, ticket: &Ticket) -> Result<(), Failure> {
     let space = ticket.genesis.space();
     let database = databases(node).await?.into_iter().find(|database| database.space == space);
     if let (Some(tenants), Some(database)) = (Tenants::of(node)?, database) {
-        tenants.note(Some(&database.customer), OPERATOR, &Deed::invite(&database, ticket)).await?;
+        tenants.note_ticket(&database, OPERATOR, ticket).await?;
     }
     Ok(())
 }

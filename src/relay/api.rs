@@ -15,16 +15,16 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use tokio::sync::Semaphore;
 
-use super::audit::{AuditQuery, Deed};
+use super::audit::AuditQuery;
 use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{BodyBytesMax, Exchange, JsonBody, Limit, Reply, SYNC_TOKEN};
 use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
-use super::quota::used_up;
 use super::row;
 use super::settings::TableSettings;
 use super::table::Range;
 use super::tenant::{Principal, Visibility};
+use super::upload::KEYS;
 use super::{Access, Changes, Deleting, Relay, Wanted, unauthenticated};
 use crate::model::{CollectionName, Context, ObjectKey, Operation, Request, Role};
 use crate::node::Invitation;
@@ -268,6 +268,9 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
             tables.insert(table.to_string(), told);
         }
     }
+    for table in relay.tables_without_rows(&access.database, &view)? {
+        tables.insert(table.to_string(), json!({"count": 0, "max_version": 0}));
+    }
     Ok(json!({
         "customer": access.database.customer,
         "database": access.database.name,
@@ -452,7 +455,7 @@ pub async fn deletions(
     // A token that cannot be used is said so before anything is deleted, and what it is for must be there still then.
     let before = relay.no_deletions_yet(&access, &table, token.as_deref())?;
     let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-    let results = relay.upload_in(&access, Some(&table), before.revision(), rows).await?;
+    let results = relay.upload_in(&access, Some(&table), before.revision(), (KEYS, rows)).await?;
     let deleting = Deleting::of(keys, &results);
     let page = aside(move || relay.deletions(&access, &table, token.as_deref(), &deleting)).await;
     let page = Changes::with_results(page, before, results)?;
@@ -603,7 +606,7 @@ pub async fn sync(
     let before = relay.nothing_yet(&access, token.as_deref(), &wanted)?;
     let client = client(&headers)?.map(str::to_owned);
     // Nor should it come to be of no use in between.
-    let results = relay.upload_in(&access, None, before.revision(), body.changes).await?;
+    let results = relay.upload_in(&access, None, before.revision(), ("changes", body.changes)).await?;
     let page = aside(move || relay.next_page(&access, client.as_deref(), token.as_deref(), &wanted)).await;
     let page = Changes::with_results(page, before, results)?;
     Ok(Reply::ok(&page.body).sync_token(&page.token))
@@ -647,13 +650,6 @@ pub async fn invite(
     let role = body.role.parse::<Role>().map_err(invalid)?;
     let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
     let invitation = Invitation { role, uses: body.uses.unwrap_or(1), expires };
-    // This relay is one of them, and counts for nobody.
-    let devices = relay.view(&access)?.devices().len().saturating_sub(1) as u64;
-    let quota = relay.policies(&access, None)?.quota(Policy::Devices);
-    if let Some(quota) = quota.filter(|quota| devices.saturating_add(u64::from(invitation.uses)) > *quota) {
-        return Err(used_up(Policy::Devices, devices, quota));
-    }
-    let ticket = relay.node().invite(access.database.space, &invitation).map_err(super::tenant::node_problem)?;
-    relay.note(&access, &Deed::invite(&access.database, ticket.ticket())).await;
+    let ticket = relay.invite(&access, &invitation).await?;
     Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
 }

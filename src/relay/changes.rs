@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value as Json, json};
 
+use super::clients::Led;
 use super::page::{self, Gone, Page};
 use super::problem::{Problem, ProblemCode};
 use super::row;
@@ -29,6 +30,18 @@ pub(super) const PAGE_BYTES: usize = 4 << 20;
 /// So many rows are looked at for one page, whether the filter lets them through or not.
 pub(super) const LOOKED_AT_MAX: usize = 20_000;
 
+/// How many rows a page has for a client that asks for so many at most, if it says.
+pub(super) fn page_rows(limit: Option<u64>) -> Result<usize, Problem> {
+    match limit {
+        Some(0) => {
+            let help = format!("ask for 1 to {ROWS_MAX} rows");
+            Err(Problem::new(ProblemCode::Malformed, "a limit of 0 rows", help))
+        }
+        Some(limit) => Ok(usize::try_from(limit).unwrap_or(ROWS_MAX).min(ROWS_MAX)),
+        None => Ok(ROWS_USUAL),
+    }
+}
+
 /// What a client wants of what changed.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -42,11 +55,14 @@ impl Wanted {
     /// From the words of a request.
     pub fn parse(tables: Option<&str>, limit: Option<u64>) -> Result<Self, Problem> {
         let names = tables.map(|names| names.split(',').map(row::table).collect::<Result<_, _>>()).transpose()?;
-        if limit == Some(0) {
-            let help = format!("ask for 1 to {ROWS_MAX} rows");
-            return Err(Problem::new(ProblemCode::Malformed, "a limit of 0 rows", help));
-        }
+        page_rows(limit)?;
         Ok(Self { tables: names, limit })
+    }
+
+    /// How many rows it is of.
+    fn rows(&self, view: &View) -> Result<u64, StoreError> {
+        let Some(tables) = &self.tables else { return view.objects() };
+        tables.iter().map(|table| Ok(view.table_count(table)?.map_or(0, |(rows, _)| rows))).sum()
     }
 
     fn filter(&self) -> u64 {
@@ -58,8 +74,7 @@ impl Wanted {
     }
 
     fn limits(&self) -> PageLimits {
-        let limit = self.limit.map_or(ROWS_USUAL, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX));
-        PageLimits { rows: limit.min(ROWS_MAX), bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX }
+        PageLimits { rows: page_rows(self.limit).unwrap_or(ROWS_USUAL), bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX }
     }
 }
 
@@ -71,6 +86,8 @@ pub struct Changes {
     /// The sync point that stands for having it.
     pub token: String,
     pub(super) point: SyncPoint,
+    /// How many rows there were that a client lacks to which all rows are still being told.
+    pub(super) rows_left: u64,
 }
 
 impl Changes {
@@ -116,7 +133,7 @@ impl Relay {
         wanted: &Wanted,
         phase: Phase,
     ) -> Result<SyncPoint, Problem> {
-        let schema = self.settings(&access.database)?.schemas(wanted.tables.as_ref());
+        let schema = self.schemas(&access.database, wanted.tables.as_ref())?;
         Ok(SyncPoint { epoch: self.epoch(), revision: view.revision(), schema, filter: wanted.filter(), phase })
     }
 
@@ -190,7 +207,8 @@ impl Relay {
         let point = self.position_of(access, &view, token, wanted)?;
         let from = point.phase.clone();
         let page = self.page(access, &view, point, wanted)?;
-        self.note_client(access, client, (&from, &page.point.phase), page.more());
+        let led = Led { from: &from, to: &page.point.phase, more: page.more(), rows_left: page.rows_left };
+        self.note_client(access, client, led);
         Ok(page)
     }
 
@@ -204,7 +222,9 @@ impl Relay {
         let phase = if done.is_some() { "initial" } else { "live" };
         let mut page = self.changes(point, token, phase, rows.iter().map(row::changed).collect(), more);
         if let Some((rows_done, bytes_done)) = done {
-            let rows_total = view.objects().map_err(failed)?;
+            let rows_total = wanted.rows(view).map_err(failed)?;
+            let is_initial = matches!(page.point.phase, Phase::Initial { .. });
+            page.rows_left = if is_initial { rows_total.saturating_sub(rows_done) } else { 0 };
             let progress = json!({"rows_done": rows_done, "rows_total": rows_total, "bytes_done": bytes_done});
             page.body.insert("progress".to_owned(), progress);
         }
@@ -219,7 +239,7 @@ impl Relay {
         body.insert("changes".to_owned(), changes);
         body.insert("more".to_owned(), more.into());
         body.insert("token".to_owned(), token.clone().into());
-        Changes { body, token, point }
+        Changes { body, token, point, rows_left: 0 }
     }
 }
 

@@ -114,7 +114,7 @@ impl Relay {
         body.insert("epoch".to_owned(), self.epoch_text().into());
         body.insert("revision".to_owned(), point.revision.into());
         body.insert("token".to_owned(), token.clone().into());
-        Changes { body, token, point }
+        Changes { body, token, point, rows_left: 0 }
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
             &access,
             None,
             nothing.revision(),
-            vec![json!({"table": "todo", "key": "k2", "fields": {}})],
+            ("rows", vec![json!({"table": "todo", "key": "k2", "fields": {}})]),
         );
         let kept = kept.await.expect("it is taken");
         assert_eq!(kept[0]["status"], "accepted");
@@ -171,7 +171,8 @@ mod tests {
 
         // The row was put anew since, and nobody who deletes has seen that.
         let delete = vec![json!({"key": "k1", "op": "delete"})];
-        let results = relay.upload_in(&access, Some(&table), none.revision(), delete).await.expect("answered for");
+        let results =
+            relay.upload_in(&access, Some(&table), none.revision(), ("keys", delete)).await.expect("answered for");
         assert_eq!((&results[0]["status"], &results[0]["problem"]["code"]), (&json!("rejected"), &json!("changed")));
         let found = relay.view(&access).expect("readable").row(&table, &"k1".parse().expect("a key"));
         assert!(found.expect("readable").is_some());

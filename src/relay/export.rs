@@ -74,6 +74,7 @@ async fn tell(
                 let mut line = row::shown(found);
                 line.remove("context");
                 line.insert("database".to_owned(), database.name.as_str().into());
+                line.insert("epoch".to_owned(), relay.epoch_text().into());
                 line.insert("table".to_owned(), found.collection.to_string().into());
                 lines.push_str(&serde_json::Value::Object(line).to_string());
                 lines.push('\n');

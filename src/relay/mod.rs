@@ -12,6 +12,7 @@
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
 //! | `audit` | who deleted, granted or set what |
+//! | `invite` | tickets, with which full nodes join |
 //! | `events` | hints that there is something new |
 //! | `policy`, `quota` | what clients may use, and what they have used of it |
 //! | `settings`, `keeping` | what is set per table, and what follows from it by itself |
@@ -32,6 +33,7 @@ mod deletions;
 mod events;
 mod export;
 pub mod http;
+mod invite;
 mod keeping;
 mod keys;
 mod openapi;

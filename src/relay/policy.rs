@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
+use super::http::Limits;
 use super::keeping::ID_DAYS;
 use super::settings::{DAYS_MAX, RETENTION_DAYS};
 use super::tenant::{Database, TenantName};
@@ -115,7 +116,12 @@ impl Policy {
             Self::Bytes => quota("bytes", None, Level::Database, "bytes of a database's rows, as they are kept"),
             Self::Tables => quota("tables", Some(10_000), Level::Database, "tables of a database"),
             Self::Databases => quota("databases", Some(1000), Level::Customer, "databases of a customer"),
-            Self::Devices => quota("devices", Some(1000), Level::Database, "full nodes that a database is shared with"),
+            Self::Devices => quota(
+                "devices",
+                Some(1000),
+                Level::Database,
+                "full nodes that share a database, or may by open tickets",
+            ),
             Self::RequestsPerSecond => limit(
                 "requests_per_second",
                 REQUESTS_PER_SECOND_MAX,
@@ -392,6 +398,7 @@ impl Policies {
             "id_days": ID_DAYS,
             "page_rows": super::changes::ROWS_USUAL,
             "page_rows_max": super::changes::ROWS_MAX,
+            "body_seconds": Limits::default().body_time_max.as_secs(),
         });
         for policy in Policy::ALL {
             limits[policy.as_str()] = self.quota(policy).into();

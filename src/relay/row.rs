@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Problem, ProblemCode};
-use crate::model::{ClientId, CollectionName, Context, ObjectKey, Operation, Path, Remark, Request};
+use crate::model::{ClientId, CollectionName, Context, InvalidEdit, ObjectKey, Operation, Path, Remark, Request};
 use crate::store::{Row, Upload, Uploaded, WriteError};
 
 /// What a client asks to be done to one row.
@@ -67,6 +67,11 @@ fn invalid(detail: impl std::fmt::Display, help: &str) -> Problem {
     Problem::new(ProblemCode::Invalid, detail.to_string(), help)
 }
 
+/// The same with the place of the fault in what was sent, as a JSON pointer.
+fn invalid_at(path: &str, detail: impl std::fmt::Display, help: &str) -> Problem {
+    invalid(detail, help).with("path", path)
+}
+
 /// The table of this name.
 pub fn table(name: &str) -> Result<CollectionName, Problem> {
     if name == "." || name == ".." {
@@ -89,25 +94,31 @@ pub fn context(text: &str) -> Result<Context, Problem> {
 impl RowChange {
     /// What it asks of the store. `in_table` is the table that the request is about, if it is about one.
     pub fn parse(self, in_table: Option<&CollectionName>) -> Result<Upload, Problem> {
-        let missing = |what: &str| invalid(format!("`{what}` is missing"), "say it in this row");
+        let missing = |what: &str| invalid_at("", format!("`{what}` is missing"), "say it in this row");
+        let at = |path: &'static str| move |problem: Problem| problem.with("path", path);
         let collection = match (in_table, &self.table) {
             (Some(table), None) => table.clone(),
-            (None, Some(name)) => table(name)?,
+            (None, Some(name)) => table(name).map_err(at("/table"))?,
             (None, None) => return Err(missing("table")),
-            (Some(_), Some(_)) => return Err(invalid("the path names the table already", "leave `table` out")),
+            (Some(_), Some(_)) => {
+                return Err(invalid_at("/table", "the path names the table already", "leave `table` out"));
+            }
         };
         let field = |field: Option<String>| -> Result<Path, Problem> {
-            field.ok_or_else(|| missing("field"))?.parse().map_err(|error| invalid(error, "name the field so"))
+            let name = field.ok_or_else(|| missing("field"))?;
+            name.parse().map_err(|error| invalid_at("/field", error, "name the field so"))
         };
         let operation = match self.op {
             RowOperation::Put => Operation::Put(self.fields.ok_or_else(|| missing("fields"))?),
             RowOperation::Patch => Operation::Patch(self.fields.ok_or_else(|| missing("fields"))?),
             RowOperation::Delete => Operation::Delete,
             RowOperation::Unset => {
-                let parse = |name: String| name.parse::<Path>();
-                let names =
-                    self.names.ok_or_else(|| missing("names"))?.into_iter().map(parse).collect::<Result<_, _>>();
-                Operation::Unset(names.map_err(|error| invalid(error, "name the fields so"))?)
+                let names = self.names.ok_or_else(|| missing("names"))?.into_iter().enumerate();
+                let parse = |(at, name): (usize, String)| {
+                    name.parse::<Path>()
+                        .map_err(|error| invalid_at(&format!("/names/{at}"), error, "name the fields so"))
+                };
+                Operation::Unset(names.map(parse).collect::<Result<_, _>>()?)
             }
             RowOperation::Increment => Operation::Increment(field(self.field)?, self.by.ok_or_else(|| missing("by"))?),
             RowOperation::Add => Operation::Add(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
@@ -115,20 +126,42 @@ impl RowChange {
         };
         let id = self.id.map(ClientId::try_from).transpose();
         Ok(Upload {
-            seen: self.context.as_deref().map(context).transpose()?,
+            seen: self.context.as_deref().map(context).transpose().map_err(at("/context"))?,
             remark: Remark {
-                id: id.map_err(|error| invalid(error, "shorten the id, or leave it out"))?,
+                id: id.map_err(|error| invalid_at("/id", error, "shorten the id, or leave it out"))?,
                 source_version: self.source_version,
                 by: None,
             },
-            ..Upload::new(Request { collection, key: row_key(&self.key)?, operation })
+            ..Upload::new(Request { collection, key: row_key(&self.key).map_err(at("/key"))?, operation })
         })
+    }
+}
+
+/// The field that cannot be written so, as a JSON pointer into the fields.
+pub fn field_at_fault(error: &WriteError) -> Option<String> {
+    let WriteError::Edit { error: InvalidEdit::WrongKind { field, .. }, .. } = error else { return None };
+    Some(if field.starts_with('/') { field.clone() } else { format!("/{}", field.replace('~', "~0")) })
+}
+
+/// Where a row says what cannot be written, as a JSON pointer into it: to all of it, if it is no single part.
+pub fn fault(operation: &Operation, error: &WriteError) -> String {
+    use InvalidEdit::{MapInSet, Overflow, WrongKind};
+    let WriteError::Edit { error: edit, .. } = error else { return String::new() };
+    match (operation, edit) {
+        (Operation::Put(_) | Operation::Patch(_), _) => {
+            field_at_fault(error).map_or_else(String::new, |field| format!("/fields{field}"))
+        }
+        (Operation::Increment(..) | Operation::Add(..) | Operation::Remove(..), WrongKind { .. }) => {
+            "/field".to_owned()
+        }
+        (Operation::Increment(..), Overflow { .. }) => "/by".to_owned(),
+        (Operation::Add(..) | Operation::Remove(..), MapInSet) => "/value".to_owned(),
+        _ => String::new(),
     }
 }
 
 /// What a client is told of a write that cannot be done.
 pub fn write_problem(error: &WriteError) -> Problem {
-    use crate::model::InvalidEdit;
     let detail = error.to_string();
     match error {
         WriteError::Edit { error: InvalidEdit::NotFound { .. } | InvalidEdit::NotLost { .. }, .. } => {

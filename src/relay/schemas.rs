@@ -9,7 +9,7 @@ use serde::de::value::Error;
 use serde_json::{Map, Value as Json, json};
 
 use super::audit::{ENTRIES_MAX, Which};
-use super::changes::ROWS_MAX;
+use super::changes::{ROWS_MAX, ROWS_USUAL};
 use super::policy::Policy;
 use super::problem::ProblemCode;
 use super::row::RowOperation;
@@ -131,7 +131,7 @@ fn requests() -> Map<String, Json> {
             "max_version": natural(),
             "min_source_version": said("Not together with `min_version` and `max_version`.", integer()),
             "max_source_version": said("Not together with `min_version` and `max_version`.", integer()),
-            "limit": said(&format!("At most {ROWS_MAX} rows are given."), natural()),
+            "limit": said(&format!("{ROWS_USUAL} if it is not said; at most {ROWS_MAX} rows are given."), at_least_one()),
             "summary": said("Whether count and digest are enough.", json!({"type": "boolean"})),
         }), &[]),
         "ChangesQuery": request(json!({
@@ -245,7 +245,8 @@ fn answers() -> Map<String, Json> {
             "state": choice(&["running", "done"]),
             "rows_done": natural(),
             "rows_total": natural(),
-            "retries": natural(),
+            "errors": said("How often a step of it failed.", natural()),
+            "retries": said("How often it was interrupted and gone on with.", natural()),
             "begun_ms": natural(),
             "done_ms": or_null(natural()),
         }), &[]),
@@ -256,6 +257,7 @@ fn answers() -> Map<String, Json> {
             "max_source_version": or_null(integer()),
             "max_modified_ms": or_null(natural()),
             "digest": digest(),
+            "schema": said("As it was set.", or_null(json!({"type": ["integer", "string"]}))),
             "min_retained_version": said(
                 "Deletions in this table up to this version may not be told any more.", natural(),
             ),
@@ -312,16 +314,19 @@ fn answers() -> Map<String, Json> {
         }), &[]),
         "Clients": object(json!({
             "clients": list(object(json!({
-                "client": text(),
+                "client": said("Its `Client-Id`; if it sends none, as `by`.", text()),
+                "by": said("The id of the token that it comes with; empty if it comes without one.", text()),
                 "last_seen_ms": natural(),
                 "phase": choice(&["initial", "live", "deletions"]),
                 "position": natural(),
-                "rows_behind": natural(),
+                "rows_behind": said("Rows that it was not told of yet, and changes that came since.", natural()),
                 "rows_done": or_null(natural()),
                 "more": json!({"type": "boolean"}),
                 "requests": natural(),
+                "repeats": said("How often it asked again from where it had been led on.", natural()),
                 "reason": said("Why it does not get on.", or_null(text())),
             }), &[])),
+            "stuck": said("How many of them do not get on.", natural()),
             "version": natural(),
             "epoch": epoch(),
         }), &[]),
@@ -401,7 +406,7 @@ fn answers() -> Map<String, Json> {
 
 /// What is published of what holds.
 fn limits() -> Json {
-    let fixed = ["row_key_bytes", "nesting", "id_bytes", "id_days", "page_rows", "page_rows_max"];
+    let fixed = ["row_key_bytes", "nesting", "id_bytes", "id_days", "page_rows", "page_rows_max", "body_seconds"];
     let mut members: Map<String, Json> = fixed.map(|name| (name.to_owned(), natural())).into_iter().collect();
     for policy in Policy::ALL {
         let schema = if policy.is_optional() { or_null(natural()) } else { natural() };

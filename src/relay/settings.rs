@@ -1,6 +1,6 @@
 //! What is set per table: its schema, how long deletions are told, and when rows expire.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -76,23 +76,21 @@ impl DatabaseSettings {
         self.0.get(table.as_str()).cloned().unwrap_or_default()
     }
 
-    /// A number that changes whenever the schema of one of these tables does; of all of them if none are named.
-    pub fn schemas(&self, only: Option<&std::collections::BTreeSet<CollectionName>>) -> u64 {
-        let is_wanted = |name: &str| only.is_none_or(|only| only.iter().any(|table| table.as_str() == name));
-        let schemas: BTreeMap<&String, &Schema> = self
-            .0
-            .iter()
-            .filter(|(name, _)| is_wanted(name))
-            .filter_map(|(name, set)| Some((name, set.schema.as_ref()?)))
-            .collect();
-        if schemas.is_empty() {
-            return 0;
-        }
-        let text = serde_json::to_vec(&schemas).unwrap_or_default();
-        let mut number = [0; 8];
-        number.copy_from_slice(&blake3::hash(&text).as_bytes()[..8]);
-        u64::from_le_bytes(number)
+    /// A number that changes whenever the schema of one of them does.
+    fn schemas(&self) -> u64 {
+        number_of(&self.0.iter().filter_map(|(name, set)| Some((name.as_str(), set.schema.as_ref()?))).collect())
     }
+}
+
+/// A number that changes whenever one of these schemas does, by table.
+pub(super) fn number_of(schemas: &BTreeMap<&str, &Schema>) -> u64 {
+    if schemas.is_empty() {
+        return 0;
+    }
+    let text = serde_json::to_vec(schemas).unwrap_or_default();
+    let mut number = [0; 8];
+    number.copy_from_slice(&blake3::hash(&text).as_bytes()[..8]);
+    u64::from_le_bytes(number)
 }
 
 impl Relay {
@@ -100,6 +98,26 @@ impl Relay {
     pub fn settings(&self, database: &Database) -> Result<DatabaseSettings, Problem> {
         let read = |(name, record): (String, Json)| Some((name, serde_json::from_value(record).ok()?));
         Ok(DatabaseSettings(self.tenants.tables(database)?.into_iter().filter_map(read).collect()))
+    }
+
+    /// The settings of one table; none if nothing was ever set of it.
+    pub(super) fn settings_of(
+        &self,
+        database: &Database,
+        table: &CollectionName,
+    ) -> Result<Option<TableSettings>, Problem> {
+        let record = self.tenants.table(database, table)?;
+        Ok(record.map(|record| serde_json::from_value(record).unwrap_or_default()))
+    }
+
+    /// A number that changes whenever the schema of one of these tables does; of all of them if none are named.
+    pub(super) fn schemas(&self, database: &Database, only: Option<&BTreeSet<CollectionName>>) -> Result<u64, Problem> {
+        let Some(tables) = only else { return Ok(self.settings(database)?.schemas()) };
+        let mut settings = BTreeMap::new();
+        for table in tables {
+            settings.extend(self.settings_of(database, table)?.map(|set| (table.to_string(), set)));
+        }
+        Ok(DatabaseSettings(settings).schemas())
     }
 
     /// How long deletions and rows of a table are kept: as is set of it, or else as the policies say.
@@ -124,6 +142,7 @@ impl Relay {
     ) -> Result<Json, Problem> {
         settings.check()?;
         let fields = serde_json::to_value(settings).unwrap_or_default();
+        let _turn = self.admit_table(access, table).await?;
         self.tenants.set_table(&access.database, table, fields, access.principal.name()).await?;
         let kept = self.days(&access.database, settings, table)?;
         Ok(json!({

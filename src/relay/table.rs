@@ -1,19 +1,20 @@
 //! Tables as a whole, and manifests: what a client compares with its own before it sends or fetches anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use data_encoding::HEXLOWER;
 use serde_json::{Value as Json, json};
 
 use super::audit::{Deed, Which};
-use super::changes::ROWS_MAX;
+use super::changes::{ROWS_MAX, page_rows};
 use super::problem::{Problem, ProblemCode};
 use super::row;
+use super::settings::{Schema, number_of};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::{CollectionName, Operation, Remark, Request};
-use crate::store::{Listed, PageLimits, TableSummary, Upload, Versions, View, WriteError};
+use crate::store::{Listed, PageLimits, StoreError, TableSummary, Upload, Versions, View, WriteError};
 
 /// So many rows are looked at for one page of a manifest.
 const LOOKED_AT_MAX: usize = 20_000;
@@ -30,7 +31,16 @@ pub enum Range {
 }
 
 fn no_table() -> Problem {
-    Problem::new(ProblemCode::NotFound, "there is no such table", "write a row to it; that makes it")
+    let help = "write a row to it, or set something of it: that makes it";
+    Problem::new(ProblemCode::NotFound, "there is no such table", help)
+}
+
+/// What is known of a table, and the tag that changes whenever that does.
+struct Known {
+    summary: TableSummary,
+    horizon: u64,
+    schema: Option<Schema>,
+    tag: String,
 }
 
 /// Sums as they are shown.
@@ -42,10 +52,8 @@ impl Relay {
     /// A table as a whole, and the tag that changes whenever it does.
     pub fn table(&self, access: &Access, table: &CollectionName) -> Result<(Json, String), Problem> {
         let view = self.view(access)?;
-        let summary = view.table(table).map_err(|error| node_problem(error.into()))?.ok_or_else(no_table)?;
+        let Known { summary, horizon, schema, tag } = self.known_table(access, &view, table)?;
         let TableSummary { rows, version, modified_ms, source_version, digest } = summary;
-        let only = BTreeSet::from([table.clone()]);
-        let horizon = view.horizon_of(Some(&only)).map_err(|error| node_problem(error.into()))?;
         let body = json!({
             "table": table.to_string(),
             "count": rows,
@@ -53,16 +61,28 @@ impl Relay {
             "max_source_version": source_version,
             "max_modified_ms": modified_ms,
             "digest": digest_text(digest),
+            "schema": schema,
             "min_retained_version": horizon,
             "revision": view.revision(),
             "epoch": self.epoch_text(),
         });
-        Ok((body, self.table_tag(view.revision(), version)))
+        Ok((body, tag))
     }
 
-    /// Versions only ever rise within an epoch, so the last one says whether anything has changed.
-    fn table_tag(&self, revision: u64, version: u64) -> String {
-        format!("{}-{revision}-{version}", self.epoch_text())
+    /// A table that has rows, or had some, or of which something is set.
+    fn known_table(&self, access: &Access, view: &View, table: &CollectionName) -> Result<Known, Problem> {
+        let failed = |error: StoreError| node_problem(error.into());
+        let (summary, settings) = (view.table(table).map_err(failed)?, self.settings_of(&access.database, table)?);
+        if summary.is_none() && settings.is_none() {
+            return Err(no_table());
+        }
+        let only = BTreeSet::from([table.clone()]);
+        let (summary, horizon) = (summary.unwrap_or_default(), view.horizon_of(Some(&only)).map_err(failed)?);
+        let schema = settings.and_then(|settings| settings.schema);
+        let number = schema.as_ref().map_or(0, |schema| number_of(&BTreeMap::from([(table.as_str(), schema)])));
+        // Versions only ever rise within an epoch, so the last one says whether any row has changed.
+        let tag = format!("{}-{}-{}-{horizon}-{number:x}", self.epoch_text(), view.revision(), summary.version);
+        Ok(Known { summary, horizon, schema, tag })
     }
 
     /// The keys and versions of a table's rows; without the rows, if only the sum is wanted.
@@ -75,9 +95,9 @@ impl Relay {
         summary_only: bool,
     ) -> Result<Json, Problem> {
         let view = self.view(access)?;
-        let failed = |error: crate::store::StoreError| node_problem(error.into());
-        view.table(table).map_err(failed)?.ok_or_else(no_table)?;
-        let rows = limit.map_or(ROWS_MAX, |limit| usize::try_from(limit).unwrap_or(ROWS_MAX).clamp(1, ROWS_MAX));
+        let failed = |error: StoreError| node_problem(error.into());
+        self.known_table(access, &view, table)?;
+        let rows = page_rows(limit)?;
         let limits = PageLimits { rows, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
         let (count, digest, listed, next) = if summary_only {
             let (count, digest) = view.manifest_sum(table, versions).map_err(failed)?;
@@ -123,9 +143,7 @@ impl Relay {
         expected: Option<&str>,
     ) -> Result<Json, Problem> {
         let view = self.view(access)?;
-        let failed = |error: crate::store::StoreError| node_problem(error.into());
-        let summary = view.table(table).map_err(failed)?.ok_or_else(no_table)?;
-        let tag = self.table_tag(view.revision(), summary.version);
+        let Known { summary, tag, .. } = self.known_table(access, &view, table)?;
         match expected {
             None => {
                 let help =
@@ -162,7 +180,7 @@ impl Relay {
         versions: Option<Versions>,
         deleted: &mut u64,
     ) -> Result<(), Problem> {
-        let failed = |error: crate::store::StoreError| node_problem(error.into());
+        let failed = |error: StoreError| node_problem(error.into());
         let limits = PageLimits { rows: ROWS_MAX, bytes: usize::MAX, looked_at: LOOKED_AT_MAX };
         let mut next = versions.filter(|versions| !is_empty(versions));
         while let Some(versions) = next {

@@ -1,11 +1,12 @@
 //! Customers and their databases: which space of this node each is, and who may come in.
 //!
 //! All of it lies in one space of the node's own, the *system* space: an ordinary space, so that it is backed up and
-//! read like any other. Its collections are `databases` and `tables` (key `CUSTOMER/DATABASE`; what is set
-//! of its tables), `tokens` (key: the token's id), `policies` (key: the scope; `/` for all), `audit` and `relays`
-//! (see [`audit`](super::audit)).
+//! read like any other. Its collections are `databases` (key `CUSTOMER/DATABASE`), `tables` (`CUSTOMER/DATABASE/TABLE`:
+//! what is set of it), `tickets` (`CUSTOMER/DATABASE/TICKET`, see [`invite`](super::invite)), `tokens` (the token's id),
+//! `policies` (the scope; `/` for all), `audit` and `relays` (see [`audit`](super::audit)).
 //!
-//! **Invariant**: a token is stored as the hash of its secret part only.
+//! **Invariant**: a token is stored as the hash of its secret part only. Of what is set here at once nothing is lost: each
+//! thing that is set by itself has a record of its own or a field of one, and a record is made only where there is none.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,9 +22,10 @@ use super::audit::{Deed, OPERATOR};
 use super::policy::{Policies, Policy, PolicyScope, Setting};
 use super::problem::{Problem, ProblemCode};
 use super::quota::used_up;
-use crate::model::{ClientName, CollectionName, ObjectKey, Operation, Request, Role, SpaceId};
-use crate::node::{Node, NodeError, Transaction};
-use crate::store::{PageLimits, SYSTEM_SPACE, StoreError, Upload, View};
+use super::row;
+use crate::model::{ClientName, CollectionName, Context, ObjectKey, Role, SpaceId};
+use crate::node::{InvalidRequest, Node, NodeError, Transaction};
+use crate::store::{PageLimits, SYSTEM_SPACE, StoreError, Upload, View, WriteError};
 
 /// What the system space is called.
 pub const SYSTEM_NAME: &str = "system";
@@ -207,8 +209,14 @@ pub(super) fn node_problem(error: NodeError) -> Problem {
             let detail = "the relay's storage fails at the moment; nothing was acknowledged";
             Problem::new(ProblemCode::Unavailable, detail, "try again later, with the same ids").retry_after(5)
         }
+        NodeError::Write(error) => row::write_problem(&error),
         error => internal(&error),
     }
+}
+
+/// The key of something in a database. No name has a slash in it.
+pub(super) fn key_within(Database { customer, name, .. }: &Database, thing: &str) -> String {
+    format!("{customer}/{name}/{thing}")
 }
 
 fn hash(secret: &str) -> String {
@@ -264,9 +272,10 @@ impl Tenants {
         Ok(found.map(|found| Json::Object(found.fields)))
     }
 
-    fn records(&self, table: &str) -> Result<Vec<(String, Json)>, Problem> {
+    /// The records whose keys begin so.
+    pub(super) fn records(&self, table: &str, beginning: &str) -> Result<Vec<(String, Json)>, Problem> {
         let mut records = Vec::new();
-        let visited = self.view()?.visit(Some(&collection(table)?), &mut |_, key, object| {
+        let visited = self.view()?.visit_under(&collection(table)?, beginning, &mut |key, object| {
             let fields = object.shown().unwrap_or_default();
             records.push((key.as_str().to_owned(), Json::Object(fields)));
             std::ops::ControlFlow::Continue(())
@@ -283,13 +292,17 @@ impl Tenants {
 
     /// What is set of the tables of a database, by table.
     pub(super) fn tables(&self, database: &Database) -> Result<Vec<(String, Json)>, Problem> {
-        let Some(record) = self.record("tables", &format!("{}/{}", database.customer, database.name))? else {
-            return Ok(Vec::new());
-        };
-        Ok(record.as_object().map(|tables| tables.clone().into_iter().collect()).unwrap_or_default())
+        let beginning = key_within(database, "");
+        let records = self.records("tables", &beginning)?.into_iter();
+        Ok(records.filter_map(|(key, record)| Some((key.strip_prefix(&beginning)?.to_owned(), record))).collect())
     }
 
-    /// Sets what is set of a table.
+    /// What is set of a table, if anything is.
+    pub(super) fn table(&self, database: &Database, table: &CollectionName) -> Result<Option<Json>, Problem> {
+        self.record("tables", &key_within(database, table.as_str()))
+    }
+
+    /// Sets what is set of a table, and leaves nothing of what was.
     pub(super) async fn set_table(
         &self,
         database: &Database,
@@ -297,11 +310,8 @@ impl Tenants {
         fields: Json,
         by: &str,
     ) -> Result<(), Problem> {
-        let key = format!("{}/{}", database.customer, database.name);
-        let mut tables: Map<String, Json> = self.tables(database)?.into_iter().collect();
-        tables.insert(table.to_string(), fields.clone());
-        let deed = Deed::Settings { database: database.name.clone(), table: table.clone(), settings: fields };
-        let done = Transaction::new().update("tables", &key, tables.into());
+        let deed = Deed::Settings { database: database.name.clone(), table: table.clone(), settings: fields.clone() };
+        let done = Transaction::new().put("tables", &key_within(database, table.as_str()), fields);
         self.write(done.and_then(|done| self.noted(done, Some(&database.customer), by, &deed))).await
     }
 
@@ -325,22 +335,32 @@ impl Tenants {
         let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and set it again");
         policy.check_scope(scope).map_err(invalid)?;
         let (key, name) = (scope.key(), policy.as_str());
-        let known = self.record("policies", &key)?;
-        let is_set = known.as_ref().is_some_and(|known| known.get(name).is_some());
-        let value = match setting {
-            Setting::Value(value) => Json::from(value),
-            Setting::NoLimit => Json::Null,
-            Setting::Default if !is_set => return Ok(()),
-            Setting::Default => "default".into(),
-        };
-        let transaction = Transaction::new();
-        let done = match (setting, known) {
-            (Setting::Default, _) => transaction.unset("policies", &key, name),
-            (_, Some(_)) => transaction.patch("policies", &key, json!({name: value})),
-            (_, None) => transaction.put("policies", &key, json!({name: value})),
-        };
-        let deed = Deed::Policy { scope: scope.to_string(), policy, value };
-        self.write(done.and_then(|done| self.noted(done, scope.customer(), OPERATOR, &deed))).await
+        loop {
+            let known = self.record("policies", &key)?;
+            let is_set = known.as_ref().is_some_and(|known| known.get(name).is_some());
+            let value = match setting {
+                Setting::Value(value) => Json::from(value),
+                Setting::NoLimit => Json::Null,
+                Setting::Default if !is_set => return Ok(()),
+                Setting::Default => "default".into(),
+            };
+            let deed = Deed::Policy { scope: scope.to_string(), policy, value: value.clone() };
+            let noted = |done| self.noted(done, scope.customer(), OPERATOR, &deed);
+            let transaction = Transaction::new();
+            if known.is_some() {
+                // Each policy is a field by itself, so others may be set at the same time.
+                let done = match setting {
+                    Setting::Default => transaction.unset("policies", &key, name),
+                    _ => transaction.patch("policies", &key, json!({name: value})),
+                };
+                return self.write(done.and_then(noted)).await;
+            }
+            let done = transaction.put("policies", &key, json!({name: value}));
+            if self.write_first(done.and_then(noted)).await? {
+                return Ok(());
+            }
+            // Somebody set another one meanwhile. What is there now is not taken away again, so this ends.
+        }
     }
 
     /// Whether there is anything of a customer.
@@ -362,12 +382,18 @@ impl Tenants {
 
     /// All databases, by customer and name.
     pub fn databases(&self) -> Result<Vec<Database>, Problem> {
+        self.databases_of(None)
+    }
+
+    /// The same of one customer, if any is named.
+    fn databases_of(&self, customer: Option<&TenantName>) -> Result<Vec<Database>, Problem> {
+        let beginning = customer.map_or_else(String::new, |customer| format!("{customer}/"));
         let read = |(key, record): (String, Json)| {
             let (customer, name) = key.split_once('/').ok_or_else(|| internal(&"a database without a customer"))?;
             let parse = |name: &str| name.parse::<TenantName>().map_err(|error| internal(&error));
             database(&parse(customer)?, &parse(name)?, &record)
         };
-        self.records("databases")?.into_iter().map(read).collect()
+        self.records("databases", &beginning)?.into_iter().map(read).collect()
     }
 
     /// Registers a database. Of two at once one is first, and both get that one.
@@ -388,59 +414,75 @@ impl Tenants {
         name: &TenantName,
         visibility: Option<Visibility>,
     ) -> Result<(Database, bool), Problem> {
-        if let Some(mut known) = self.database(customer, name)? {
-            if let Some(visibility) = visibility.filter(|visibility| *visibility != known.visibility) {
-                let (key, fields) = (format!("{customer}/{name}"), json!({"visibility": visibility}));
-                let deed = Deed::Visibility { database: name.clone(), visibility };
-                let done = Transaction::new().patch("databases", &key, fields);
-                self.write(done.and_then(|done| self.noted(done, Some(customer), by, &deed))).await?;
-                known.visibility = visibility;
-            }
+        if let Some(known) = self.registered(by, customer, name, visibility).await? {
             return Ok((known, false));
         }
         // One at a time, so that the quota is met exactly.
         let _turn = self.registering.lock().await;
+        // While this one waited, somebody else may have registered it.
+        if let Some(known) = self.registered(by, customer, name, visibility).await? {
+            return Ok((known, false));
+        }
         let quota = self.policies(&PolicyScope::Customer(customer.clone()))?.quota(Policy::Databases);
-        let theirs = self.databases()?.into_iter().filter(|database| database.customer == *customer).count() as u64;
+        let theirs = self.databases_of(Some(customer))?.len() as u64;
         if let Some(quota) = quota.filter(|quota| theirs >= *quota) {
             return Err(used_up(Policy::Databases, theirs, quota));
         }
         let space = self.node.create_space(name.as_str()).await.map_err(node_problem)?;
-        let visibility = visibility.unwrap_or_default();
         let fields = json!({
             "space": space.to_string(),
-            "visibility": visibility,
+            "visibility": visibility.unwrap_or_default(),
             "created_ms": self.node.surroundings().wall_ms(),
         });
-        let (Json::Object(fields), Ok(key)) = (fields, format!("{customer}/{name}").parse()) else {
-            return Err(internal(&"a database that cannot be named"));
-        };
-        let request = Request { collection: collection("databases")?, key, operation: Operation::Put(fields) };
-        // Only if it is not there yet.
-        let upload = Upload { expected: Some(crate::model::Context::default()), ..Upload::new(request) };
-        let done = self.node.upload(self.system, [vec![upload]]).await;
-        match done.into_iter().next().transpose().map_err(node_problem)? {
-            Some(Ok(_)) => {
-                if visibility != Visibility::Private {
-                    let deed = Deed::Visibility { database: name.clone(), visibility };
-                    self.note(Some(customer), by, &deed).await?;
-                }
-                Ok((Database { customer: customer.clone(), name: name.clone(), space, visibility }, true))
-            }
-            Some(Err(crate::store::WriteError::Changed { .. })) => {
-                // Somebody was quicker; the space that was made here stays empty.
-                let known = self.database(customer, name)?.ok_or_else(|| internal(&"a database came and went"))?;
-                Ok((known, false))
-            }
-            Some(Err(error)) => Err(internal(&error)),
+        let mut done = Transaction::new().put("databases", &format!("{customer}/{name}"), fields);
+        if let Some(visibility) = visibility.filter(|visibility| *visibility != Visibility::Private) {
+            let deed = Deed::Visibility { database: name.clone(), visibility };
+            done = done.and_then(|done| self.noted(done, Some(customer), by, &deed));
+        }
+        if self.write_first(done).await? {
+            let (customer, name, visibility) = (customer.clone(), name.clone(), visibility.unwrap_or_default());
+            return Ok((Database { customer, name, space, visibility }, true));
+        }
+        // Somebody was quicker, not by way of this lock; the space that was made here stays empty.
+        let known = self.registered(by, customer, name, visibility).await?;
+        Ok((known.ok_or_else(|| internal(&"a database came and went"))?, false))
+    }
+
+    /// A database that is registered already, seen by whom it is to be seen now.
+    async fn registered(
+        &self,
+        by: &str,
+        customer: &TenantName,
+        name: &TenantName,
+        visibility: Option<Visibility>,
+    ) -> Result<Option<Database>, Problem> {
+        let Some(mut known) = self.database(customer, name)? else { return Ok(None) };
+        if let Some(visibility) = visibility.filter(|visibility| *visibility != known.visibility) {
+            let (key, fields) = (format!("{customer}/{name}"), json!({"visibility": visibility}));
+            let deed = Deed::Visibility { database: name.clone(), visibility };
+            let done = Transaction::new().patch("databases", &key, fields);
+            self.write(done.and_then(|done| self.noted(done, Some(customer), by, &deed))).await?;
+            known.visibility = visibility;
+        }
+        Ok(Some(known))
+    }
+
+    /// Writes a transaction if nothing is there yet where it writes first. Returns whether that was so.
+    async fn write_first(&self, transaction: Result<Transaction, InvalidRequest>) -> Result<bool, Problem> {
+        let requests = Vec::from(transaction.map_err(|error| internal(&error))?);
+        let mut uploads: Vec<Upload> = requests.into_iter().map(Upload::new).collect();
+        if let Some(first) = uploads.first_mut() {
+            first.expected = Some(Context::default());
+        }
+        match self.node.upload(self.system, [uploads]).await.into_iter().next().transpose().map_err(node_problem)? {
+            Some(Ok(_)) => Ok(true),
+            Some(Err(WriteError::Changed { .. })) => Ok(false),
+            Some(Err(error)) => Err(row::write_problem(&error)),
             None => Err(internal(&"a write without an outcome")),
         }
     }
 
-    pub(super) async fn write(
-        &self,
-        transaction: Result<Transaction, crate::node::InvalidRequest>,
-    ) -> Result<(), Problem> {
+    pub(super) async fn write(&self, transaction: Result<Transaction, InvalidRequest>) -> Result<(), Problem> {
         let transaction = transaction.map_err(|error| internal(&error))?;
         self.node.write(self.system, transaction.into()).await.map_err(node_problem)?;
         Ok(())
@@ -473,7 +515,7 @@ impl Tenants {
                 None
             }
         };
-        Ok(self.records("tokens")?.into_iter().filter_map(read).collect())
+        Ok(self.records("tokens", "")?.into_iter().filter_map(read).collect())
     }
 
     /// Ends a token. Returns whether there was one.

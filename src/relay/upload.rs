@@ -9,6 +9,7 @@ use std::collections::btree_map::Entry;
 use serde_json::{Value as Json, json};
 
 use super::audit::{Deed, Which, some_of};
+use super::http::read_as;
 use super::policy::Policy;
 use super::problem::{Problem, ProblemCode};
 use super::quota::ByTable;
@@ -21,6 +22,9 @@ use crate::store::{Upload, Uploaded, WriteError};
 /// So many rows at most in one request.
 pub const BATCH_ROWS_MAX: usize = 1000;
 
+/// The member of a body that is a list of keys.
+pub(super) const KEYS: &str = "keys";
+
 /// A table and a key.
 type RowName = (CollectionName, ObjectKey);
 
@@ -29,34 +33,70 @@ type Outcome = Result<Uploaded, Problem>;
 
 /// Rows of a request: what was said of each, and what it asks for.
 struct Batch {
+    /// Which member of the body they are.
+    member: &'static str,
     said: Vec<(Option<String>, String, Option<String>)>,
     asked: Vec<Result<Upload, Problem>>,
 }
 
 impl Batch {
-    fn parse(rows: Vec<Json>, table: Option<&CollectionName>, rows_max: u64) -> Result<Self, Problem> {
+    fn parse(
+        member: &'static str,
+        rows: Vec<Json>,
+        table: Option<&CollectionName>,
+        rows_max: u64,
+    ) -> Result<Self, Problem> {
         if rows.len() as u64 > rows_max {
             let detail = format!("{} rows in one request; at most {rows_max} are taken", rows.len());
             return Err(Problem::new(ProblemCode::TooLarge, detail, "send them in several requests"));
         }
-        let (mut said, mut asked, mut names) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut batch = Self { member, said: Vec::new(), asked: Vec::new() };
+        let mut names = BTreeSet::new();
         for (at, row) in rows.into_iter().enumerate() {
-            let change: RowChange = serde_json::from_value(row).map_err(|error| {
-                let help = "each row is an object with a `key`, an `op`, and what that needs";
-                Problem::new(ProblemCode::Invalid, format!("rows[{at}]: {error}"), help).with("row", at)
-            })?;
-            said.push((change.table.clone(), change.key.clone(), change.id.clone()));
-            let upload = change.parse(table);
+            let said = |name: &str| row.get(name).and_then(Json::as_str).map(str::to_owned);
+            let (table_said, key_said, id_said) = (said("table"), said("key"), said("id"));
+            let change: RowChange = match read_as(row) {
+                Ok(change) => change,
+                Err((path, what)) => {
+                    let help = "each row is an object with a `key`, an `op`, and what that needs";
+                    let problem = batch.at(at, &path, Problem::new(ProblemCode::Invalid, what, help));
+                    // It stands alone if it can be named: whoever sends it finds it in the results.
+                    batch.said.push((table_said, key_said.ok_or_else(|| problem.clone())?, id_said));
+                    batch.asked.push(Err(problem));
+                    continue;
+                }
+            };
+            batch.said.push((change.table.clone(), change.key.clone(), change.id.clone()));
+            // A row that makes no sense by itself says so in its result.
+            let upload = change.parse(table).map_err(|problem| {
+                let within = problem.members.get("path").and_then(Json::as_str).unwrap_or_default();
+                // A key in a list of keys has nothing within.
+                let path = format!("/{member}/{at}{}", if member == KEYS { "" } else { within });
+                problem.with("path", path)
+            });
             if let Ok(Upload { request, .. }) = &upload
                 && !names.insert((request.collection.clone(), request.key.clone()))
             {
-                let detail = format!("rows[{at}]: the row {} is there twice", request.key);
+                let detail = format!("the row {} is there twice", request.key);
                 let help = "make one change of both, or send them in two requests";
-                return Err(Problem::new(ProblemCode::Invalid, detail, help).with("row", at));
+                return Err(batch.at(at, "", Problem::new(ProblemCode::Invalid, detail, help)));
             }
-            asked.push(upload);
+            batch.asked.push(upload);
         }
-        Ok(Self { said, asked })
+        Ok(batch)
+    }
+
+    /// A problem of the whole request, which is about that place in one of its rows.
+    fn at(&self, at: usize, path: &str, problem: Problem) -> Problem {
+        let path = format!("/{}/{at}{path}", self.member);
+        let detail = format!("{path}: {}", problem.detail);
+        Problem { detail, ..problem }.with("row", at).with("path", path)
+    }
+
+    /// What is said of a row that cannot be written.
+    fn fault(&self, at: usize, operation: &Operation, error: &WriteError) -> Problem {
+        let path = format!("/{}/{at}{}", self.member, row::fault(operation, error));
+        row::write_problem(error).with("path", path)
     }
 
     fn results(&self, outcomes: &[Outcome]) -> Json {
@@ -76,18 +116,18 @@ impl Relay {
         rows: Vec<Json>,
         atomic: bool,
     ) -> Result<Json, Problem> {
-        let (results, deleted) = self.upload_batch(access, table, rows, atomic, None).await?;
+        let (results, deleted) = self.upload_batch(access, table, ("rows", rows), atomic, None).await?;
         self.tally_deletes(access, &deleted).await;
         Ok(results)
     }
 
-    /// Writes rows, each by itself, in one revision of the database only.
+    /// Writes rows, each by itself, in one revision of the database only. `rows` are the member of this name of a body.
     pub(super) async fn upload_in(
         &self,
         access: &Access,
         table: Option<&CollectionName>,
         revision: u64,
-        rows: Vec<Json>,
+        rows: (&'static str, Vec<Json>),
     ) -> Result<Json, Problem> {
         let (results, deleted) = self.upload_batch(access, table, rows, false, Some(revision)).await?;
         self.tally_deletes(access, &deleted).await;
@@ -97,7 +137,7 @@ impl Relay {
     /// Deletes the rows of these keys. Returns what became of each.
     pub async fn delete_keys(&self, access: &Access, table: &CollectionName, keys: &[String]) -> Result<Json, Problem> {
         let rows = keys.iter().map(|key| json!({"key": key, "op": "delete"})).collect();
-        let (results, deleted) = self.upload_batch(access, Some(table), rows, false, None).await?;
+        let (results, deleted) = self.upload_batch(access, Some(table), (KEYS, rows), false, None).await?;
         if !deleted.is_empty() {
             let (database, table, count) = (access.database.name.clone(), table.clone(), deleted.len() as u64);
             let keys = some_of(deleted.iter().map(|(_, key)| key.as_str()));
@@ -106,17 +146,17 @@ impl Relay {
         Ok(results)
     }
 
-    /// Writes rows. Returns what became of each, and which were deleted.
+    /// Writes the rows of a member of the body. Returns what became of each, and which were deleted.
     async fn upload_batch(
         &self,
         access: &Access,
         table: Option<&CollectionName>,
-        rows: Vec<Json>,
+        (member, rows): (&'static str, Vec<Json>),
         atomic: bool,
         only: Option<u64>,
     ) -> Result<(Json, Vec<RowName>), Problem> {
         let policies = self.policies(access, table)?;
-        let mut batch = Batch::parse(rows, table, policies.limit(Policy::BatchRows))?;
+        let mut batch = Batch::parse(member, rows, table, policies.limit(Policy::BatchRows))?;
         let mut asked = std::mem::take(&mut batch.asked);
         asked.iter_mut().flatten().for_each(|upload| upload.only = only);
         let by_table = self.prepare(access, &mut asked)?;
@@ -130,8 +170,11 @@ impl Relay {
             asked[at] = Err(problem);
         }
         let deletes: Vec<Option<RowName>> = asked.iter().map(|asked| deleted_by(asked.as_ref().ok()?)).collect();
-        let outcomes =
-            if atomic { self.write_all(access, asked, &batch).await? } else { self.write_each(access, asked).await? };
+        let outcomes = if atomic {
+            self.write_all(access, asked, &batch).await?
+        } else {
+            self.write_each(access, asked, &batch).await?
+        };
         let is_full = |outcome: &Outcome| matches!(outcome, Err(problem) if problem.code == ProblemCode::QuotaExceeded);
         if table.is_some() && !outcomes.is_empty() && outcomes.iter().all(is_full) {
             // Who only writes is told so at once; who syncs still reads what is new.
@@ -159,16 +202,21 @@ impl Relay {
         Ok(by_table)
     }
 
-    async fn write_each(&self, access: &Access, asked: Vec<Result<Upload, Problem>>) -> Result<Vec<Outcome>, Problem> {
+    async fn write_each(
+        &self,
+        access: &Access,
+        asked: Vec<Result<Upload, Problem>>,
+        batch: &Batch,
+    ) -> Result<Vec<Outcome>, Problem> {
         let sent: Vec<Vec<Upload>> =
             asked.iter().filter_map(|asked| asked.as_ref().ok()).map(|one| vec![one.clone()]).collect();
         let (mut done, is_any) = (self.node.upload(access.database.space, sent).await.into_iter(), !asked.is_empty());
-        let outcomes: Vec<Outcome> = (asked.into_iter())
-            .map(|asked| {
-                asked?;
+        let outcomes: Vec<Outcome> = (asked.into_iter().enumerate())
+            .map(|(at, asked)| {
+                let asked = asked?;
                 match done.next() {
                     Some(Ok(Ok(rows))) => rows.into_iter().next().ok_or_else(lost),
-                    Some(Ok(Err(error))) => Err(row::write_problem(&error)),
+                    Some(Ok(Err(error))) => Err(batch.fault(at, &asked.request.operation, &error)),
                     Some(Err(error)) => Err(node_problem(error)),
                     None => Err(lost()),
                 }
@@ -192,8 +240,9 @@ impl Relay {
             let key = batch.said.get(at).map(|(_, key, _)| key.as_str());
             let rows = json!([{"row": at, "key": key, "problem": problem.body()}]);
             let code = if problem.code == ProblemCode::Changed { ProblemCode::Conflict } else { ProblemCode::Invalid };
-            let detail = format!("rows[{at}]: {}; nothing was written", problem.detail);
-            Problem::new(code, detail, problem.help.clone()).with("rows", rows)
+            let path = problem.members.get("path").cloned().unwrap_or_default();
+            let detail = format!("{}: {}; nothing was written", path.as_str().unwrap_or_default(), problem.detail);
+            Problem::new(code, detail, problem.help.clone()).with("path", path).with("rows", rows)
         };
         if let Some((at, problem)) = asked.iter().enumerate().find_map(|(at, asked)| Some((at, asked.as_ref().err()?)))
         {
@@ -203,15 +252,19 @@ impl Relay {
         if uploads.is_empty() {
             return Ok(Vec::new());
         }
-        match self.node.upload(access.database.space, [uploads]).await.into_iter().next() {
+        match self.node.upload(access.database.space, [uploads.clone()]).await.into_iter().next() {
             Some(Ok(Ok(rows))) => Ok(rows.into_iter().map(Ok).collect()),
-            Some(Ok(Err(error))) => match error {
-                WriteError::Edit { index, .. }
-                | WriteError::Changed { index }
-                | WriteError::Wiped { index }
-                | WriteError::RowTooLarge { index, .. } => Err(at_fault(index, &row::write_problem(&error))),
-                error => Err(row::write_problem(&error)),
-            },
+            Some(Ok(Err(error))) => {
+                let index = match error {
+                    WriteError::Edit { index, .. }
+                    | WriteError::Changed { index }
+                    | WriteError::Wiped { index }
+                    | WriteError::RowTooLarge { index, .. } => index,
+                    error => return Err(row::write_problem(&error)),
+                };
+                let operation = uploads.get(index).map(|upload| &upload.request.operation).ok_or_else(lost)?;
+                Err(at_fault(index, &batch.fault(index, operation, &error)))
+            }
             Some(Err(error)) => Err(node_problem(error)),
             None => Err(lost()),
         }
@@ -234,7 +287,14 @@ impl Relay {
                 self.tally_deletes(access, &deleted).await;
                 rows.into_iter().next().ok_or_else(lost)
             }
-            Some(Ok(Err(error))) => Err(row::write_problem(&error)),
+            Some(Ok(Err(error))) => {
+                let problem = row::write_problem(&error);
+                // The body is the fields themselves.
+                Err(match row::field_at_fault(&error) {
+                    Some(path) => problem.with("path", path),
+                    None => problem,
+                })
+            }
             Some(Err(error)) => Err(node_problem(error)),
             None => Err(lost()),
         }

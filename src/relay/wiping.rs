@@ -63,6 +63,7 @@ impl Relay {
             "state": removal.state(),
             "rows_done": removal.removed,
             "rows_total": removal.objects,
+            "errors": removal.errors,
             "retries": removal.interrupted,
             "begun_ms": removal.at_ms,
             "done_ms": removal.done_ms,

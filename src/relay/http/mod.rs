@@ -57,7 +57,7 @@ pub use self::metrics::Metrics;
 pub(super) use self::metrics::figure;
 pub(super) use self::rate::Rate;
 pub use self::request_id::{REQUEST_ID, RequestId};
-pub(super) use self::strict::read;
+pub(super) use self::strict::read_as;
 
 use self::cors::Cors;
 use self::exchange::{Shares, Stage, overloaded};

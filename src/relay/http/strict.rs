@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_path_to_error::Segment;
+use serde_path_to_error::{Path, Segment};
 
 use crate::model::{NESTING_MAX, inexact_number};
 use crate::relay::{Problem, ProblemCode};
@@ -29,19 +29,25 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     check(text)?;
     let mut json = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(ByName(&mut json)).map_err(|error| {
-        let path = error.path().iter().fold(String::new(), |path, segment| match segment {
-            Segment::Seq { index } => format!("{path}/{index}"),
-            Segment::Map { key } | Segment::Enum { variant: key } => format!("{path}/{}", escaped(key)),
-            Segment::Unknown => path,
-        });
-        let what = error.inner().to_string();
-        // The path says it better than line and column, and what a type is called here helps nobody.
-        let what = what.split(" at line ").next().unwrap_or(&what);
-        let what = what
-            .split_once("expected struct ")
-            .map_or_else(|| what.to_owned(), |(what, _)| format!("{what}expected an object"));
+        let path = pointer(error.path());
+        let what = in_words(error.inner());
         Problem::new(ProblemCode::Invalid, format!("{}: {what}", place(&path)), help).with("path", path)
     })
+}
+
+/// What is wrong with a value. The path says better than line and column where that is, and what a type is called here helps
+/// nobody.
+fn in_words(error: &serde_json::Error) -> String {
+    let what = error.to_string();
+    let what = what.split(" at line ").next().unwrap_or(&what);
+    let is_of_object = what.split_once("expected struct ");
+    is_of_object.map_or_else(|| what.to_owned(), |(what, _)| format!("{what}expected an object"))
+}
+
+/// Reads one of the values of a body that was read as such, in the same way. Otherwise the place within it that is wrong, and
+/// what is.
+pub(in crate::relay) fn read_as<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(ByName(value)).map_err(|error| (pointer(error.path()), in_words(error.inner())))
 }
 
 /// Takes what has named members from an object only: serde would take an array, too, with its elements in the order in
@@ -75,9 +81,13 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for ByName<D> {
     }
 }
 
-/// Reads one of the values of a body that was read as such, in the same way.
-pub fn read<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, serde_json::Error> {
-    T::deserialize(ByName(value))
+/// A place in a body, as a JSON pointer.
+fn pointer(path: &Path) -> String {
+    path.iter().fold(String::new(), |path, segment| match segment {
+        Segment::Seq { index } => format!("{path}/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("{path}/{}", escaped(key)),
+        Segment::Unknown => path,
+    })
 }
 
 /// Whether text is JSON and means one thing.

@@ -30,6 +30,7 @@ mod wiping;
 mod writing;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 pub use self::backup::{BackupError, BackupReader, StoredRow};
@@ -217,6 +218,10 @@ impl Work {
             Self::Wipe { .. } => Turn::Wipe,
             _ => Turn::Write,
         }
+    }
+
+    fn removes(&self) -> bool {
+        matches!(self, Self::Remove { .. })
     }
 
     fn renewal(&self) -> Option<(ReplicaId, Renewal)> {
@@ -441,6 +446,8 @@ pub struct Ledger {
     replica: Mutex<ReplicaId>,
     writer: Mutex<Writer>,
     published: RwLock<BTreeMap<SpaceId, Published>>,
+    /// How often a removal of what was wiped failed since one did not: it is written down with the next one that does not.
+    removal_errors: AtomicU64,
 }
 
 impl std::fmt::Debug for Ledger {
@@ -492,7 +499,15 @@ impl Ledger {
         Self::check(store.snapshot()?.get(&key::meta())?.as_deref(), key.device())?;
         let (device, replica) = (meta.device, Mutex::new(meta.incarnation().replica()));
         let writer = Mutex::new(Writer { meta, shelves, names, stale: false, owed: Vec::new() });
-        let ledger = Self { store, key, device, replica, writer, published: RwLock::default() };
+        let ledger = Self {
+            store,
+            key,
+            device,
+            replica,
+            writer,
+            published: RwLock::default(),
+            removal_errors: AtomicU64::new(0),
+        };
         ledger.publish(&ledger.lock(), None);
         Ok(ledger)
     }
@@ -523,7 +538,15 @@ impl Ledger {
         let writer = Writer { meta, shelves, names, stale: *stale, owed: owed.clone() };
         let published = self.published.read().unwrap_or_else(PoisonError::into_inner).clone();
         let (key, device, replica) = (self.key.clone(), self.device, Mutex::new(self.replica()));
-        Self { store, key, device, replica, writer: Mutex::new(writer), published: RwLock::new(published) }
+        Self {
+            store,
+            key,
+            device,
+            replica,
+            writer: Mutex::new(writer),
+            published: RwLock::new(published),
+            removal_errors: AtomicU64::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Writer> {
@@ -633,7 +656,7 @@ impl Ledger {
             writer.owed.push((before, reason));
         }
         if writer.stale {
-            self.reload(&mut writer)?;
+            self.reload(&mut writer).inspect_err(|error| self.count_removal(work, error))?;
         }
         writer.stale = true;
         let mut report = Report::default();
@@ -643,6 +666,7 @@ impl Ledger {
             self.store
                 .commit(&mut |read: &dyn Read| {
                     let mut writing = Writing::new(read, &self.key, meta, shelves, names, Chance { now_ms, nonce });
+                    writing.removal_errors = self.removal_errors.load(Ordering::Relaxed);
                     let mut done: Vec<Done> = vec![Done::Done; work.len()];
                     let mut perform = |turn: Turn, writing: &mut Writing<'_>| -> Result<(), StoreError> {
                         let mut theirs = work.iter().zip(&mut done).filter(|(work, _)| work.turn() == turn);
@@ -673,15 +697,27 @@ impl Ledger {
                     self.publish_names(shelves, names, &touched);
                     Ok(batch)
                 })
-                .or_else(|error| if planted!("failed-commit-counts") { Ok(()) } else { Err(error) })?;
+                .or_else(|error| if planted!("failed-commit-counts") { Ok(()) } else { Err(error) })
+                .inspect_err(|error| self.count_removal(work, error))?;
         }
         writer.stale = false;
         writer.owed.clear();
+        if work.iter().any(Work::removes) {
+            self.removal_errors.store(0, Ordering::Relaxed);
+        }
         if let Some(renewed) = &report.renewed {
             self.set_replica(renewed.now);
         }
         self.publish(&writer, Some(&touched));
         Ok(report)
+    }
+
+    /// Counts that a commit failed which was to remove something, if it was.
+    fn count_removal(&self, work: &[Work], error: &StoreError) {
+        // Of several the damage may be elsewhere: each is tried by itself then.
+        let may_be_other = work.len() > 1 && matches!(error, StoreError::Damaged(_));
+        let failed = work.iter().any(Work::removes) && !may_be_other;
+        self.removal_errors.fetch_add(u64::from(failed), Ordering::Relaxed);
     }
 
     /// Shows readers new names before anything is committed that uses them: a reader's names may be newer than its

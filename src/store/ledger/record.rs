@@ -202,6 +202,8 @@ pub(super) struct WipedRow {
     pub(super) done_ms: Option<u64>,
     /// How often the removal was interrupted.
     pub(super) interrupted: u64,
+    /// How often a step of it failed.
+    pub(super) errors: u64,
 }
 
 /// What a peer said is durable there.

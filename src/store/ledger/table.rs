@@ -18,7 +18,7 @@ use crate::store::StoreError;
 const SUMMED_AT_ONCE: usize = 1000;
 
 /// A table as a whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TableSummary {
     /// How many rows are visible.
     pub rows: u64,

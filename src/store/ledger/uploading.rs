@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::WriteError;
 use super::key;
 use super::record::{self, AskedRow};
+use super::view::View;
 use super::writing::{ObjectName, Part, Writing};
 use crate::model::{ClientId, Context, Event, OBJECT_BYTES_MAX, Remark, Request, SpaceId};
 use crate::store::StoreError;
@@ -66,6 +67,13 @@ pub(super) fn give_versions(space: SpaceId, uploads: &[Upload], rows: &mut [Uplo
         // What comes with a known id may be about another object than what took effect under it.
         let by_id = remark.id.as_ref().and_then(|id| places.ids.get(&(space, id.clone())));
         row.version = by_id.or_else(|| places.objects.get(&name)).copied().unwrap_or_default();
+    }
+}
+
+impl View {
+    /// Whether a write that bore this id has taken effect.
+    pub fn knows_id(&self, id: &ClientId) -> Result<bool, StoreError> {
+        Ok(self.snapshot().get(&key::asked(self.number(), id.as_str()))?.is_some())
     }
 }
 

@@ -12,7 +12,7 @@ use super::{Ledger, Published, shelf};
 use crate::causal::{Dot, HashPrefix, ReplicaId, VersionVector, Witness};
 use crate::model::{
     CREDENTIALS_MAX, CollectionName, Conflict, DeviceId, Genesis, Grant, Object, ObjectKey, Revision, Role, Segment,
-    SpaceId, about,
+    SpaceId, TicketId, about,
 };
 use crate::replica::Stretch;
 use crate::store::{Snapshot, StoreError};
@@ -267,6 +267,11 @@ impl View {
         self.published.access.devices()
     }
 
+    /// How many devices were let in with this ticket.
+    pub fn redeemed(&self, ticket: TicketId) -> u64 {
+        self.published.access.redeemers(ticket).count() as u64
+    }
+
     /// Whether the collection holds or held objects.
     pub fn has_collection(&self, name: &CollectionName) -> bool {
         self.collection_number(name).is_some()
@@ -288,29 +293,47 @@ impl View {
         only: Option<&CollectionName>,
         visit: &mut dyn FnMut(&CollectionName, ObjectKey, &Object) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        for (collection, number) in self.published.names.user_collections() {
+        for (collection, _) in self.published.names.user_collections() {
             if only.is_some_and(|only| only != collection) {
                 continue;
             }
-            let prefix = key::objects(self.number(), number);
-            let mut result = Ok(ControlFlow::Continue(()));
-            self.snapshot.scan(&prefix, &key::after_prefix(&prefix), &mut |key, value| {
-                result = record::read(key, value).and_then(|row| {
-                    let object = self.unpack(row)?;
-                    let key = object_key(key, &prefix)?;
-                    Ok(if object.is_visible() { visit(collection, key, &object) } else { ControlFlow::Continue(()) })
-                });
-                if matches!(result, Ok(ControlFlow::Continue(()))) {
-                    ControlFlow::Continue(())
-                } else {
-                    ControlFlow::Break(())
-                }
+            let mut flow = ControlFlow::Continue(());
+            self.visit_under(collection, "", &mut |key, object| {
+                flow = visit(collection, key, object);
+                flow
             })?;
-            if result?.is_break() {
+            if flow.is_break() {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Visits the visible objects of a collection whose keys begin with `beginning`, sorted by key, until `visit` breaks;
+    /// reads no others.
+    pub fn visit_under(
+        &self,
+        collection: &CollectionName,
+        beginning: &str,
+        visit: &mut dyn FnMut(ObjectKey, &Object) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(number) = self.collection_number(collection) else { return Ok(()) };
+        let prefix = key::objects(self.number(), number);
+        let from = key::object(self.number(), number, beginning);
+        let mut result = Ok(ControlFlow::Continue(()));
+        self.snapshot.scan(&from, &key::after_prefix(&from), &mut |key, value| {
+            result = record::read(key, value).and_then(|row| {
+                let object = self.unpack(row)?;
+                let key = object_key(key, &prefix)?;
+                Ok(if object.is_visible() { visit(key, &object) } else { ControlFlow::Continue(()) })
+            });
+            if matches!(result, Ok(ControlFlow::Continue(()))) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })?;
+        result.map(drop)
     }
 
     /// The objects with a field that holds several values, sorted by collection and key.

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 
 use serde_json::{Map, Value as Json};
 
@@ -47,6 +48,8 @@ pub struct Removal {
     pub done_ms: Option<u64>,
     /// How often it was interrupted and gone on with: by a restart, or because the disk failed.
     pub interrupted: u64,
+    /// How often a step failed in which it was to go on, whatever was at fault: all removals share their steps.
+    pub errors: u64,
 }
 
 impl Removal {
@@ -85,9 +88,11 @@ pub(super) fn unremoved(read: &dyn Read) -> Result<Vec<u32>, StoreError> {
 impl Ledger {
     /// What was wiped here and is being removed, or was not long ago; the earliest first.
     pub fn removals(&self) -> Result<Vec<Removal>, StoreError> {
+        let unwritten = self.removal_errors.load(Ordering::Relaxed);
         let removal = |(_, row)| {
-            let WipedRow { space, revision, objects, removed, at_ms, done_ms, interrupted } = row;
-            Removal { space, revision, objects, removed, at_ms, done_ms, interrupted }
+            let WipedRow { space, revision, objects, removed, at_ms, done_ms, interrupted, errors } = row;
+            let errors = if done_ms.is_none() { errors + unwritten } else { errors };
+            Removal { space, revision, objects, removed, at_ms, done_ms, interrupted, errors }
         };
         Ok(wiped_rows(&*self.store.snapshot()?)?.into_iter().map(removal).collect())
     }
@@ -229,6 +234,7 @@ impl Writing<'_> {
             at_ms: self.chance.now_ms,
             done_ms: None,
             interrupted: 0,
+            errors: 0,
         };
         let next = SpaceRow { revision, inherited, name, ..shelf.row.clone() };
         if !planted!("wiped-rows-stay") {
@@ -265,6 +271,7 @@ impl Writing<'_> {
                 break;
             }
             row.interrupted += u64::from(again);
+            row.errors += self.removal_errors;
             let feed = key::feed(number);
             for prefix in key::all_of(number) {
                 let of_feed = prefix == feed;

@@ -102,6 +102,8 @@ pub(super) struct Writing<'a> {
     pub(super) asked: BTreeMap<(SpaceId, ClientId), (ObjectName, Context)>,
     /// The objects of which somebody wants to know where they stand after this commit.
     pub(super) placed: BTreeSet<ObjectName>,
+    /// How often a removal of what was wiped failed that is not written down yet.
+    pub(super) removal_errors: u64,
     /// What is counted per table that changed.
     tables: BTreeMap<(SpaceId, u32), TableRow>,
 }
@@ -141,6 +143,7 @@ impl<'a> Writing<'a> {
             access_changed: BTreeSet::new(),
             asked: BTreeMap::new(),
             placed: BTreeSet::new(),
+            removal_errors: 0,
             tables: BTreeMap::new(),
         }
     }

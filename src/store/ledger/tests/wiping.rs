@@ -1,7 +1,10 @@
 //! Stories about spaces that are begun anew.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::model::{ClientId, Context, ForgedRevision, Remark, Revision};
+use crate::store::Snapshot;
 
 fn wipe(ledger: &Ledger, space: SpaceId) -> Result<u64, WriteError> {
     match commit(ledger, Work::Wipe { space, only: None }).done.remove(0) {
@@ -330,4 +333,51 @@ fn whoever_wipes_in_a_loop_waits_for_the_removal() {
     remove_all(&ledger);
     remove_all(&ledger);
     assert_eq!(ledger.removals().expect("readable").len(), 16, "the latest ones are remembered");
+}
+
+/// A store whose disk is full at times.
+struct Full {
+    memory: MemoryStore,
+    is_full: AtomicBool,
+}
+
+impl Store for Full {
+    fn snapshot(&self) -> Result<Box<dyn Snapshot>, StoreError> {
+        self.memory.snapshot()
+    }
+
+    fn commit(&self, compute: &mut dyn FnMut(&dyn Read) -> Result<Batch, StoreError>) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Io("no room".to_owned()));
+        }
+        self.memory.commit(compute)
+    }
+
+    fn reopen(&self) -> Result<(), StoreError> {
+        self.memory.reopen()
+    }
+}
+
+#[test]
+fn steps_of_a_removal_that_failed_are_counted_and_remembered_once_one_does_not() {
+    let store = Arc::new(Full { memory: store(1), is_full: AtomicBool::new(false) });
+    let open = || Ledger::open(Arc::clone(&store) as Arc<dyn Store>, device(1)).expect("a store");
+    let ledger = open();
+    let space = create(&ledger, 1);
+    write(&ledger, space, vec![put("n", json!({}))]).expect("it may write");
+    wipe(&ledger, space).expect("it may");
+    let errors = |ledger: &Ledger| ledger.removals().expect("readable")[0].errors;
+    let remove = || Work::Remove { again: false, rows_max: 1 };
+    store.is_full.store(true, Ordering::SeqCst);
+    let another = Work::Write { space, requests: vec![put("n", json!({}))] };
+    assert!(ledger.commit(&[another], 1, NONCE).is_err());
+    assert_eq!(errors(&ledger), 0, "that was none");
+    assert!(ledger.commit(&[remove()], 1, NONCE).is_err());
+    assert!(ledger.commit(&[remove()], 1, NONCE).is_err());
+    assert_eq!(errors(&ledger), 2);
+    store.is_full.store(false, Ordering::SeqCst);
+    remove_all(&ledger);
+    assert_eq!(errors(&ledger), 2);
+    drop(ledger);
+    assert_eq!(errors(&open()), 2, "it is written down");
 }
