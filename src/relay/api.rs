@@ -649,7 +649,11 @@ pub async fn invite(
     let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and send it again");
     let role = body.role.parse::<Role>().map_err(invalid)?;
     let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
-    let invitation = Invitation { role, uses: body.uses.unwrap_or(1), expires };
+    let uses = body.uses.unwrap_or(1);
+    if uses == 0 {
+        return Err(invalid("a ticket that is used no times opens nothing".to_owned()));
+    }
+    let invitation = Invitation { role, uses, expires };
     let ticket = relay.invite(&access, &invitation).await?;
     Ok(Reply::created(&json!({"ticket": ticket.to_string()})))
 }

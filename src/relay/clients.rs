@@ -111,7 +111,9 @@ impl Client {
     /// Why it does not get on.
     fn reason(&self, horizon: u64, now_ms: u64) -> Option<&'static str> {
         if self.position() < horizon {
-            Some("it was away for longer than deletions are told; it has to begin anew")
+            Some(
+                "what it would go on from is told no longer, after a wipe or of some table: if it follows that, it begins anew",
+            )
         } else if self.repeats >= REPEATS_MAX {
             Some("it asks from the same place again and again: it does not keep the token that it is given")
         } else if self.returned.as_ref().is_some_and(|(_, times)| *times >= REPEATS_MAX) {

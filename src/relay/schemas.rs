@@ -258,6 +258,8 @@ fn answers() -> Map<String, Json> {
             "max_modified_ms": or_null(natural()),
             "digest": digest(),
             "schema": said("As it was set.", or_null(json!({"type": ["integer", "string"]}))),
+            "retention_days": said("How long deletions are told: as it was set, or by policy.", natural()),
+            "expire_days": said("After how long without a change rows are deleted, if they are.", or_null(natural())),
             "min_retained_version": said(
                 "Deletions in this table up to this version may not be told any more.", natural(),
             ),

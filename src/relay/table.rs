@@ -10,7 +10,7 @@ use super::audit::{Deed, Which};
 use super::changes::{ROWS_MAX, page_rows};
 use super::problem::{Problem, ProblemCode};
 use super::row;
-use super::settings::{Schema, number_of};
+use super::settings::{Days, Schema, number_of};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::{CollectionName, Operation, Remark, Request};
@@ -40,6 +40,7 @@ struct Known {
     summary: TableSummary,
     horizon: u64,
     schema: Option<Schema>,
+    days: Days,
     tag: String,
 }
 
@@ -52,7 +53,7 @@ impl Relay {
     /// A table as a whole, and the tag that changes whenever it does.
     pub fn table(&self, access: &Access, table: &CollectionName) -> Result<(Json, String), Problem> {
         let view = self.view(access)?;
-        let Known { summary, horizon, schema, tag } = self.known_table(access, &view, table)?;
+        let Known { summary, horizon, schema, days, tag } = self.known_table(access, &view, table)?;
         let TableSummary { rows, version, modified_ms, source_version, digest } = summary;
         let body = json!({
             "table": table.to_string(),
@@ -62,6 +63,8 @@ impl Relay {
             "max_modified_ms": modified_ms,
             "digest": digest_text(digest),
             "schema": schema,
+            "retention_days": days.retention,
+            "expire_days": days.expiry,
             "min_retained_version": horizon,
             "revision": view.revision(),
             "epoch": self.epoch_text(),
@@ -78,11 +81,15 @@ impl Relay {
         }
         let only = BTreeSet::from([table.clone()]);
         let (summary, horizon) = (summary.unwrap_or_default(), view.horizon_of(Some(&only)).map_err(failed)?);
-        let schema = settings.and_then(|settings| settings.schema);
+        let settings = settings.unwrap_or_default();
+        let days = self.days(&access.database, &settings, table)?;
+        let schema = settings.schema;
         let number = schema.as_ref().map_or(0, |schema| number_of(&BTreeMap::from([(table.as_str(), schema)])));
         // Versions only ever rise within an epoch, so the last one says whether any row has changed.
-        let tag = format!("{}-{}-{}-{horizon}-{number:x}", self.epoch_text(), view.revision(), summary.version);
-        Ok(Known { summary, horizon, schema, tag })
+        let (epoch, revision, version) = (self.epoch_text(), view.revision(), summary.version);
+        let (retention, expiry) = (days.retention, days.expiry.unwrap_or_default());
+        let tag = format!("{epoch}-{revision}-{version}-{horizon}-{number:x}-{retention}-{expiry}");
+        Ok(Known { summary, horizon, schema, days, tag })
     }
 
     /// The keys and versions of a table's rows; without the rows, if only the sum is wanted.

@@ -26,8 +26,11 @@ impl Relay {
         let space = access.database.space;
         let revision = self.node.wipe(space, only).await.map_err(|error| match error {
             NodeError::Write(WriteError::Changed { .. }) => {
-                let help = "read the database again, and look at what is new before you wipe it";
-                Problem::new(ProblemCode::Conflict, "the database is at another revision", help)
+                let help = "if it is one further than what you sent, it was wiped once since, by you or by somebody else: \
+                            `job` tells of that; look at what is new before you wipe it again";
+                let problem = Problem::new(ProblemCode::Conflict, "the database is at another revision", help);
+                let now = self.node.view(space).map(|view| view.revision());
+                now.map_or(problem.clone(), |now| problem.with("revision", now).with("job", Removal::id_of(space, now)))
             }
             NodeError::Write(error) => row::write_problem(&error),
             error => node_problem(error),
