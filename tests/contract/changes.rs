@@ -10,12 +10,12 @@ use crate::world::{Client, NOTES, World, at, each, empty_rows, list, number, tex
 
 /// A client's own table, and how far it is.
 #[derive(Default)]
-struct Copy {
+struct Mirror {
     token: Option<String>,
     rows: BTreeMap<(String, String), (Json, Json)>,
 }
 
-impl Copy {
+impl Mirror {
     /// Takes one page. Returns its body.
     #[track_caller]
     fn pull(&mut self, client: &Client, query: &str) -> Json {
@@ -67,11 +67,11 @@ fn a_first_round_gives_rows_in_key_order_and_then_what_changed_meanwhile() {
     owner.put("b", "never seen", &json!({}));
     owner.delete(&at("b", "never seen")).expect(200);
 
-    let mut copy = Copy::default();
+    let mut mirror = Mirror::default();
     let (mut told, mut bytes) = (Vec::new(), 0);
     for round in 1..=3 {
         let rows = &owner.get(NOTES).expect(200).json()["rows"];
-        let page = copy.pull(owner, "?limit=2");
+        let page = mirror.pull(owner, "?limit=2");
         assert_eq!((&page["phase"], &page["revision"]), (&json!("initial"), &json!(1)));
         let progress = &page["progress"];
         assert_eq!((&progress["rows_done"], &progress["rows_total"]), (&json!(round * 2), rows));
@@ -90,34 +90,34 @@ fn a_first_round_gives_rows_in_key_order_and_then_what_changed_meanwhile() {
     let names: Vec<_> = told.iter().map(|change| text(&change["table"]) + &text(&change["key"])).collect();
     assert_eq!(names, ["a1", "a2", "b1", "b2", "c1", "c3"]);
     let versions: Vec<u64> = loop {
-        let page = copy.pull(owner, "?limit=10");
+        let page = mirror.pull(owner, "?limit=10");
         assert_eq!((&page["phase"], page.get("progress")), (&json!("live"), None));
         if page["more"] == false {
             break list(&page["changes"]).iter().map(|change| number(&change["version"])).collect();
         }
     };
     assert!(versions.is_sorted());
-    assert_eq!(copy.rows, visible(owner));
+    assert_eq!(mirror.rows, visible(owner));
     // A client that has all is told nothing, and nothing of what a newcomer never had.
-    let page = copy.pull(owner, "");
+    let page = mirror.pull(owner, "");
     assert_eq!((&page["phase"], &page["changes"], &page["more"]), (&json!("live"), &json!([]), &json!(false)));
-    let mut newcomer = Copy::default();
+    let mut newcomer = Mirror::default();
     let page = newcomer.pull(owner, "");
     assert_eq!(each(&page["changes"], "op"), vec!["put"; 7]);
-    assert_eq!(newcomer.rows, copy.rows);
+    assert_eq!(newcomer.rows, mirror.rows);
 }
 
 #[test]
 fn a_page_has_100_rows_and_never_more_than_1000() {
     let world = World::new();
     let owner = &world.owner;
-    let mut copy = Copy::default();
-    copy.pull_all(owner, "");
+    let mut mirror = Mirror::default();
+    mirror.pull_all(owner, "");
     for prefix in ["a", "b"] {
         owner.write("todo", &empty_rows(prefix, 600));
     }
     let count = |page: Json| (list(&page["changes"]).len(), page["more"].clone());
-    for mut client in [Copy::default(), copy] {
+    for mut client in [Mirror::default(), mirror] {
         let token = client.token.clone();
         let mut from_there = |query: &str| {
             client.token.clone_from(&token);
@@ -142,7 +142,7 @@ fn pages_of_one_row_miss_nothing_whatever_happens_between_them() {
     let owner = &world.owner;
     for seed in 0..3 {
         let mut dice = Dice::new(seed);
-        let mut copies: Vec<Copy> = (0..3).map(|_| Copy::default()).collect();
+        let mut mirrors: Vec<Mirror> = (0..3).map(|_| Mirror::default()).collect();
         owner.write("todo", &empty_rows("k", 12));
         for step in 0..120_u32 {
             let key = format!("k{:04}", dice.below(14));
@@ -152,14 +152,14 @@ fn pages_of_one_row_miss_nothing_whatever_happens_between_them() {
                 2 => _ = owner.delete(&at("other", &key)),
                 _ => {
                     let at = dice.below(3) as usize;
-                    copies[at].pull(owner, "?limit=1");
+                    mirrors[at].pull(owner, "?limit=1");
                 }
             }
         }
         let visible = visible(owner);
-        for copy in &mut copies {
-            copy.pull_all(owner, "?limit=1");
-            assert_eq!(copy.rows, visible, "seed {seed}");
+        for mirror in &mut mirrors {
+            mirror.pull_all(owner, "?limit=1");
+            assert_eq!(mirror.rows, visible, "seed {seed}");
         }
     }
 }
@@ -168,20 +168,20 @@ fn pages_of_one_row_miss_nothing_whatever_happens_between_them() {
 fn a_round_ends_though_writers_do_not_and_says_that_there_is_more() {
     let world = World::new();
     let owner = &world.owner;
-    let mut copy = Copy::default();
-    copy.pull_all(owner, "");
+    let mut mirror = Mirror::default();
+    mirror.pull_all(owner, "");
     owner.write("todo", &empty_rows("k", 3));
     // Each page is followed by another write of what was told: whoever ran after that would never come to `k0002`.
     for n in 0..3 {
-        let page = copy.pull(owner, "?limit=1");
+        let page = mirror.pull(owner, "?limit=1");
         let key = format!("k{n:04}");
         assert_eq!((each(&page["changes"], "key"), &page["more"]), (vec![json!(key)], &json!(true)));
         owner.put("todo", &key, &json!({"again": true}));
     }
     for more in [true, true, false] {
-        assert_eq!(copy.pull(owner, "?limit=1")["more"], more);
+        assert_eq!(mirror.pull(owner, "?limit=1")["more"], more);
     }
-    assert_eq!(copy.rows, visible(owner));
+    assert_eq!(mirror.rows, visible(owner));
 }
 
 #[test]

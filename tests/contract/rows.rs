@@ -122,8 +122,7 @@ fn a_row_tells_who_wrote_it_when_and_as_which_version_of_theirs() {
 fn each_operation_does_what_its_name_says() {
     let world = World::new();
     let owner = &world.owner;
-    let does = |row: Json| {
-        let mut row = row;
+    let does = |mut row: Json| {
         row["key"] = "a".into();
         owner.change("todo", row);
         owner.fields("todo", "a")
@@ -153,7 +152,7 @@ fn each_operation_does_what_its_name_says() {
     owner.put("todo", "a", &json!({"plain": 1}));
     owner.change("todo", json!({"key": "a", "op": "add", "field": "s", "value": 1}));
     let before = owner.row("todo", "a");
-    for (row, code) in [
+    for (mut row, code) in [
         (json!({"op": "put"}), "invalid"),
         (json!({"op": "patch"}), "invalid"),
         (json!({"op": "unset"}), "invalid"),
@@ -169,7 +168,6 @@ fn each_operation_does_what_its_name_says() {
         (json!({"key": "never", "op": "increment", "field": "n", "by": 1}), "not-found"),
         (json!({"key": "never", "op": "delete"}), "not-found"),
     ] {
-        let mut row = row;
         if row.get("key").is_none() {
             row["key"] = "a".into();
         }
