@@ -355,10 +355,12 @@ pub struct JobRow {
     pub rows_total: u64,
     /// How often it was interrupted and gone on with.
     pub retries: u64,
+    /// How many steps of it failed, and were repeated.
+    pub errors: u64,
     /// When the space was wiped, in milliseconds since 1970.
-    pub begun: u64,
+    pub begun_ms: u64,
     /// When it was done.
-    pub done: Option<u64>,
+    pub done_ms: Option<u64>,
 }
 
 impl JobRow {
@@ -372,8 +374,9 @@ impl JobRow {
             rows_done: removal.removed,
             rows_total: removal.objects,
             retries: removal.interrupted,
-            begun: removal.at_ms,
-            done: removal.done_ms,
+            errors: removal.errors,
+            begun_ms: removal.at_ms,
+            done_ms: removal.done_ms,
         }
     }
 }

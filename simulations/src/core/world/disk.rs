@@ -287,7 +287,7 @@ impl World<'_> {
     /// A space was begun anew on a disk. What only that disk held of what it was, nobody expects any more; and whoever was
     /// invited there without the knowledge of the one who did so asks again.
     pub(super) fn left_behind(&mut self, node: usize, space: SpaceId, left: &Shelf) {
-        self.excuse(node, space, left);
+        self.excuse(space, left);
         for (at, item) in self.scenario.items.iter().enumerate() {
             if let What::Redeem { node: joined, space: number, from, .. } = item.what
                 && (joined == node || from == node)

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::{EventHash, VersionVector};
-use thence::model::{CollectionName, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, DeviceId, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
 use thence::store::Work;
 
@@ -103,16 +103,16 @@ impl World<'_> {
                 self.schedule(self.now + REDEEM_AGAIN_MS, Happening::Item(at));
             }
         }
-        before.iter().for_each(|(space, shelf)| self.excuse(number, *space, shelf));
+        before.iter().for_each(|(space, shelf)| self.excuse(*space, shelf));
     }
 
-    /// The disk of `loser` does not hold `lost` any more, rightly: of that only what others hold is still expected.
-    pub(super) fn excuse(&mut self, loser: usize, space: SpaceId, lost: &Shelf) {
+    /// A disk does not hold `lost` any more, rightly: of that only what others hold is still expected.
+    pub(super) fn excuse(&mut self, space: SpaceId, lost: &Shelf) {
         let era = lost.era(space);
-        let device = self.nodes[loser].device();
         // Copies of one device never meet. Others carry between them what they write, but they need not be members of what
-        // only a copy began anew: who does not know them cannot have written again what they may do.
-        let is_other = |node: &usize| lost.revision <= 1 || self.nodes[*node].device() != device;
+        // is only on copies after it was begun anew: who does not know them cannot have written again what they may do.
+        let copies = |device: DeviceId| self.nodes.iter().filter(|node| node.device() == device).count();
+        let is_other = |node: &usize| lost.revision <= 1 || copies(self.nodes[*node].device()) == 1;
         // A copy that nobody meets keeps what it has to itself.
         let members = self.members().into_iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
         let members: BTreeSet<usize> = members.filter(|node| !self.scenario.is_hostile(*node)).collect();

@@ -85,6 +85,8 @@ struct World<'a> {
     openings: BTreeMap<(SessionId, Era, usize), u64>,
     /// In which revision of a space each node's peer is, as the node was told in a session last, if it was the node's own.
     opened: BTreeMap<(SessionId, SpaceId, usize), u64>,
+    /// Whether that was the one that was held there just then.
+    opened_alike: BTreeMap<(SessionId, SpaceId, usize), bool>,
     /// So many rows of what was wiped are removed in one step.
     removed_at_once: usize,
     history: History,
@@ -127,6 +129,7 @@ pub fn run_with<'a>(
         answered: BTreeSet::new(),
         openings: BTreeMap::new(),
         opened: BTreeMap::new(),
+        opened_alike: BTreeMap::new(),
         removed_at_once: *chance.draws("removed at once", 0).pick(&[20, 100, 1000]),
         history: History::default(),
         shown: Shown::default(),

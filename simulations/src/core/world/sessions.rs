@@ -195,7 +195,11 @@ impl World<'_> {
         if let Channel::Space(space) = channel {
             self.shown.hear(&self.history, (session, node, space), self.nodes[peer].key.device(), &message);
             if let Message::Open(open) = &message {
-                self.opened.insert((session, space, node), open.revision.number());
+                let number = open.revision.number();
+                self.opened.insert((session, space, node), number);
+                // What a peer says counts from the moment on in which it has opened what is held here.
+                let held = self.nodes[node].process.as_ref().and_then(|process| process.replica.revision(space));
+                self.opened_alike.insert((session, space, node), held == Some(number));
             }
         }
         if let (
@@ -207,6 +211,7 @@ impl World<'_> {
         }
         if let (Channel::Space(space), Some(knowledge)) = (channel, knowledge_of(&message))
             && self.opened.get(&(session, space, node)) == Some(&self.nodes[node].era(space).revision)
+            && self.opened_alike.get(&(session, space, node)) == Some(&true)
         {
             self.tell_of_own_names(node, peer, space, knowledge);
         }
