@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
@@ -14,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::house::{Http, HttpAnswer, request};
+use crate::house::{Http, HttpAnswer, PATIENCE, request};
 
 /// The database of most stories.
 pub const NOTES: &str = "/v1/customers/acme/databases/notes";
@@ -90,9 +89,10 @@ impl World {
         self.runtime.block_on(async {
             serving.stop.send(()).expect("it serves");
             serving.ended.await.expect("no panic");
-            serving.relay.node().clone().close().await;
+            let node = serving.relay.node().clone();
+            drop(serving.relay);
+            node.close().await;
         });
-        drop(serving.relay);
         self.serving = Some(self.runtime.block_on(Serving::start(&self.folder)));
         self.owner = self.moved(&self.owner);
     }
@@ -114,7 +114,7 @@ impl World {
 impl Serving {
     async fn start(folder: &TempDir) -> Self {
         let data = DataFolder::new(folder.path().join("data"));
-        let node = NodeConfig::new(data.claim_for_node(Duration::from_secs(10)).expect("it is free"));
+        let node = NodeConfig::new(data.claim_for_node(PATIENCE).expect("it is free"));
         let node = Node::open(node).await.expect("it opens");
         let keys = Keys::load(&folder.path().join("keys")).expect("keys");
         let relay = Arc::new(Relay::open(&node, keys).await.expect("it opens"));
