@@ -101,24 +101,29 @@ fn a_fault_in_a_body_is_named_with_its_place() {
     }
     // Rows of which nobody could say afterwards what became of them: none of the batch is written.
     let good = json!({"key": "good", "fields": {}});
-    for bad in [
-        json!(7),
-        json!([]),
-        json!({}),
-        json!({"key": 7, "fields": {}}),
-        json!({"key": "a", "op": "nonsense"}),
-        json!({"key": "a", "fields": []}),
-        json!({"key": "a", "fields": {}, "source_version": 1.5}),
-        json!({"key": "a", "fields": {}, "id": 7}),
-        json!({"key": "a", "op": "increment", "field": "n", "by": "1"}),
-        json!({"key": "a", "fields": {}, "unknown": 1}),
-        good.clone(),
-    ] {
+    for bad in [json!(7), json!([]), json!({}), json!({"key": 7, "fields": {}}), good.clone()] {
         for atomic in ["", "?atomic=true"] {
             let body = json!({"rows": [good, bad]});
             let told = owner.send("POST", &format!("/tables/todo{atomic}"), &body).problem(422, "invalid").json();
             assert_eq!(told["row"], 1, "{bad} {told}");
         }
+    }
+    // Those that have a name stand alone.
+    let noted = json!({"key": "good", "op": "delete"});
+    for (bad, path) in [
+        (json!({"key": "a", "op": "nonsense"}), "/rows/1/op"),
+        (json!({"key": "a", "fields": []}), "/rows/1/fields"),
+        (json!({"key": "a", "fields": {}, "source_version": 1.5}), "/rows/1/source_version"),
+        (json!({"key": "a", "fields": {}, "id": 7}), "/rows/1/id"),
+        (json!({"key": "a", "op": "increment", "field": "n", "by": "1"}), "/rows/1/by"),
+        (json!({"key": "a", "fields": {}, "unknown": 1}), "/rows/1/unknown"),
+    ] {
+        let body = json!({"rows": [noted, bad]});
+        let told = owner.send("POST", "/tables/todo?atomic=true", &body).problem(422, "invalid").json();
+        assert_eq!(told["rows"][0]["row"], 1, "{bad} {told}");
+        let results = owner.send("POST", "/tables/todo", &body).expect(200).json()["results"].clone();
+        assert_eq!((&results[1]["key"], &results[1]["status"]), (&json!("a"), &json!("rejected")), "{results}");
+        assert_eq!(results[1]["problem"]["path"], path, "{results}");
     }
     assert_eq!(owner.get(NOTES).expect(200).json()["version"], 0, "and nothing of it did anything");
 }

@@ -78,7 +78,7 @@ fn a_result_says_whether_the_row_is_there() {
     let world = World::new();
     let owner = &world.owner;
     let seen = owner.put("todo", "a", &json!({"n": 1}));
-    let newer = owner.change("todo", json!({"key": "a", "op": "patch", "fields": {"n": 2}}));
+    let newer = owner.change("todo", json!({"key": "a", "fields": {"n": 2}}));
     assert_eq!(newer["visible"], true);
     let delete = json!({"key": "a", "op": "delete", "context": seen["context"]});
     assert_eq!(owner.change("todo", delete)["visible"], true, "it leaves what it had not seen");
