@@ -103,7 +103,7 @@ fn find_changeable(node: &Node, text: &str) -> Result<SpaceId, Failure> {
             None => false,
         })
     };
-    let is_named_so = || node.spaces().map(|all| all.iter().any(|one| one.id == space && one.name == SYSTEM_NAME));
+    let is_named_so = || Ok::<bool, NodeError>(node.view(space)?.name()? == SYSTEM_NAME);
     if is_own || is_named_so()? && !is_customers()? {
         return Err(NodeError::SystemSpace.into());
     }

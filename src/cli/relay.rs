@@ -67,7 +67,7 @@ pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output
     let (running, stopped) = oneshot::channel::<()>();
     let (kept, runtime) = (Arc::clone(&relay), Handle::current());
     // On a thread of its own: with millions of rows it reads for seconds.
-    let keeping = tokio::task::spawn_blocking(move || {
+    let mut keeping = tokio::task::spawn_blocking(move || {
         runtime.block_on(async {
             tokio::select! {
                 () = keep(&kept) => {}
@@ -78,10 +78,12 @@ pub async fn serve(relay: Arc<Relay>, http: HttpServer, stop: impl Future<Output
     tokio::select! {
         () = http.serve(router, stop) => {}
         () = tell(&relay) => {}
+        // Whoever runs it starts it again: without this, nothing would be forgotten in time any more.
+        ended = &mut keeping => tracing::error!(?ended, "looking after the databases broke off, so it stops"),
     }
     drop(running);
-    if keeping.await.is_err() {
-        tracing::error!("looking after the databases broke off");
+    if !keeping.is_finished() {
+        let _ = keeping.await;
     }
     relay.tell_tallies().await;
 }

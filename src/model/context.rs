@@ -31,7 +31,8 @@ pub struct Context {
     revision: u64,
     seen: VersionVector,
     wrote: BTreeSet<Dot>,
-    /// Of all that was there, if it is known: what is only removed leaves the rest as it was, and is a change all the same.
+    /// Of all that was there, if it is known: what is only removed, or only called another version by its client, leaves the
+    /// rest as it was, and is a change all the same.
     digest: u64,
 }
 
@@ -41,10 +42,11 @@ pub struct Context {
 pub struct InvalidContext;
 
 impl Context {
-    /// Of whoever sees this state.
-    pub fn of(revision: u64, object: &Object) -> Self {
+    /// Of whoever sees this state, with the version that a client gave it, if one did.
+    pub fn of(revision: u64, object: &Object, source_version: Option<i64>) -> Self {
         let mut seen = VersionVector::new();
         let mut hasher = blake3::Hasher::new();
+        hasher.update(&codec::encode(&source_version));
         for (slot, dot, _) in object.entries() {
             seen.advance(dot);
             hasher.update(&codec::encode(&(slot, dot)));
@@ -60,12 +62,12 @@ impl Context {
     }
 
     /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
-    pub(crate) fn after(mut self, revision: u64, dot: Dot, object: &Object) -> Self {
+    pub(crate) fn after(mut self, revision: u64, dot: Dot, object: &Object, source_version: Option<i64>) -> Self {
         // Whoever had seen nothing had seen as much of this revision.
         (self.revision, self.digest) = (revision, 0);
         self.wrote.insert(dot);
         if self.covers(object) {
-            return Self::of(self.revision, object);
+            return Self::of(self.revision, object, source_version);
         }
         // What is gone need not be replaced any more.
         let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();

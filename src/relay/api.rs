@@ -142,7 +142,7 @@ fn check_percent(path: &str) -> Result<(), Problem> {
 }
 
 /// How large a body may be of somebody who has nothing to write.
-const READER_BYTES_MAX: usize = 64 << 10;
+const READER_BYTES_MAX: usize = 1 << 20;
 
 /// Lets a request pass to a database that its sender may know of, or to where one is to be registered by somebody. What
 /// else it takes each handler says itself.

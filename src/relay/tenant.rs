@@ -414,6 +414,10 @@ impl Tenants {
         name: &TenantName,
         visibility: Option<Visibility>,
     ) -> Result<(Database, bool), Problem> {
+        if name.as_str() == SYSTEM_NAME {
+            let detail = format!("{SYSTEM_NAME} is what a relay calls the space of its own");
+            return Err(Problem::new(ProblemCode::Invalid, detail, "choose another name"));
+        }
         if let Some(known) = self.registered(by, customer, name, visibility).await? {
             return Ok((known, false));
         }

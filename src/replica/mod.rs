@@ -861,7 +861,9 @@ impl Replica {
                     self.pump_waiting(session);
                 }
                 Rejection::Missing | Rejection::TooDeep { .. } => {
-                    let at = self.now + self.limits.ack_ms;
+                    // What is too deep need not fit later either: whoever sends it again and again is not asked as often.
+                    let is_missing = matches!(rejection, Rejection::Missing);
+                    let at = self.now + if is_missing { self.limits.ack_ms } else { self.limits.stall_ms };
                     // What follows a history that was asked for whole comes again with that.
                     if let Some(link) = self.link(session, space).filter(|link| link.asked.is_empty()) {
                         link.reopen_at = Some(link.reopen_at.map_or(at, |due| due.min(at)));

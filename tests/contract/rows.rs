@@ -41,6 +41,8 @@ fn what_was_only_taken_away_is_a_change_for_caches_and_for_whoever_writes() {
     for taken in [
         json!({"key": "a", "op": "unset", "names": ["x"]}),
         json!({"key": "a", "op": "remove", "field": "s", "value": "a"}),
+        // Or only called otherwise by its client.
+        json!({"key": "a", "op": "patch", "fields": {}, "source_version": 7}),
     ] {
         let stale = header(&owner.get(&path).expect(200), "etag");
         owner.ask("GET", &path, &[("If-None-Match", &stale)], None).expect(304);
@@ -66,6 +68,12 @@ fn a_write_may_ask_for_a_row_that_is_there_or_for_none() {
         owner.ask("PATCH", &path, &replace, Some("{\"m\":1}")).expect(200);
         owner.ask("DELETE", &path, &replace, None).expect(200);
     }
+    // Edits that lost to a delete are kept, and are no row.
+    let seen = owner.put("todo", "b", &json!({"n": 1}));
+    owner.delete(&at("todo", "b")).expect(200);
+    let late = json!({"key": "b", "op": "patch", "fields": {"n": 2}, "context": seen["context"]});
+    assert_eq!(owner.change("todo", late)["visible"], false);
+    owner.ask("PUT", &at("todo", "b"), &create, Some("{\"n\":3}")).expect(200);
     // What is not understood is not ignored.
     owner.ask("PUT", &path, &[("If-None-Match", "\"AQA\"")], Some("{}")).problem(400, "malformed");
     let tables = format!("{NOTES}/tables/todo");

@@ -31,7 +31,7 @@ pub(super) enum Ask {
 /// What a node answers.
 #[derive(Clone, Debug)]
 pub(super) enum Answer {
-    Uploaded(Upload, Result<Context, WriteError>),
+    Uploaded(Box<Upload>, Result<Context, WriteError>),
     Page {
         rows: Vec<Row>,
         token: Token,

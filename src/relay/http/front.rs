@@ -160,23 +160,23 @@ impl Front {
                     let body = Body::new(Question { body, ended: false, turn: account.pace() });
                     let span = tracing::info_span!("request", id = %id);
                     let handling = handle(self.router.clone(), Request::from_parts(parts, body)).instrument(span);
-                    let (asked, mut over) = (exchange.clone(), self.shares.over());
+                    let (asked, mut over, front) = (exchange.clone(), self.shares.over(), Arc::clone(&self));
                     // In a task of its own: what was begun is brought to its end, noted, and counted until then, also
                     // when its client hangs up meanwhile.
                     let handling = tokio::spawn(async move {
                         let handled = tokio::select! {
-                            handled = handling => handled,
-                            () = over.wanted() => Err(()),
+                            handled = handling => handled.unwrap_or_else(|()| {
+                                front.shares.metrics.panicked();
+                                tracing::error!(request = %asked.id(), route = asked.route(), "a handler panicked");
+                                internal().into_response()
+                            }),
+                            () = over.wanted() => overloaded("the relay has stopped").into_response(),
                         };
                         asked.release();
                         drop((place, under_way));
                         handled
                     });
-                    handling.await.unwrap_or(Err(())).unwrap_or_else(|()| {
-                        self.shares.metrics.panicked();
-                        tracing::error!(request = %id, route = exchange.route(), "a handler panicked");
-                        internal().into_response()
-                    })
+                    handling.await.unwrap_or_else(|_| internal().into_response())
                 }
                 Err((limit, problem)) => {
                     self.shares.metrics.refused(limit);

@@ -243,7 +243,7 @@ impl View {
             modified_ms: feed.modified_ms,
             by: self.author(feed.replica)?,
             client: feed.by.clone(),
-            context: Context::of(self.revision(), object),
+            context: Context::of(self.revision(), object, *source_version),
             fields: object.shown(),
             conflicts: object.conflicts(),
             source_version: *source_version,

@@ -235,5 +235,5 @@ impl View {
 
 fn listed(revision: u64, key: ObjectKey, version: u64, standing: &Standing) -> Listed {
     let (digest, source_version) = (row_digest(key.as_str(), version), standing.source_version);
-    Listed { key, version, source_version, digest, context: Context::of(revision, &standing.object) }
+    Listed { key, version, source_version, digest, context: Context::of(revision, &standing.object, source_version) }
 }

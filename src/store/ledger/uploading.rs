@@ -106,8 +106,10 @@ impl Writing<'_> {
             }
             if let (None, Some(expected)) = (&known, &upload.expected) {
                 let Request { collection, key, .. } = &upload.request;
-                let standing = Context::of(revision, &self.object(space, collection, key)?.object);
-                if standing != *expected && !(standing.is_empty() && expected.is_empty()) {
+                let held = self.object(space, collection, key)?;
+                let standing = Context::of(revision, &held.object, held.source_version);
+                // What is left of edits that lost is no row.
+                if standing != *expected && !(expected.is_empty() && !held.object.is_visible()) {
                     return Ok(Err(WriteError::Changed { index }));
                 }
             }
@@ -131,11 +133,12 @@ impl Writing<'_> {
             Err(error) => return Ok(Err(error)),
         };
         for Part { index, request, seen, remark, .. } in fresh {
-            let object = &self.object(space, &request.collection, &request.key)?.object;
+            let held = self.object(space, &request.collection, &request.key)?;
+            let (object, source_version) = (&held.object, held.source_version);
             let visible = Some(object.is_visible());
             let seen = match seen {
-                Some(seen) => seen.clone().after(revision, dot, object),
-                None => Context::of(revision, object),
+                Some(seen) => seen.clone().after(revision, dot, object, source_version),
+                None => Context::of(revision, object, source_version),
             };
             let name = (space, request.collection.clone(), request.key.clone());
             self.placed.insert(name.clone());

@@ -39,7 +39,7 @@ pub(super) struct Held {
     before: Standing,
     pub(super) object: Object,
     /// The version that a client gave it.
-    source_version: Option<i64>,
+    pub(super) source_version: Option<i64>,
     /// The number of the replica whose event changed it last; none if nothing did yet.
     pub(super) changed_by: Option<u32>,
     /// As whom a client did, if it was one.

@@ -167,7 +167,7 @@ impl World<'_> {
                 }
                 Err(error) => Err(error.clone()),
             };
-            self.answer(name, number, Answer::Uploaded(upload.clone(), outcome));
+            self.answer(name, number, Answer::Uploaded(Box::new(upload.clone()), outcome));
         }
         Ok(())
     }
