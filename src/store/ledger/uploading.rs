@@ -109,7 +109,8 @@ impl Writing<'_> {
                 let held = self.object(space, collection, key)?;
                 let standing = Context::of(revision, &held.object, held.source_version);
                 // What is left of edits that lost is no row.
-                if standing != *expected && !(expected.is_empty() && !held.object.is_visible()) {
+                let is_absent = expected.is_empty() && !held.object.is_visible();
+                if standing != *expected && !is_absent {
                     return Ok(Err(WriteError::Changed { index }));
                 }
             }
