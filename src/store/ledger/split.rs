@@ -170,7 +170,7 @@ impl Writing<'_> {
                     (None, None) => root,
                 };
                 if replay.lies_in.insert(event.hash, id).is_some() {
-                    known_before += usize::from(!planted!("known-again-in-the-log"));
+                    known_before += 1;
                     continue;
                 }
             } else {
@@ -201,7 +201,7 @@ impl Writing<'_> {
             let own = Lineage::new(known, root, id);
             let mut renaming = Renaming::default();
             renaming.add(root, own);
-            self.put_dots(space, segment.events().get(known_before..).unwrap_or_default(), &renaming, arrival);
+            self.put_dots(space, (segment.events(), known_before), &renaming, arrival);
         }
         Ok(())
     }
@@ -242,9 +242,17 @@ impl Writing<'_> {
         }
     }
 
-    /// Where the events of a segment lie that no segment before it brought: what was known stays where it came first, or
-    /// the log would tell of it after what builds on it.
-    pub(super) fn put_dots(&mut self, space: SpaceId, events: &[Event], renaming: &Renaming, arrival: u64) {
+    /// Where the events of a segment lie. So many of them were `known_before`: those stay where they came first, or the log
+    /// would tell of them after what builds on them.
+    pub(super) fn put_dots(
+        &mut self,
+        space: SpaceId,
+        (events, known_before): (&[Event], usize),
+        renaming: &Renaming,
+        arrival: u64,
+    ) {
+        let known_before = if planted!("known-again-in-the-log") { 0 } else { known_before };
+        let events = events.get(known_before..).unwrap_or_default();
         for (dot, row) in dot_rows(events, |dot| renaming.dot(dot), arrival) {
             let Some(histories) = self.histories(space) else { return };
             let Some(replica) = histories.names.replicas.find(dot.replica) else { return };

@@ -525,8 +525,7 @@ impl<'a> Writing<'a> {
             let author = Author::of(&shelf.known, author, event.dot.replica);
             self.apply(space, author, &event)?;
         }
-        let known_before = if planted!("known-again-in-the-log") { 0 } else { placed.known };
-        self.append(space, segment, &own, known_before);
+        self.append(space, segment, &own, placed.known);
         Ok(Ok((last, false)))
     }
 
@@ -583,7 +582,7 @@ impl<'a> Writing<'a> {
         let key = key::segment(number, arrival);
         let value = record::wrap(&key, segment.bytes());
         self.batch.insert(key, Some(value).filter(|_| !planted!("vector-without-events")));
-        self.put_dots(space, segment.events().get(known_before..).unwrap_or_default(), own, arrival);
+        self.put_dots(space, (segment.events(), known_before), own, arrival);
         let last = own.dot(segment.last());
         let named = |event: &Event| own.dot(event.dot);
         let first = segment.events().iter().map(named).find(|dot| dot.replica == last.replica).unwrap_or(last);
