@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use thence::model::SpaceId;
+
 use super::World;
 use super::disk::check_application;
 use crate::oracles::{At, Failure, fail};
@@ -11,8 +13,20 @@ use crate::oracles::{
 };
 
 impl World<'_> {
+    /// Without the copies of a device that hold a later revision than everybody who is no copy: whoever began it does not know
+    /// the others, or they would be members of it, and so it keeps it to itself. Copies never meet each other.
+    fn without_stray_copies(&self, space: SpaceId, mut members: BTreeSet<usize>) -> BTreeSet<usize> {
+        let device = |node: usize| self.nodes[node].device();
+        let is_copy = |node: usize| (0..self.nodes.len()).any(|other| other != node && device(other) == device(node));
+        let revision = |node: usize| self.nodes[node].era(space).revision;
+        let latest = members.iter().copied().filter(|node| !is_copy(*node)).map(revision).max();
+        members.retain(|node| !is_copy(*node) || latest.is_none_or(|latest| revision(*node) <= latest));
+        members
+    }
+
     pub(super) fn end(&mut self) -> Result<(), Failure> {
         for (space, members) in self.members() {
+            let members = self.without_stray_copies(space, members);
             let mut exports: Vec<(usize, Export)> = Vec::new();
             let mut views = Vec::new();
             let objects: BTreeSet<ObjectName> = self.history.objects(space);
