@@ -401,7 +401,11 @@ fn answers() -> Map<String, Json> {
             "reason": said("Why a sync token cannot be used any more.", text()),
             "action": said("What to do about that.", text()),
             "token": said("The sync token to go on with.", text()),
-        }), &["path", "line", "column", "row", "rows", "policy", "etag", "reason", "action", "token"]),
+            "revision": said("Of a database that is at another one than was asked for: at which.", natural()),
+            "job": said("What removes what was before that.", text()),
+        }), &[
+            "path", "line", "column", "row", "rows", "policy", "etag", "reason", "action", "token", "revision", "job",
+        ]),
     })));
     answers
 }

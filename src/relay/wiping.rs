@@ -30,7 +30,11 @@ impl Relay {
                             `job` tells of that; look at what is new before you wipe it again";
                 let problem = Problem::new(ProblemCode::Conflict, "the database is at another revision", help);
                 let now = self.node.view(space).map(|view| view.revision());
-                now.map_or(problem.clone(), |now| problem.with("revision", now).with("job", Removal::id_of(space, now)))
+                match now {
+                    Ok(first @ ..=1) => problem.with("revision", first),
+                    Ok(now) => problem.with("revision", now).with("job", Removal::id_of(space, now)),
+                    Err(_) => problem,
+                }
             }
             NodeError::Write(error) => row::write_problem(&error),
             error => node_problem(error),
