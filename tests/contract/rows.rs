@@ -279,6 +279,80 @@ fn a_counter_or_a_set_that_is_repeated_as_shown_is_left_alone() {
 }
 
 #[test]
+fn what_a_counter_or_a_set_showed_is_told_from_what_it_never_did() {
+    let world = World::new();
+    let (owner, other) = (&world.owner, world.client(Role::Writer));
+    let write = |client: &Client, field: &str, op: &str, what: Json| {
+        let mut change = json!({"key": "a", "op": op, "field": field});
+        change[if op == "increment" { "by" } else { "value" }] = what;
+        client.change("todo", change);
+    };
+    owner.put("todo", "a", &json!({"title": "one", "in": {}}));
+    // Both count, so part of what is seen changes, and part does not.
+    for client in [owner, &other] {
+        write(client, "n", "increment", json!(2));
+        write(client, "/in/n", "increment", json!(1));
+    }
+    for value in ["x", "y"] {
+        write(owner, "tags", "add", json!(value));
+    }
+    let seen = owner.row("todo", "a");
+    let shown = json!({"title": "one", "in": {"n": 2}, "n": 4, "tags": ["x", "y"]});
+    assert_eq!(seen["fields"], shown);
+    write(&other, "n", "increment", json!(3));
+    write(&other, "/in/n", "increment", json!(3));
+    write(&other, "tags", "remove", json!("x"));
+    write(&other, "tags", "add", json!("z"));
+
+    let with = |name: &str, value: Json| {
+        let mut fields = shown.clone();
+        fields[name] = value;
+        fields
+    };
+    let send = |op: &str, fields: &Json| {
+        let change = json!({"key": "a", "op": op, "fields": fields, "context": seen["context"]});
+        owner.upload("todo", &[change]).remove(0)
+    };
+    let now = owner.row("todo", "a");
+    for fields in [
+        with("n", json!(5)),
+        with("n", json!(2)),
+        with("n", json!("4")),
+        with("n", json!({"deeper": 1})),
+        with("n", json!({})),
+        with("in", json!({"n": 3})),
+        with("tags", json!(["y"])),
+        with("tags", json!(["x", "y", "w"])),
+    ] {
+        for op in ["put", "patch"] {
+            let result = send(op, &fields);
+            assert_eq!(
+                (&result["status"], &result["problem"]["status"]),
+                (&json!("rejected"), &json!(422)),
+                "{fields}"
+            );
+        }
+    }
+    assert_eq!(owner.row("todo", "a"), now, "nothing was changed");
+    // What was shown then, or is now, is left alone.
+    for fields in [&shown, &with("tags", json!(["y", "x"])), &with("tags", json!(["z", "y"])), &with("n", json!(7))] {
+        for op in ["patch", "put"] {
+            let result = send(op, fields);
+            assert_eq!(result["status"], "accepted", "{result}");
+            let expected = json!({"title": "one", "in": {"n": 5}, "n": 7, "tags": ["y", "z"]});
+            assert_eq!(owner.fields("todo", "a"), expected);
+        }
+    }
+    // Kept beside a delete, they are what they were.
+    other.delete(&at("todo", "a")).expect(200);
+    assert_eq!(send("put", &shown)["status"], "accepted");
+    write(owner, "n", "increment", json!(1));
+    write(owner, "tags", "add", json!("w"));
+    let expected = json!({"title": "one", "in": {"n": 2}, "n": 5, "tags": ["w", "x", "y"]});
+    assert_eq!(owner.fields("todo", "a"), expected);
+}
+
+#[test]
 fn a_key_is_whatever_text_of_up_to_512_bytes() {
     let world = World::new();
     let owner = &world.owner;
