@@ -197,6 +197,14 @@ pub(super) fn table() -> Vec<Route> {
                 .may_fail(ProblemCode::Forbidden)
                 .gives(200, "Synchronised"),
         ),
+        Route::of("/lost").on(
+            GET,
+            api::lost,
+            Operation::new("lost", "Tells what is left of edits that lost to a delete.", reader)
+                .notes("A row of a batch whose `op` is `restore` or `discard` decides what becomes of it.")
+                .query("LostQuery")
+                .gives(200, "Lost"),
+        ),
         Route::of("/events").on(
             GET,
             events::events,

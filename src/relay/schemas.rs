@@ -141,6 +141,10 @@ fn requests() -> Map<String, Json> {
                 "pattern": "^[A-Za-z0-9_.-]{1,64}(,[A-Za-z0-9_.-]{1,64})*$",
             })),
         }), &[]),
+        "LostQuery": request(json!({
+            "limit": said(&format!("{ROWS_USUAL} if it is not said; at most {ROWS_MAX} rows are given."), at_least_one()),
+            "after": said("The `next` of the page before.", json!({"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}/"})),
+        }), &[]),
         "AuditQuery": request(json!({
             "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),
             "after": said("The `id` of the last entry that is known.", json!({
@@ -345,6 +349,12 @@ fn answers() -> Map<String, Json> {
             }), &[])),
             "next": said("Where to go on, as `min_version` or `min_source_version`.", or_null(integer_of_any())),
         }), &["rows", "next"]),
+        "Lost": object(json!({
+            "lost": list(object(with(&row, json!({"table": schema("Name")})), &["source_version", "conflicts"])),
+            "next": said("To be sent as `after`, to go on.", or_null(text())),
+            "epoch": epoch(),
+            "revision": natural(),
+        }), &[]),
         "Results": object(json!({"results": list(schema("Result")), "epoch": epoch()}), &[]),
         "Result": object(json!({
             "table": text(),

@@ -191,6 +191,57 @@ fn each_operation_does_what_its_name_says() {
 }
 
 #[test]
+fn an_edit_that_lost_to_a_delete_is_listed_until_somebody_decides() {
+    let world = World::new();
+    let owner = &world.owner;
+    let lost = |query: &str| owner.get(&format!("/lost{query}")).expect(200).json();
+    assert_eq!((lost("")["lost"].clone(), &lost("")["next"]), (json!([]), &Json::Null));
+    // The keys take some care in a query.
+    let keys = ["a/b", "a&b", "c", "d"];
+    for key in keys {
+        owner.put("todo", key, &json!({"title": "seen"}));
+        let seen = owner.row("todo", key)["context"].clone();
+        owner.delete(&at("todo", key)).expect(200);
+        let late = json!({"key": key, "op": "patch", "fields": {"title": key}, "context": seen});
+        assert_eq!(owner.change("todo", late)["visible"], false);
+    }
+    let (mut found, mut query) = (Vec::new(), "?limit=1".to_owned());
+    loop {
+        let page = lost(&query);
+        assert!(list(&page["lost"]).len() <= 1);
+        found.extend(list(&page["lost"]));
+        let Some(next) = page["next"].as_str() else { break };
+        let next = next.replace('%', "%25").replace('&', "%26").replace('/', "%2F");
+        query = format!("?limit=1&after={next}");
+    }
+    let told: Vec<_> = found.iter().map(|row| (text(&row["key"]), text(&row["fields"]["title"]))).collect();
+    let mut expected = keys.map(|key| (key.to_owned(), key.to_owned()));
+    expected.sort();
+    assert_eq!(told, expected);
+    for nonsense in ["?after=", "?after=todo", "?after=todo/", "?after=..%2Fa", "?limit=0", "?limit=-1", "?x=1"] {
+        owner.get(&format!("/lost{nonsense}")).problem(400, "malformed");
+    }
+    assert_eq!(lost("?after=never%2Fa")["lost"], json!([]), "nothing comes after a table that nobody wrote to");
+
+    // Decided with what was shown, and for all.
+    let decide = |op: &str, key: &str| {
+        let context = found.iter().find(|row| row["key"] == key).expect("lost")["context"].clone();
+        owner.upload("todo", &[json!({"key": key, "op": op, "context": context})]).remove(0)
+    };
+    assert_eq!(decide("restore", "c")["visible"], true);
+    assert_eq!(owner.fields("todo", "c"), json!({"title": "c"}));
+    assert_eq!(decide("discard", "d")["visible"], false);
+    owner.get(&at("todo", "d")).problem(404, "not-found");
+    let left: Vec<_> = list(&lost("")["lost"]).iter().map(|row| text(&row["key"])).collect();
+    assert_eq!(left, ["a&b", "a/b"]);
+    for (op, key) in [("restore", "c"), ("discard", "d"), ("restore", "d")] {
+        let result = owner.upload("todo", &[json!({"key": key, "op": op})]).remove(0);
+        assert_eq!((&result["status"], &result["problem"]["status"]), (&json!("rejected"), &json!(404)), "{op} {key}");
+    }
+    assert_eq!(owner.fields("todo", "c"), json!({"title": "c"}));
+}
+
+#[test]
 fn a_counter_stays_within_64_bits() {
     let world = World::new();
     let owner = &world.owner;

@@ -185,7 +185,9 @@ impl View {
         let prefix = key::indexed(self.number(), Index::Lost);
         let mut from = prefix.clone();
         if let Some((collection, key)) = after {
-            let number = self.collection_number(collection).ok_or_else(|| damaged("index"))?;
+            let Some(number) = self.collection_number(collection) else {
+                return Ok(Page { rows: Vec::new(), at: None, is_last: true });
+            };
             // The key that follows next on one that was told already.
             from = key::index(self.number(), Index::Lost, number, key.as_str());
             from.push(0);
