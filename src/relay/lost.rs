@@ -25,7 +25,8 @@ pub struct LostQuery {
 
 /// The table and the key of a row, as `next` names them: no table has a slash in its name.
 fn named(text: &str) -> Result<(CollectionName, ObjectKey), Problem> {
-    let named = text.split_once('/').and_then(|(table, key)| Some((row::table(table).ok()?, key.parse().ok()?)));
+    let named =
+        text.split_once('/').and_then(|(table, key)| Some((CollectionName::user(table).ok()?, key.parse().ok()?)));
     named.ok_or_else(|| {
         let help = "send the `next` of the page before, percent-encoded, or nothing to begin with the first";
         Problem::new(ProblemCode::Malformed, "`after` names no row", help)

@@ -143,7 +143,9 @@ fn requests() -> Map<String, Json> {
         }), &[]),
         "LostQuery": request(json!({
             "limit": said(&format!("{ROWS_USUAL} if it is not said; at most {ROWS_MAX} rows are given."), at_least_one()),
-            "after": said("The `next` of the page before.", json!({"type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}/"})),
+            "after": said("The `next` of the page before.", json!({
+                "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}/[\\s\\S]", "maxLength": 64 + 1 + KEY_BYTES_MAX,
+            })),
         }), &[]),
         "AuditQuery": request(json!({
             "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),

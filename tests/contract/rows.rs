@@ -218,7 +218,7 @@ fn an_edit_that_lost_to_a_delete_is_listed_until_somebody_decides() {
     let mut expected = keys.map(|key| (key.to_owned(), key.to_owned()));
     expected.sort();
     assert_eq!(told, expected);
-    for nonsense in ["?after=", "?after=todo", "?after=todo/", "?after=..%2Fa", "?limit=0", "?limit=-1", "?x=1"] {
+    for nonsense in ["?after=", "?after=todo", "?after=todo/", "?after=+%2Fa", "?limit=0", "?limit=-1", "?x=1"] {
         owner.get(&format!("/lost{nonsense}")).problem(400, "malformed");
     }
     assert_eq!(lost("?after=never%2Fa")["lost"], json!([]), "nothing comes after a table that nobody wrote to");
