@@ -1,14 +1,13 @@
 //! The words of the command line, with the help that explains them. What they mean is [`meaning`](super::meaning)'s
 //! business.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Flags, HttpFlags, LogFormat};
+use crate::config::{Flags, HttpFlags, ListenAddress, LogFormat};
 use crate::duration;
 use crate::model::{CollectionName, DeviceId, Role};
 use crate::relay::{Origin, Policy, TenantName};
@@ -336,7 +335,7 @@ pub enum Action {
 pub struct NodeArguments {
     /// Where to listen, over UDP; port 0 picks a free one [env: THENCE_LISTEN] [default: 0.0.0.0:7117]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// A device to dial; may be repeated, and is remembered [env: THENCE_PEERS]
     #[arg(long = "peer", value_name = "DEVICE_ID@ADDR:PORT")]
     pub peers: Vec<PeerAddress>,
@@ -353,7 +352,7 @@ pub struct RelayArguments {
     pub node: NodeArguments,
     /// Where to serve HTTP, over TCP; port 0 picks a free one [env: THENCE_HTTP] [default: 127.0.0.1:7118]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub http: Option<SocketAddr>,
+    pub http: Option<ListenAddress>,
     /// The certificate for TLS with those that lead to its root, in PEM; read once, at the start [env: THENCE_TLS_CERT]
     #[arg(long, value_name = "FILE.pem")]
     pub tls_cert: Option<PathBuf>,
