@@ -97,13 +97,15 @@ pub enum Action {
     Id,
     /// Run a node: keep this device in step with its peers until it is told to stop
     ///
-    /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`. Ctrl-C and SIGTERM let it finish what it is doing.
+    /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`, or with --json
+    /// `{"ready":{"address":…,"device":…}}`. Ctrl-C and SIGTERM let it finish what it is doing.
     #[command(after_help = "Example:\n  thence node --listen 0.0.0.0:7117 --peer DEVICE_ID@192.168.1.20:7117")]
     Node(NodeArguments),
     /// Run a relay: a node that also serves phones, browsers and scripts over HTTP
     ///
     /// Everything that `thence node` does, and HTTP beside it. The first line on stdout is
-    /// `ready DEVICE_ID ADDR:PORT URL`, with the address for nodes and the URL for everybody else.
+    /// `ready DEVICE_ID ADDR:PORT URL`, with the address for nodes and the URL for everybody else; with --json the URL is
+    /// one member more.
     ///
     /// Tokens travel with every request. So without TLS it serves this machine only, say a proxy on it that ends TLS; give
     /// it a certificate and a key to be reached from elsewhere. Ctrl-C and SIGTERM let requests that are under way end, and

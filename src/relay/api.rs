@@ -62,18 +62,19 @@ fn has(headers: &HeaderMap, etag: &str) -> bool {
 /// done to the one state that its sender has seen.
 fn tag(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
     let Some(text) = header(headers, &IF_MATCH)?.map(str::trim) else { return Ok(None) };
-    let inner = |text: &'_ str| text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).is_some_and(is_opaque);
+    let is_tag = |text: &str| text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).is_some_and(is_opaque);
     let help = "send one ETag as it came, in its quotes";
     if headers.get_all(IF_MATCH).iter().count() > 1 {
         return Err(malformed("there are several If-Match headers", help));
     }
     match text.strip_prefix("W/") {
-        Some(weak) if inner(weak) => {
+        Some(weak) if is_tag(weak) => {
             let help =
                 "send the ETag as the relay gave it; what compresses answers on the way may have put the W/ there";
             Err(Problem::new(ProblemCode::Changed, "a weak tag, with W/ before it, matches nothing in If-Match", help))
         }
-        None if inner(text) => Ok(Some(&text[1..text.len() - 1])),
+        None if is_tag(text) => Ok(Some(&text[1..text.len() - 1])),
+        _ if text == "*" => Err(malformed("`*` in If-Match does not say what was seen", help)),
         _ if text.contains(',') => Err(malformed("If-Match has several tags, and takes one", help)),
         _ => Err(malformed("what is in If-Match is no tag", help)),
     }

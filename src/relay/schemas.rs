@@ -403,9 +403,13 @@ fn answers() -> Map<String, Json> {
             "line": natural(),
             "column": natural(),
             "row": said("Which row of the batch is at fault, counted from 0.", natural()),
-            "rows": said("The rows at fault, of a batch that is atomic.", list(object(json!({
-                "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
-            }), &[]))),
+            "rows": said(
+                "The rows at fault, of a batch that is atomic: all of which that can be told before anything is written, or \
+                 the first one of which it can only be told then.",
+                list(object(json!({
+                    "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
+                }), &[])),
+            ),
             "policy": said("Which quota is used up.", text()),
             "etag": said("What the ETag is now.", text()),
             "reason": said("Why a sync token cannot be used any more.", text()),

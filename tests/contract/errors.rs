@@ -169,6 +169,8 @@ fn what_is_wrong_is_said_in_words_of_json() {
         ("PUT", NOTES, r#"{"visibility":"perhaps"}"#, "expected `private` or `public-read`"),
         ("POST", "/invites", r#"{"role":true}"#, "expected a text, not true"),
         ("POST", "/tables/todo", r#"{"rows":{}}"#, "expected an array, not an object"),
+        ("POST", "/tables/todo", "{}", "missing member `rows`"),
+        ("POST", "/tables/todo", r#"{"rows":[],"more":1}"#, "unknown member `more`, expected `rows`"),
         ("POST", "/tables/todo", r#"{"rows":[7]}"#, "expected an object, not the number 7"),
         ("POST", "/sync", r#"{"limit":-1}"#, "from 0 on, not the number -1"),
         ("PUT", "/tables/todo/rows/a", &deep, "nested more than 32 levels deep"),

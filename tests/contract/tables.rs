@@ -281,6 +281,9 @@ fn a_range_is_deleted_only_by_those_who_saw_the_table_as_it_stands() {
         owner.ask("DELETE", &path, &[("If-Match", &stale)], None).problem(412, "changed");
         owner.ask("DELETE", &path, &[("If-Match", "\"other\"")], None).problem(412, "changed");
     }
+    // Only a tag says what was seen: this one would match any table that is there.
+    owner.ask("DELETE", "/tables/todo?all=true", &[("If-Match", "*")], None).problem(400, "malformed");
+    owner.ask("DELETE", "/tables/todo?all=true", &[("If-Match", &format!("W/{stale}"))], None).problem(412, "changed");
     // What does not say what to delete, or says two things, deletes nothing either.
     let tag = header(&owner.get("/tables/todo").expect(200), "etag");
     let tagged = [("If-Match", tag.as_str())];

@@ -48,9 +48,16 @@ fn in_words(error: &serde_json::Error) -> String {
         Some((found, expected)) => format!("expected {}, not {}", expected_in_words(expected), found_in_words(found)),
         // Of a text that has to be one of a few, and is none.
         None if what == "expected value" => "expected a text".to_owned(),
-        None => what.replacen("unknown variant", "unknown value", 1).replacen("unknown field", "unknown member", 1),
+        None => {
+            let plain = |(word, plain): &(&str, &str)| Some(format!("{plain}{}", what.strip_prefix(word)?));
+            WORDS.iter().find_map(plain).unwrap_or_else(|| what.to_owned())
+        }
     }
 }
+
+/// With which words serde begins, and what they are called here.
+const WORDS: [(&str, &str); 3] =
+    [("unknown variant", "unknown value"), ("unknown field", "unknown member"), ("missing field", "missing member")];
 
 /// What serde expects, in words of JSON.
 fn expected_in_words(expected: &str) -> &str {
