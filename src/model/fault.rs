@@ -89,14 +89,17 @@ mod tests {
     use crate::causal::{Dot, ReplicaId};
     use crate::model::{CollectionName, Draft, InvalidName, InvalidValue, Object};
 
+    /// Puts a value into a map or an array.
+    type Wrapper = fn(Json) -> Json;
+
     /// `leaf` in so many maps or arrays.
-    fn nested(levels: usize, leaf: Json, around: fn(Json) -> Json) -> Json {
+    fn nested(levels: usize, leaf: Json, around: Wrapper) -> Json {
         (0..levels).fold(leaf, |inner, _| around(inner))
     }
 
     #[test]
     fn a_fault_is_found_where_it_stands_and_a_draft_refuses_it_for_the_same_reason() {
-        let (map, array): (fn(Json) -> Json, fn(Json) -> Json) = (|inner| json!({"m": inner}), |inner| json!([inner]));
+        let (map, array): (Wrapper, Wrapper) = (|inner| json!({"m": inner}), |inner| json!([inner]));
         let put = |fields: Json| Operation::Put(fields.as_object().cloned().expect("fields"));
         let add = |element: Json| Operation::Add("s".parse().expect("a path"), element);
         let (bytes, deep) = (|| InvalidValue::Bytes.into(), || InvalidEdit::from(InvalidValue::TooDeep));
