@@ -259,7 +259,11 @@ impl World {
     fn all(&self) -> (String, Json) {
         let export = self.ask(&self.acme_owner, "GET", "/v1/customers/acme/export", &[], None).expect(200);
         let database = self.ask(&self.acme_owner, "GET", ACME, &[], None).expect(200).json();
-        (String::from_utf8(export.body).expect("text"), database)
+        // Tokens are made on the way, as their audit tells.
+        let of_tokens =
+            |line: &&str| ["token", "audit"].iter().any(|kind| line.contains(&format!("\"record\":\"{kind}\"")));
+        let export = String::from_utf8(export.body).expect("text");
+        (export.lines().filter(|line| !of_tokens(line)).collect::<String>(), database)
     }
 
     /// Asks the same of what acme has and of what nobody has, and finds no difference.

@@ -15,7 +15,8 @@ use data_encoding::BASE64;
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::command::{Answer, Command};
+use super::answer::Answer;
+use super::command::Command;
 use super::failure::{Code, Failure};
 use super::reach::{PATIENCE, Reach};
 use super::show::{count, size, spinner};

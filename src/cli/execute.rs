@@ -15,12 +15,14 @@ use serde::Serialize;
 use serde_json::{Map, Value as Json};
 use tokio::sync::mpsc::Sender;
 
-use super::command::{
-    Answer, ChangeRow, Command, ConflictRow, Created, CustomerRow, DatabaseRow, JobRow, LostRow, NamedPeer, ObjectRow,
-    PeerRow, Place, PolicyRow, Progress, RevokedRow, SpaceRow, StatusReport, SyncRow, TicketRow, TokenRow, Unreached,
-    WipedRow, WrittenRow,
+use super::answer::NamedPeer;
+use super::answer::{
+    Answer, ChangeRow, ConflictRow, Created, CustomerRow, DatabaseRow, JobRow, LostRow, ObjectRow, PeerRow, Place,
+    PolicyRow, Progress, RevokedRow, SpaceRow, SyncRow, TicketRow, TokenRow, Unreached, WipedRow, WrittenRow,
 };
+use super::command::Command;
 use super::failure::{Code, Failure};
+use super::report::StatusReport;
 use crate::model::{CollectionName, InvalidEdit, Object, ObjectKey, SpaceId, Ticket};
 use crate::node::{Invitation, Node, NodeError, SyncReport};
 use crate::relay::{

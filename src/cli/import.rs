@@ -22,7 +22,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::command::{Answer, Command, WrittenRow};
+use super::answer::{Answer, WrittenRow};
+use super::command::Command;
 use super::execute::execute;
 use super::failure::{Code, Failure};
 use super::reach::{Connection, Host, PATIENCE, Reach};

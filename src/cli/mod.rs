@@ -16,10 +16,10 @@
 //!
 //! It does not touch the store or the network itself: everything goes through [`Node`](crate::node::Node).
 
+mod answer;
 mod arguments;
 mod backup;
 mod command;
-
 mod execute;
 mod failure;
 mod import;
@@ -30,6 +30,7 @@ mod meaning;
 mod node;
 mod reach;
 mod relay;
+mod report;
 mod serve;
 mod show;
 mod socket;

@@ -12,7 +12,8 @@ use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::command::{Answer, Command};
+use super::answer::Answer;
+use super::command::Command;
 use super::execute::execute;
 use super::failure::{Code, Failure};
 use super::interrupt::Interrupt;

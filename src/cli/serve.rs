@@ -151,7 +151,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::cli::command::{Answer, Created};
+    use crate::cli::answer::{Answer, Created};
     use crate::cli::socket;
     use crate::cli::wire::REPLY_BYTES_MAX;
     use crate::node::{DataFolder, NodeConfig};

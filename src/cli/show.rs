@@ -11,11 +11,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::Value as Json;
 
-use super::command::{
-    Answer, ClusterReport, Command, ConflictRow, CopiedReport, JobRow, LostRow, PeerReport, Place, RenewalReport,
-    SpaceReport, StatusReport, SyncRow, TokenRow,
-};
+use super::answer::{Answer, ConflictRow, JobRow, LostRow, Place, SyncRow, TokenRow};
+use super::command::Command;
 use super::failure::{Code, Failure};
+use super::report::{ClusterReport, CopiedReport, PeerReport, RenewalReport, SpaceReport, StatusReport};
 use crate::duration;
 
 /// Prints answers.
@@ -497,7 +496,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cli::command::{Created, FieldConflict, ObjectRow, SpaceRow, Unreached, WrittenRow};
+    use crate::cli::answer::{Created, FieldConflict, ObjectRow, SpaceRow, Unreached, WrittenRow};
 
     fn shown(json: bool, command: &Command, answers: Vec<Answer>) -> String {
         let mut text = Vec::new();

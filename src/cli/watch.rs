@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::command::{Answer, Command};
+use super::answer::Answer;
+use super::command::Command;
 use super::failure::{Code, Failure};
 use super::reach::{Host, PATIENCE, Reach};
 

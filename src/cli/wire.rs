@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::command::Answer;
+use super::answer::Answer;
 use super::failure::Failure;
 
 /// The version of what is said on the socket. Only equal ones understand each other: a node and its commands are
@@ -90,7 +90,8 @@ pub async fn write(to: &mut (impl AsyncWrite + Unpin), value: &impl Serialize) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::command::{Command, SyncRow};
+    use crate::cli::answer::SyncRow;
+    use crate::cli::command::Command;
     use crate::model::{CollectionName, Operation, Request};
 
     async fn read_text<T: DeserializeOwned>(text: &[u8], bytes_max: usize) -> Result<Option<T>, WireError> {

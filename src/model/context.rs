@@ -3,15 +3,16 @@
 //! A client without a version vector cannot say which events it knows. It can say which state of an object it was shown:
 //! the context that came with it. A write that comes with a context replaces what the client had seen, and nothing else.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::Path;
-use super::object::{Object, Slot};
+use super::object::{Entry, FieldKind, Object, Slot};
 use crate::causal::{Dot, VersionVector};
 use crate::codec;
 
@@ -19,6 +20,9 @@ use crate::codec;
 /// it all the same, and told that it is too long when it comes back.
 pub const CONTEXT_BYTES_MAX: usize = 64 << 10;
 const FORM: u8 = 1;
+/// What so many counters and sets of an object showed is told in its context. Of an object with more nothing is, since a
+/// context is also a header: who writes to one that has changed since is told to read it again.
+const SHOWN_MAX: usize = 128;
 
 /// What somebody had seen of one object.
 ///
@@ -34,6 +38,54 @@ pub struct Context {
     /// Of all that was there, if it is known: what is only removed, or only called another version by its client, leaves the
     /// rest as it was, and is a change all the same.
     digest: u64,
+    /// What counters and sets showed. Those change in parts, and what they showed before cannot be told from what they are
+    /// now; but who writes back what they were shown leaves them alone, and who writes something else is refused.
+    shown: BTreeMap<Digest, Shown>,
+    /// Whether there were more than [`SHOWN_MAX`], so that none is told.
+    shows_more: bool,
+}
+
+type Digest = [u8; 6];
+
+/// What a counter or a set showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Shown {
+    is_set: bool,
+    value: Digest,
+}
+
+impl Shown {
+    /// In JSON, as far as a counter or a set can show that.
+    fn of(json: &Json) -> Option<Self> {
+        let (is_set, mut parts) = match json {
+            Json::Number(number) => (false, vec![number.to_string()]),
+            Json::Array(elements) => (true, elements.iter().map(Json::to_string).collect()),
+            _ => return None,
+        };
+        // The order of a set's elements says nothing.
+        parts.sort_unstable();
+        Some(Self { is_set, value: digest_of(&parts) })
+    }
+
+    fn kind(self) -> FieldKind {
+        if self.is_set { FieldKind::Set } else { FieldKind::Counter }
+    }
+}
+
+fn digest_of(what: &impl Serialize) -> Digest {
+    let mut digest = Digest::default();
+    let length = digest.len();
+    digest.copy_from_slice(&blake3::hash(&codec::encode(what)).as_bytes()[..length]);
+    digest
+}
+
+/// The fields that hold counters and sets.
+fn counters_and_sets<'o>(object: &'o Object) -> BTreeSet<&'o Path> {
+    let field = |(slot, ..): (&'o Slot, Dot, &'o Entry)| match slot {
+        Slot::Counter { path, .. } | Slot::Set(path) | Slot::Element { path, .. } => Some(path),
+        _ => None,
+    };
+    object.entries().filter_map(field).collect()
 }
 
 /// A text that is no context. Nothing was changed.
@@ -53,12 +105,22 @@ impl Context {
         }
         let mut digest = [0; 8];
         digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        Self { revision, seen, wrote: BTreeSet::new(), digest: u64::from_le_bytes(digest) }
+        let (mut shown, changing) = (BTreeMap::new(), counters_and_sets(object));
+        let shows_more = changing.len() > SHOWN_MAX;
+        for path in changing.into_iter().filter(|_| !shows_more) {
+            if let Some((FieldKind::Counter | FieldKind::Set, json)) = object.field(path).winner()
+                && let Some(value) = Shown::of(&json)
+            {
+                shown.insert(digest_of(path), value);
+            }
+        }
+        let digest = u64::from_le_bytes(digest);
+        Self { revision, seen, wrote: BTreeSet::new(), digest, shown, shows_more }
     }
 
     /// Of whoever wrote an event, and saw nothing else.
     pub(crate) fn of_author(revision: u64, dot: Dot) -> Self {
-        Self { revision, seen: VersionVector::new(), wrote: BTreeSet::from([dot]), digest: 0 }
+        Self { revision, wrote: BTreeSet::from([dot]), ..Self::default() }
     }
 
     /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
@@ -72,6 +134,8 @@ impl Context {
         // What is gone need not be replaced any more.
         let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();
         self.wrote.retain(|dot| left.contains(dot));
+        let left: BTreeSet<Digest> = counters_and_sets(object).into_iter().map(digest_of).collect();
+        self.shown.retain(|path, _| left.contains(path));
         self
     }
 
@@ -94,15 +158,18 @@ impl Context {
         object.entries().all(|(_, dot, _)| self.contains(dot))
     }
 
-    /// The counters that had been seen, and were counted on since: a run of a counter has one entry, its latest.
-    pub(crate) fn counted(&self, object: &Object) -> BTreeSet<Path> {
-        let unseen = object.entries().filter(|(_, dot, _)| !self.contains(*dot));
-        unseen
-            .filter_map(|(slot, ..)| match slot {
-                Slot::Counter { path, replica, run } if self.contains(Dot::new(*replica, *run)) => Some(path.clone()),
-                _ => None,
-            })
-            .collect()
+    /// Whether the field `path` showed this, if it was a counter or a set: which of them it was.
+    pub(crate) fn repeated(&self, path: &Path, json: &Json) -> Option<FieldKind> {
+        let shown = self.shown.get(&digest_of(path))?;
+        (Shown::of(json)? == *shown).then_some(shown.kind())
+    }
+
+    /// Which of both the field `path` of an object had been, if it was a counter or a set.
+    pub(crate) fn kind_seen(&self, path: &Path, object: &Object) -> Option<FieldKind> {
+        if self.shows_more {
+            return object.kind(path).filter(|kind| matches!(kind, FieldKind::Counter | FieldKind::Set));
+        }
+        self.shown.get(&digest_of(path)).map(|shown| shown.kind())
     }
 
     /// What of an object had been seen.
@@ -140,6 +207,8 @@ impl FromStr for Context {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::causal::ReplicaId;
 
@@ -148,9 +217,13 @@ mod tests {
         let dot = |replica, counter| Dot::new(ReplicaId::from_bytes([replica; 16]), counter);
         let seen = VersionVector::from_iter([dot(1, 7), dot(2, u64::MAX)]);
         let wrote = BTreeSet::from([dot(1, 9), dot(3, 1)]);
-        for context in
-            [Context::default(), Context::of_author(1, dot(1, 7)), Context { revision: 2, seen, wrote, digest: 9 }]
-        {
+        let shown = Shown::of(&json!(["x", 1])).expect("a set can show that");
+        let shown = BTreeMap::from([(digest_of(&"n"), shown)]);
+        for context in [
+            Context::default(),
+            Context::of_author(1, dot(1, 7)),
+            Context { revision: 2, seen, wrote, digest: 9, shown, shows_more: true },
+        ] {
             let text = context.to_string();
             assert_eq!(text.parse(), Ok(context));
             let mut longer = text.clone();

@@ -86,12 +86,8 @@ pub struct Draft {
     now: Object,
     /// Whether all of `before` is observed: put, delete, discard.
     whole: bool,
-    /// Whether somebody deleted it whom the writer had not heard of yet. What is written is beside that delete then:
-    /// anything but a put becomes an edit that lost to it, and is kept as such.
-    deleted_beside: bool,
-    /// Counters that the writer had seen, and that counted since. What they showed then is not known any more, so a
-    /// number that is written there counts as what the writer was shown.
-    counted_beside: BTreeSet<Path>,
+    /// What there is that the writer had not seen, if they said what they had.
+    beside: Option<Beside>,
     /// The event that the transaction will become.
     dot: Dot,
     depth: u64,
@@ -101,12 +97,23 @@ pub struct Draft {
     touched: bool,
 }
 
+/// What there is beside what a writer had seen.
+#[derive(Debug)]
+struct Beside {
+    /// What the writer says to have seen; nothing if they go on from all that is there.
+    context: Context,
+    /// All that is there.
+    all: Object,
+    /// Whether somebody deleted it whom the writer had not heard of yet. What is written is beside that delete then:
+    /// anything but a put becomes an edit that lost to it, and is kept as such.
+    deleted: bool,
+}
+
 impl Draft {
     /// Begins to write to an object that stands at `before`, as part of the event `dot` of causal depth `depth`.
     pub fn new(collection: CollectionName, key: ObjectKey, before: Object, dot: Dot, depth: u64) -> Self {
-        let (now, whole, deleted_beside, counted_beside) = (before.clone(), false, false, BTreeSet::new());
-        let (bytes_bound, touched) = (None, false);
-        Self { collection, key, before, now, whole, deleted_beside, counted_beside, dot, depth, bytes_bound, touched }
+        let (now, whole, beside, bytes_bound, touched) = (before.clone(), false, None, None, false);
+        Self { collection, key, before, now, whole, beside, dot, depth, bytes_bound, touched }
     }
 
     /// The same for somebody who has seen `context` of it and no more: what is written replaces that and nothing else.
@@ -121,13 +128,11 @@ impl Draft {
         depth: u64,
     ) -> Self {
         // What adds to what is there goes on from all of that: a counter has one total per replica.
-        let (seen, counted_beside) = if is_blind {
-            (before.clone(), BTreeSet::new())
-        } else {
-            (context.seen_of(before), context.counted(before))
-        };
-        let deleted_beside = !context.is_empty() && !seen.is_visible();
-        Self { deleted_beside, counted_beside, ..Self::new(collection, key, seen, dot, depth) }
+        let (seen, told) =
+            if is_blind { (before.clone(), Context::default()) } else { (context.seen_of(before), context.clone()) };
+        let deleted = !context.is_empty() && !seen.is_visible();
+        let beside = Beside { context: told, all: before.clone(), deleted };
+        Self { beside: Some(beside), ..Self::new(collection, key, seen, dot, depth) }
     }
 
     /// The state as it will be.
@@ -140,11 +145,9 @@ impl Draft {
         let bytes = check_fields(fields)?;
         let mut leaves = Vec::new();
         flatten(fields, None, &mut leaves)?;
-        let is_number = |value: &Value| matches!(value, Value::Integer(_) | Value::Float(_));
-        leaves.retain(|(path, value)| !(self.counted_beside.contains(path) && is_number(value)));
-        let mut kept = BTreeMap::new();
+        let mut kept = self.repeated_beside(&leaves)?;
         if self.now.is_visible() {
-            keep_counters_and_sets(&self.now.tree(), &mut Vec::new(), fields, &mut kept)?;
+            self.keep_counters_and_sets(&self.now.tree(), &mut Vec::new(), fields, &mut kept)?;
         }
         let mut next = Object::new();
         let entry = |content| Entry { depth: self.depth, content };
@@ -166,10 +169,13 @@ impl Draft {
             }
         }
         next.insert(Slot::Life, self.dot, entry(Content::Mark));
-        for (path, value) in leaves {
-            if !kept.contains_key(&path) {
-                next.insert(Slot::Register(path), self.dot, entry(Content::Value(value)));
-            }
+        for (path, json) in leaves {
+            let slots = match kept.get(&path) {
+                None => vec![(Slot::Register(path), Content::Value(Value::from_json(json)?))],
+                Some(kind) if self.is_gone_beside(&path) => self.made_anew(&path, *kind, json)?,
+                Some(_) => Vec::new(),
+            };
+            slots.into_iter().for_each(|(slot, content)| next.insert(slot, self.dot, entry(content)));
         }
         self.now = next;
         self.whole = true;
@@ -352,8 +358,91 @@ impl Draft {
         Some(Mutation { collection, key, whole: observed, edits: edits.into_values().collect() })
     }
 
+    /// Which of these fields repeat what the writer was shown of a counter or a set, whatever that shows now. Who writes
+    /// something else over one is refused.
+    fn repeated_beside(&self, leaves: &[(Path, &Json)]) -> Result<BTreeMap<Path, FieldKind>, InvalidEdit> {
+        let mut repeated = BTreeMap::new();
+        let Some(Beside { context, all, .. }) = &self.beside else { return Ok(repeated) };
+        for (path, json) in leaves {
+            let mut above = path.ancestors().filter_map(|above| Some((context.kind_seen(&above, all)?, above)));
+            if let Some((kind, above)) = above.next() {
+                return Err(wrong_kind(&above, kind));
+            }
+            if let Some(kind) = context.kind_seen(path, all) {
+                if context.repeated(path, json).is_none() && !self.shows_now(path, kind, json) {
+                    return Err(wrong_kind(path, kind));
+                }
+                repeated.insert(path.clone(), kind);
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// Finds the counters and sets that a put keeps, and refuses a put that would change one.
+    fn keep_counters_and_sets(
+        &self,
+        field: &Field<'_>,
+        names: &mut Vec<String>,
+        fields: &Map<String, Json>,
+        kept: &mut BTreeMap<Path, FieldKind>,
+    ) -> Result<(), InvalidEdit> {
+        for (name, member) in &field.members {
+            let Some(json) = fields.get(*name) else { continue };
+            names.push((*name).to_owned());
+            match (member.kind(), json) {
+                (Some(kind @ (FieldKind::Counter | FieldKind::Set)), json) => {
+                    let path = Path::try_from(names.clone())?;
+                    if !kept.contains_key(&path) && !self.shows_now(&path, kind, json) {
+                        return Err(wrong_kind(&path, kind));
+                    }
+                    kept.insert(path, kind);
+                }
+                // Whoever is shown a map is shown its counters and sets; those behind another value were never seen.
+                (Some(FieldKind::Map), Json::Object(fields)) => {
+                    self.keep_counters_and_sets(member, names, fields, kept)?;
+                }
+                _ => {}
+            }
+            names.pop();
+        }
+        Ok(())
+    }
+
+    /// What the field `path` is, as far as the writer has seen it.
+    fn kind_seen(&self, path: &Path) -> Option<FieldKind> {
+        let Some(Beside { context, all, .. }) = &self.beside else { return self.now.kind(path) };
+        context.kind_seen(path, all).or_else(|| self.now.kind(path))
+    }
+
+    /// Whether the field `path` shows this now, whoever has seen it.
+    fn shows_now(&self, path: &Path, kind: FieldKind, json: &Json) -> bool {
+        let all = self.beside.as_ref().map_or(&self.now, |beside| &beside.all);
+        all.field(path).winner().is_some_and(|(is, shown)| is == kind && same_value(kind, &shown, json))
+    }
+
+    /// Whether there is nothing in a field any more, by what others did whom the writer had not heard of.
+    fn is_gone_beside(&self, path: &Path) -> bool {
+        self.beside.as_ref().is_some_and(|beside| !beside.all.shows(path))
+    }
+
+    /// A counter or a set that shows this, begun anew.
+    fn made_anew(&self, path: &Path, kind: FieldKind, json: &Json) -> Result<Vec<(Slot, Content)>, InvalidEdit> {
+        let (replica, at) = (self.dot.replica, self.dot.counter);
+        Ok(match (kind, json) {
+            (FieldKind::Counter, Json::Number(number)) if let Some(total) = number.as_i64() => {
+                vec![(Slot::Counter { path: path.clone(), replica, run: at }, Content::Total { at, total })]
+            }
+            (FieldKind::Set, Json::Array(elements)) => {
+                let element = |json| Ok(Slot::Element { path: path.clone(), value: element_of(json)? });
+                let elements = elements.iter().map(element).collect::<Result<Vec<_>, InvalidEdit>>()?;
+                [Slot::Set(path.clone())].into_iter().chain(elements).map(|slot| (slot, Content::Mark)).collect()
+            }
+            (_, json) => vec![(Slot::Register(path.clone()), Content::Value(Value::from_json(json)?))],
+        })
+    }
+
     fn require_visible(&self) -> Result<(), InvalidEdit> {
-        if self.now.is_visible() || self.deleted_beside {
+        if self.now.is_visible() || self.beside.as_ref().is_some_and(|beside| beside.deleted) {
             return Ok(());
         }
         Err(InvalidEdit::NotFound { collection: self.collection.to_string(), key: self.key.to_string() })
@@ -377,7 +466,7 @@ impl Draft {
 
     /// Refuses to write over a counter or a set.
     fn require_no_counter_or_set(&self, path: &Path) -> Result<(), InvalidEdit> {
-        match self.now.kind(path) {
+        match self.kind_seen(path) {
             Some(is @ (FieldKind::Counter | FieldKind::Set)) => Err(wrong_kind(path, is)),
             _ => Ok(()),
         }
@@ -404,7 +493,7 @@ impl Draft {
 
     /// Whether `path` is a counter or set and `json` what it shows; anything else is refused there.
     fn repeats_counter_or_set(&self, path: &Path, json: &Json) -> Result<bool, InvalidEdit> {
-        if json.is_number() && self.counted_beside.contains(path) {
+        if self.beside.as_ref().is_some_and(|beside| beside.context.repeated(path, json).is_some()) {
             return Ok(true);
         }
         if self.require_no_counter_or_set(path).is_ok() {
@@ -416,9 +505,9 @@ impl Draft {
                 None => Ok(false),
             };
         }
-        match self.now.field(path).winner() {
-            Some((is, shown)) if same_value(is, &shown, json) => Ok(true),
-            Some((is, _)) => Err(wrong_kind(path, is)),
+        match self.kind_seen(path) {
+            Some(is) if self.shows_now(path, is, json) => Ok(true),
+            Some(is) => Err(wrong_kind(path, is)),
             None => Ok(false),
         }
     }
@@ -607,33 +696,6 @@ impl Draft {
     }
 }
 
-/// Finds the counters and sets that a put keeps, and refuses a put that would change one.
-fn keep_counters_and_sets(
-    field: &Field<'_>,
-    names: &mut Vec<String>,
-    fields: &Map<String, Json>,
-    kept: &mut BTreeMap<Path, FieldKind>,
-) -> Result<(), InvalidEdit> {
-    for (name, member) in &field.members {
-        let Some(json) = fields.get(*name) else { continue };
-        names.push((*name).to_owned());
-        match (member.kind(), json) {
-            (Some(kind @ (FieldKind::Counter | FieldKind::Set)), json) => {
-                let path = Path::try_from(names.clone())?;
-                if !member.winner().is_some_and(|(_, shown)| same_value(kind, &shown, json)) {
-                    return Err(wrong_kind(&path, kind));
-                }
-                kept.insert(path, kind);
-            }
-            // Whoever is shown a map is shown its counters and sets; those behind another value were never seen.
-            (Some(FieldKind::Map), Json::Object(fields)) => keep_counters_and_sets(member, names, fields, kept)?,
-            _ => {}
-        }
-        names.pop();
-    }
-    Ok(())
-}
-
 fn kind_of(slot: &Slot) -> Option<FieldKind> {
     match slot {
         Slot::Life => None,
@@ -733,16 +795,16 @@ fn json_bytes(json: &impl serde::Serialize) -> usize {
 }
 
 /// Spreads nested maps out over paths.
-fn flatten(
-    fields: &Map<String, Json>,
+fn flatten<'j>(
+    fields: &'j Map<String, Json>,
     parent: Option<&Path>,
-    leaves: &mut Vec<(Path, Value)>,
+    leaves: &mut Vec<(Path, &'j Json)>,
 ) -> Result<(), InvalidEdit> {
     for (name, json) in fields {
         let path = Path::member(parent, name)?;
         match json {
             Json::Object(members) if is_map(json) && !members.is_empty() => flatten(members, Some(&path), leaves)?,
-            json => leaves.push((path, Value::from_json(json)?)),
+            json => leaves.push((path, json)),
         }
     }
     Ok(())

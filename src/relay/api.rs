@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use super::audit::AuditQuery;
 use super::clients::CLIENT_NAME_BYTES_MAX;
 use super::http::{BodyBytesMax, Exchange, JsonBody, Limit, Reply, SYNC_TOKEN, in_words};
+use super::lost::LostQuery;
 use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
 use super::row;
@@ -306,6 +307,17 @@ fn describe(relay: &Relay, access: &Access) -> Result<Json, Problem> {
         "tables": tables,
         "limits": relay.policies(access, None)?.limits(),
     }))
+}
+
+/// Tells what is left of edits that lost to a delete.
+pub async fn lost(
+    State(relay): Shared,
+    Path(path): Path<BasePath>,
+    Query(query): Query<LostQuery>,
+    headers: HeaderMap,
+) -> Answer {
+    let access = enter(&relay, &headers, &path, Role::Reader)?;
+    Ok(Reply::ok(&aside(move || relay.lost(&access, &query)).await?))
 }
 
 /// Tells what holds where nothing else is set.

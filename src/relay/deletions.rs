@@ -68,7 +68,8 @@ impl Relay {
         let point = self.place_of(access, &view, table, token)?;
         let Phase::Deletions { position, ref own } = point.phase else { return Err(super::changes::other_token()) };
         let limits = PageLimits { rows: ROWS_MAX, bytes: PAGE_BYTES, looked_at: LOOKED_AT_MAX };
-        let page = view.rows_deleted(position, view.position().map_err(failed)?, table, limits).map_err(failed)?;
+        let page =
+            view.rows_deleted(position, view.position().map_err(failed)?, Some(table), limits).map_err(failed)?;
         let mut own = joined(own, &deleting.versions);
         let is_own = |at: u64| own.iter().any(|(first, last)| (first..=last).contains(&&at));
         let told = page.rows.iter().filter(|row| !is_own(row.version) && !deleting.keys.contains(row.key.as_str()));

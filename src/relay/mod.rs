@@ -11,6 +11,7 @@
 //! | `row`, `upload`, `changes`, `page`, `deletions` | what clients write and read |
 //! | `clients` | how far each client is, for people |
 //! | `export` | everything of a customer |
+//! | `lost` | edits that lost to a delete |
 //! | `audit` | who deleted, granted or set what |
 //! | `invite` | tickets, with which full nodes join |
 //! | `events` | hints that there is something new |
@@ -36,6 +37,7 @@ pub mod http;
 mod invite;
 mod keeping;
 mod keys;
+mod lost;
 mod openapi;
 mod operation;
 mod origin;

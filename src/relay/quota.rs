@@ -52,11 +52,9 @@ impl Amount {
             Operation::Patch(fields) => (0, bytes_of(fields)),
             Operation::Add(path, value) | Operation::Resolve(path, value) => (0, name_bytes(path) + bytes_of(value)),
             Operation::Increment(path, _) => (0, name_bytes(path) + COUNTER_BYTES),
-            Operation::Delete
-            | Operation::Unset(_)
-            | Operation::Remove(..)
-            | Operation::Restore
-            | Operation::Discard => (0, 0),
+            // Its bytes are there already.
+            Operation::Restore => (1, 0),
+            Operation::Delete | Operation::Unset(_) | Operation::Remove(..) | Operation::Discard => (0, 0),
         };
         Self { rows, bytes: bytes as u64 }
     }

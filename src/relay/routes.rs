@@ -197,6 +197,14 @@ pub(super) fn table() -> Vec<Route> {
                 .may_fail(ProblemCode::Forbidden)
                 .gives(200, "Synchronised"),
         ),
+        Route::of("/lost").on(
+            GET,
+            api::lost,
+            Operation::new("lost", "Tells what is left of edits that lost to a delete.", reader)
+                .notes("A row of a batch whose `op` is `restore` or `discard` decides what becomes of it.")
+                .query("LostQuery")
+                .gives(200, "Lost"),
+        ),
         Route::of("/events").on(
             GET,
             events::events,
@@ -220,11 +228,13 @@ pub(super) fn table() -> Vec<Route> {
         Route::at("/v1/customers/{customer}/export").on(
             GET,
             export::export,
-            Operation::new("export", "Tells everything of a customer, as JSON lines.", owner).gives_as(
-                200,
-                "application/x-ndjson",
-                "Export",
-            ),
+            Operation::new("export", "Tells everything of a customer, as JSON lines.", owner)
+                .notes(
+                    "Each line is an object whose `record` says what it is: policy, token (without its secret), database, \
+                     table, member, ticket, client, job, row, lost, deletion, audit. The last one is `end`: without it, the \
+                     export broke off.",
+                )
+                .gives_as(200, "application/x-ndjson", "Export"),
         ),
         Route::at("/v1/jobs/{job}").on(
             GET,

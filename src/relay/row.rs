@@ -63,6 +63,10 @@ pub enum RowOperation {
     Add,
     /// Remove from a set.
     Remove,
+    /// Have it show what is left of edits that lost to a delete.
+    Restore,
+    /// Give up edits that lost to a delete.
+    Discard,
 }
 
 fn invalid(detail: impl std::fmt::Display, help: &str) -> Problem {
@@ -131,6 +135,8 @@ impl RowChange {
             }
             RowOperation::Increment => Operation::Increment(field(self.field)?, self.by.ok_or_else(|| missing("by"))?),
             RowOperation::Add => Operation::Add(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
+            RowOperation::Restore => Operation::Restore,
+            RowOperation::Discard => Operation::Discard,
             RowOperation::Remove => Operation::Remove(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
         };
         let is_of_fields = matches!(operation, Operation::Put(_) | Operation::Patch(_));

@@ -144,6 +144,12 @@ fn requests() -> Map<String, Json> {
                 "pattern": "^[A-Za-z0-9_.-]{1,64}(,[A-Za-z0-9_.-]{1,64})*$",
             })),
         }), &[]),
+        "LostQuery": request(json!({
+            "limit": said(&format!("{ROWS_USUAL} if it is not said; at most {ROWS_MAX} rows are given."), at_least_one()),
+            "after": said("The `next` of the page before.", json!({
+                "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,64}/[\\s\\S]", "maxLength": 64 + 1 + KEY_BYTES_MAX,
+            })),
+        }), &[]),
         "AuditQuery": request(json!({
             "limit": said(&format!("At most {ENTRIES_MAX} entries are given."), at_least_one()),
             "after": said("The `id` of the last entry that is known.", json!({
@@ -355,6 +361,12 @@ fn answers() -> Map<String, Json> {
                 json!({"anyOf": [integer_of_any(), within_source(), {"type": "null"}]}),
             ),
         }), &["rows", "next"]),
+        "Lost": object(json!({
+            "lost": list(object(with(&row, json!({"table": schema("Name")})), &["source_version", "conflicts"])),
+            "next": said("To be sent as `after`, to go on.", or_null(text())),
+            "epoch": epoch(),
+            "revision": natural(),
+        }), &[]),
         "Results": object(json!({"results": list(schema("Result")), "epoch": epoch()}), &[]),
         "Result": object(json!({
             "table": text(),

@@ -290,6 +290,12 @@ impl Tenants {
         database(customer, name, &record).map(Some)
     }
 
+    /// The record of a database, as it is kept.
+    pub(super) fn kept_of(&self, Database { customer, name, .. }: &Database) -> Result<Json, Problem> {
+        let kept = self.record("databases", &format!("{customer}/{name}"))?;
+        kept.ok_or_else(|| internal(&"a database came and went"))
+    }
+
     /// What is set of the tables of a database, by table.
     pub(super) fn tables(&self, database: &Database) -> Result<Vec<(String, Json)>, Problem> {
         let beginning = key_within(database, "");
@@ -328,6 +334,14 @@ impl Tenants {
         };
         let kept: Vec<_> = scope.and_wider().map(kept).collect::<Result<_, Problem>>()?;
         Ok(Policies::of(kept))
+    }
+
+    /// What is set for a customer, its databases and their tables, by scope.
+    pub(super) fn policies_set_for(&self, customer: &TenantName) -> Result<Vec<(String, Json)>, Problem> {
+        let mut set = self.records("policies", customer.as_str())?;
+        // Names of other customers may begin with this one.
+        set.retain(|(scope, _)| scope.split('/').next() == Some(customer.as_str()));
+        Ok(set)
     }
 
     /// Sets a policy.

@@ -353,10 +353,10 @@ impl Relay {
     }
 }
 
-/// The row that a write deletes, if it is a delete.
+/// The row that a write deletes, if it is a delete, or of which it gives up what is left.
 fn deleted_by(Upload { request, .. }: &Upload) -> Option<RowName> {
     let Request { collection, key, operation } = request;
-    matches!(operation, Operation::Delete).then(|| (collection.clone(), key.clone()))
+    matches!(operation, Operation::Delete | Operation::Discard).then(|| (collection.clone(), key.clone()))
 }
 
 fn lost() -> Problem {

@@ -7,7 +7,7 @@ use serde_json::{Value as Json, json};
 use super::audit::Deed;
 use super::problem::{Problem, ProblemCode};
 use super::tenant::node_problem;
-use super::{Access, Principal, Relay, row, unauthenticated};
+use super::{Access, Database, Principal, Relay, row, unauthenticated};
 use crate::model::Role;
 use crate::node::NodeError;
 use crate::store::{Removal, WriteError};
@@ -61,19 +61,29 @@ impl Relay {
             let detail = format!("this token is one of a {role}; jobs are for owners");
             return Err(Problem::new(ProblemCode::Forbidden, detail, "use another token"));
         }
-        Ok(json!({
-            "job": id,
-            "kind": "wipe",
-            "customer": database.customer,
-            "database": database.name,
-            "revision": removal.revision,
-            "state": removal.state(),
-            "rows_done": removal.removed,
-            "rows_total": removal.objects,
-            "errors": removal.errors,
-            "retries": removal.interrupted,
-            "begun_ms": removal.at_ms,
-            "done_ms": removal.done_ms,
-        }))
+        Ok(told(&removal, &database))
     }
+
+    /// The jobs of a database that are remembered.
+    pub(super) fn jobs_of(&self, database: &Database) -> Result<Vec<Json>, Problem> {
+        let removals = self.node.removals().map_err(node_problem)?.into_iter();
+        Ok(removals.filter(|removal| removal.space == database.space).map(|removal| told(&removal, database)).collect())
+    }
+}
+
+fn told(removal: &Removal, database: &Database) -> Json {
+    json!({
+        "job": removal.id(),
+        "kind": "wipe",
+        "customer": database.customer,
+        "database": database.name,
+        "revision": removal.revision,
+        "state": removal.state(),
+        "rows_done": removal.removed,
+        "rows_total": removal.objects,
+        "errors": removal.errors,
+        "retries": removal.interrupted,
+        "begun_ms": removal.at_ms,
+        "done_ms": removal.done_ms,
+    })
 }

@@ -1,4 +1,4 @@
-//! Sending what a peer lacks, as far as its windows allow, and acknowledging what it sent; and when each of that is due.
+//! Sending what a peer lacks, as far as its windows allow; acknowledgements, of both sides; and when each of that is due.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_bytes::ByteBuf;
 
 use super::space::Space;
 use super::{Channel, Lookup, Message, Millis, Output, PeerMisbehaved, Replica, SessionId, Stretch, Wanted};
-use crate::causal::{Dot, Witness};
+use crate::causal::{Dot, Head, Witness};
 use crate::model::SpaceId;
 
 impl Replica {
@@ -162,6 +162,79 @@ impl Replica {
         }
         if let Some(due) = due {
             self.timers.insert((due, session, space));
+        }
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        session: SessionId,
+        space: SpaceId,
+        acks: Vec<Witness>,
+    ) -> Result<(), PeerMisbehaved> {
+        let limit = self.limits.vector_len_max;
+        let (now, stall_ms) = (self.now, self.limits.stall_ms);
+        let (Some(held), Some(state)) = (self.spaces.get(&space), self.sessions.get_mut(&session)) else {
+            return Ok(());
+        };
+        let Some(link) = state.links.get_mut(&space) else { return Ok(()) };
+        for ack in acks {
+            // The hash says which event is meant, even where the peer calls it otherwise.
+            let is_certain = || !link.distrusted.contains_key(&held.known.root(ack.dot.replica));
+            let head = held.known.head(ack.dot.replica);
+            let is_other = |head: &Head| head.counter == ack.dot.counter && head.hash.prefix() != ack.hash;
+            if head.is_some_and(is_other) && !planted!("one-ack-for-two") {
+                // Under one name both hold another event, and each may take the other's for its own: neither would ever
+                // send what it has. Both say anew what they know, with the hashes that tell.
+                link.reopen_at = Some(now);
+                continue;
+            }
+            let dots = match link.on_its_way(&ack).filter(|_| !planted!("ack-by-name")) {
+                Some(dot) => vec![dot],
+                None if is_certain() => held.translate_one(&ack),
+                None => Vec::new(),
+            };
+            for dot in dots {
+                link.acknowledged(dot);
+                // A branch is nothing without all that it goes on from.
+                let before = held.known.lineage(dot.replica).skip(1);
+                before.for_each(|id| link.acknowledged(Dot::new(id, held.known.counter(id))));
+            }
+        }
+        if link.theirs.as_ref().is_some_and(|theirs| theirs.len() > limit) {
+            return Err(PeerMisbehaved::TooMany { what: "replicas", limit });
+        }
+        if link.settle() {
+            link.stalls = 0;
+            link.stall_at = (!link.is_idle()).then_some(now + stall_ms);
+        }
+        self.pump(session, space);
+        Ok(())
+    }
+
+    pub(super) fn fetched(&mut self, session: SessionId, space: SpaceId, stretches: Option<Vec<Stretch>>) {
+        let Some(link) = self.link(session, space) else { return };
+        link.fetching = stretches.is_none() && planted!("read-error-is-final");
+        match stretches {
+            Some(stretches) if !stretches.is_empty() => {
+                if self.push(session, space, stretches) {
+                    self.pump(session, space);
+                } else {
+                    // Known by other names, or not known to this part of the program yet: it hears of that in a moment.
+                    let at = self.now + self.limits.ack_ms;
+                    if let Some(link) = self.link(session, space) {
+                        link.forward_at.get_or_insert(at);
+                    }
+                    self.keep_in_step(session, space);
+                }
+            }
+            // Nothing to read although something is missing, or a read error: try again later, not at once.
+            _ => {
+                let at = self.now + self.limits.stall_ms;
+                if let Some(link) = self.link(session, space) {
+                    link.forward_at = Some(at);
+                }
+                self.keep_in_step(session, space);
+            }
         }
     }
 }

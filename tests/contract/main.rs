@@ -1,7 +1,7 @@
 //! The relay against its contract, sentence by sentence, as clients meet it: over sockets, with a relay in this process
 //! that the tests can stop and start, and whose tokens they can end.
 //!
-//! Each story has a relay of its own. What `tests/relay.rs`, `tests/policies.rs`, `tests/isolation.rs` and
+//! Each story has a relay of its own. What `tests/relay`, `tests/policies.rs`, `tests/isolation.rs` and
 //! `tests/relay_http.rs` hold is not told again here.
 
 #[path = "../house/mod.rs"]

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use thence::model::Role;
 
 use crate::house::{PATIENCE, eventually};
-use crate::world::{Client, NOTES, OTHER, World, empty_rows, list, number, text, token_of};
+use crate::world::{Client, NOTES, OTHER, World, at, empty_rows, list, number, text, token_of};
 
 const EXPORT: &str = "/v1/customers/acme/export";
 
@@ -102,6 +102,76 @@ fn a_wipe_is_done_at_once_and_its_removal_can_be_followed() {
     world.client(Role::Writer).delete(NOTES).problem(403, "forbidden");
 }
 
+/// The lines of an export.
+fn exported(by: &Client) -> Vec<Json> {
+    let body = String::from_utf8(by.get(EXPORT).expect(200).body).expect("text");
+    body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+/// Those of them that tell of such a thing.
+fn told_as<'l>(lines: &'l [Json], record: &str) -> Vec<&'l Json> {
+    lines.iter().filter(|line| line["record"] == record).collect()
+}
+
+#[test]
+fn an_export_has_everything_and_not_only_rows() {
+    let world = World::new();
+    let (owner, other) = (&world.owner, world.client_of("acme2", None, Role::Owner));
+    other.ask("PUT", "/v1/customers/acme2/databases/notes", &[], None).expect(201);
+    owner.send("PUT", NOTES, &json!({"visibility": "public-read"})).expect(200);
+    owner.send("PUT", "/tables/todo", &json!({"schema": "2", "retention_days": 30})).expect(200);
+    world.set_policy("acme", "rows", 500);
+    world.set_policy("acme/notes/todo", "row_bytes", 5000);
+    world.set_policy("acme2", "rows", 7);
+    let ticket = owner.send("POST", "/invites", &json!({"role": "writer"})).expect(201).json()["ticket"].clone();
+    // One edit wins, one loses to a delete that did not see it.
+    owner.put("todo", "a", &json!({"title": "seen"}));
+    let seen = owner.row("todo", "a")["context"].clone();
+    owner.delete(&at("todo", "a")).expect(200);
+    owner.change("todo", json!({"key": "a", "op": "patch", "fields": {"title": "late"}, "context": seen}));
+    owner.put("todo", "b", &json!({}));
+    owner.ask("GET", "/changes", &[("Client-Id", "phone")], None).expect(200);
+
+    let lines = exported(owner);
+    let only = |record: &str, expected: Json| {
+        let found = told_as(&lines, record);
+        assert_eq!(found.len(), 1, "{record}: {found:?}");
+        for (name, value) in expected.as_object().expect("an object") {
+            assert_eq!(&found[0][name], value, "{name} of {}", found[0]);
+        }
+        found[0].clone()
+    };
+    let policies: Vec<_> = told_as(&lines, "policy").iter().map(|line| (text(&line["scope"]), &line["set"])).collect();
+    assert_eq!(
+        policies,
+        [("acme".to_owned(), &json!({"rows": 500})), ("acme/notes/todo".to_owned(), &json!({"row_bytes": 5000}))]
+    );
+    let token = only("token", json!({"id": owner.id, "role": "owner", "customer": "acme", "database": null}));
+    assert_eq!(token.get("hash"), None);
+    only("database", json!({"database": "notes", "visibility": "public-read", "revision": 1}));
+    only("table", json!({"database": "notes", "table": "todo", "schema": "2", "retention_days": 30}));
+    only("member", json!({"database": "notes", "role": "owner"}));
+    only("ticket", json!({"database": "notes", "uses": 1}));
+    only("client", json!({"database": "notes", "client": "phone", "by": owner.id}));
+    only("row", json!({"database": "notes", "table": "todo", "key": "b", "fields": {}}));
+    only("lost", json!({"database": "notes", "table": "todo", "key": "a", "fields": {"title": "late"}}));
+    only("deletion", json!({"database": "notes", "table": "todo", "key": "a"}));
+    let audit: Vec<_> = told_as(&lines, "audit").iter().map(|line| text(&line["action"])).collect();
+    let told = ["grant", "visibility", "settings", "policy", "invite", "delete"];
+    assert_eq!(told.iter().find(|action| !audit.contains(&(**action).to_owned())), None, "{audit:?}");
+    // No secret is in it, and nothing of anybody else.
+    let all = Json::from(lines.clone()).to_string();
+    assert!(!all.contains(&text(&ticket)) && !all.contains("acme2") && !all.contains(owner.secret()), "{all}");
+
+    // A wipe leaves its job, and nothing of what was.
+    owner.delete(NOTES).expect(202);
+    let lines = exported(owner);
+    assert_eq!(told_as(&lines, "job")[0]["revision"], 2);
+    for record in ["row", "lost", "deletion"] {
+        assert_eq!(told_as(&lines, record), [] as [&Json; 0]);
+    }
+}
+
 #[test]
 fn an_export_has_every_row_once_and_says_that_it_is_whole() {
     let world = World::new();
@@ -122,10 +192,10 @@ fn an_export_has_every_row_once_and_says_that_it_is_whole() {
     assert_eq!(answer.header("content-type"), Some("application/x-ndjson"));
     let body = String::from_utf8(answer.body).expect("text");
     let lines: Vec<Json> = body.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let (last, rows) = lines.split_last().expect("lines");
-    assert_eq!((&last["end"], &last["rows"]), (&json!(true), &json!(1400)));
+    let last = lines.last().expect("lines");
+    assert_eq!((&last["record"], &last["end"], &last["rows"]), (&json!("end"), &json!(true), &json!(1400)));
     let mut found: BTreeMap<(String, String, String), &Json> = BTreeMap::new();
-    for row in rows {
+    for row in lines.iter().filter(|line| line["record"] == "row") {
         let name = (text(&row["database"]), text(&row["table"]), text(&row["key"]));
         assert!(found.insert(name, row).is_none(), "twice: {row}");
     }
@@ -142,6 +212,9 @@ fn an_export_has_every_row_once_and_says_that_it_is_whole() {
     for member in ["fields", "version", "modified_ms", "modified_by"] {
         assert_eq!(told[member], row[member], "{member}");
     }
+
+    let deleted: Vec<_> = told_as(&lines, "deletion").iter().map(|line| text(&line["key"])).collect();
+    assert_eq!(deleted, ["a0001", "b0002"]);
 
     for role in [Role::Reader, Role::Writer] {
         world.client(role).get(EXPORT).problem(403, "forbidden");

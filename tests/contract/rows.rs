@@ -205,6 +205,57 @@ fn each_operation_does_what_its_name_says() {
 }
 
 #[test]
+fn an_edit_that_lost_to_a_delete_is_listed_until_somebody_decides() {
+    let world = World::new();
+    let owner = &world.owner;
+    let lost = |query: &str| owner.get(&format!("/lost{query}")).expect(200).json();
+    assert_eq!((lost("")["lost"].clone(), &lost("")["next"]), (json!([]), &Json::Null));
+    // The keys take some care in a query.
+    let keys = ["a/b", "a&b", "c", "d"];
+    for key in keys {
+        owner.put("todo", key, &json!({"title": "seen"}));
+        let seen = owner.row("todo", key)["context"].clone();
+        owner.delete(&at("todo", key)).expect(200);
+        let late = json!({"key": key, "op": "patch", "fields": {"title": key}, "context": seen});
+        assert_eq!(owner.change("todo", late)["visible"], false);
+    }
+    let (mut found, mut query) = (Vec::new(), "?limit=1".to_owned());
+    loop {
+        let page = lost(&query);
+        assert!(list(&page["lost"]).len() <= 1);
+        found.extend(list(&page["lost"]));
+        let Some(next) = page["next"].as_str() else { break };
+        let next = next.replace('%', "%25").replace('&', "%26").replace('/', "%2F");
+        query = format!("?limit=1&after={next}");
+    }
+    let told: Vec<_> = found.iter().map(|row| (text(&row["key"]), text(&row["fields"]["title"]))).collect();
+    let mut expected = keys.map(|key| (key.to_owned(), key.to_owned()));
+    expected.sort();
+    assert_eq!(told, expected);
+    for nonsense in ["?after=", "?after=todo", "?after=todo/", "?after=+%2Fa", "?limit=0", "?limit=-1", "?x=1"] {
+        owner.get(&format!("/lost{nonsense}")).problem(400, "malformed");
+    }
+    assert_eq!(lost("?after=never%2Fa")["lost"], json!([]), "nothing comes after a table that nobody wrote to");
+
+    // Decided with what was shown, and for all.
+    let decide = |op: &str, key: &str| {
+        let context = found.iter().find(|row| row["key"] == key).expect("lost")["context"].clone();
+        owner.upload("todo", &[json!({"key": key, "op": op, "context": context})]).remove(0)
+    };
+    assert_eq!(decide("restore", "c")["visible"], true);
+    assert_eq!(owner.fields("todo", "c"), json!({"title": "c"}));
+    assert_eq!(decide("discard", "d")["visible"], false);
+    owner.get(&at("todo", "d")).problem(404, "not-found");
+    let left: Vec<_> = list(&lost("")["lost"]).iter().map(|row| text(&row["key"])).collect();
+    assert_eq!(left, ["a&b", "a/b"]);
+    for (op, key) in [("restore", "c"), ("discard", "d"), ("restore", "d")] {
+        let result = owner.upload("todo", &[json!({"key": key, "op": op})]).remove(0);
+        assert_eq!((&result["status"], &result["problem"]["status"]), (&json!("rejected"), &json!(404)), "{op} {key}");
+    }
+    assert_eq!(owner.fields("todo", "c"), json!({"title": "c"}));
+}
+
+#[test]
 fn a_counter_stays_within_64_bits() {
     let world = World::new();
     let owner = &world.owner;
@@ -290,6 +341,80 @@ fn a_counter_or_a_set_that_is_repeated_as_shown_is_left_alone() {
     // A put that does not name them takes them away, as it does with every field.
     owner.put("todo", "a", &json!({"title": "four"}));
     assert_eq!(owner.fields("todo", "a"), json!({"title": "four"}));
+}
+
+#[test]
+fn what_a_counter_or_a_set_showed_is_told_from_what_it_never_did() {
+    let world = World::new();
+    let (owner, other) = (&world.owner, world.client(Role::Writer));
+    let write = |client: &Client, field: &str, op: &str, what: Json| {
+        let mut change = json!({"key": "a", "op": op, "field": field});
+        change[if op == "increment" { "by" } else { "value" }] = what;
+        client.change("todo", change);
+    };
+    owner.put("todo", "a", &json!({"title": "one", "in": {}}));
+    // Both count, so part of what is seen changes, and part does not.
+    for client in [owner, &other] {
+        write(client, "n", "increment", json!(2));
+        write(client, "/in/n", "increment", json!(1));
+    }
+    for value in ["x", "y"] {
+        write(owner, "tags", "add", json!(value));
+    }
+    let seen = owner.row("todo", "a");
+    let shown = json!({"title": "one", "in": {"n": 2}, "n": 4, "tags": ["x", "y"]});
+    assert_eq!(seen["fields"], shown);
+    write(&other, "n", "increment", json!(3));
+    write(&other, "/in/n", "increment", json!(3));
+    write(&other, "tags", "remove", json!("x"));
+    write(&other, "tags", "add", json!("z"));
+
+    let with = |name: &str, value: Json| {
+        let mut fields = shown.clone();
+        fields[name] = value;
+        fields
+    };
+    let send = |op: &str, fields: &Json| {
+        let change = json!({"key": "a", "op": op, "fields": fields, "context": seen["context"]});
+        owner.upload("todo", &[change]).remove(0)
+    };
+    let now = owner.row("todo", "a");
+    for fields in [
+        with("n", json!(5)),
+        with("n", json!(2)),
+        with("n", json!("4")),
+        with("n", json!({"deeper": 1})),
+        with("n", json!({})),
+        with("in", json!({"n": 3})),
+        with("tags", json!(["y"])),
+        with("tags", json!(["x", "y", "w"])),
+    ] {
+        for op in ["put", "patch"] {
+            let result = send(op, &fields);
+            assert_eq!(
+                (&result["status"], &result["problem"]["status"]),
+                (&json!("rejected"), &json!(422)),
+                "{fields}"
+            );
+        }
+    }
+    assert_eq!(owner.row("todo", "a"), now, "nothing was changed");
+    // What was shown then, or is now, is left alone.
+    for fields in [&shown, &with("tags", json!(["y", "x"])), &with("tags", json!(["z", "y"])), &with("n", json!(7))] {
+        for op in ["patch", "put"] {
+            let result = send(op, fields);
+            assert_eq!(result["status"], "accepted", "{result}");
+            let expected = json!({"title": "one", "in": {"n": 5}, "n": 7, "tags": ["y", "z"]});
+            assert_eq!(owner.fields("todo", "a"), expected);
+        }
+    }
+    // Kept beside a delete, they are what they were.
+    other.delete(&at("todo", "a")).expect(200);
+    assert_eq!(send("put", &shown)["status"], "accepted");
+    write(owner, "n", "increment", json!(1));
+    write(owner, "tags", "add", json!("w"));
+    let expected = json!({"title": "one", "in": {"n": 2}, "n": 5, "tags": ["w", "x", "y"]});
+    assert_eq!(owner.fields("todo", "a"), expected);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
-use thence::model::Role;
+use thence::model::{CollectionName, Role};
 use thence::node::{DataFolder, Node, NodeConfig};
 use thence::relay::http::{HttpConfig, HttpServer};
-use thence::relay::{Keys, Relay, Scope, routes};
+use thence::relay::{Keys, PolicyScope, Relay, Scope, Setting, routes};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -75,6 +75,23 @@ impl World {
     pub fn revoke(&self, client: &Client) {
         let revoked = self.runtime.block_on(self.relay().tenants().revoke_token(&client.id));
         assert!(revoked.expect("it works"), "there is such a token");
+    }
+
+    /// Sets a policy, as the operator does.
+    #[track_caller]
+    pub fn set_policy(&self, scope: &str, policy: &str, value: u64) {
+        let name = |name: &str| name.parse().expect("a name");
+        let scope = match scope.split('/').collect::<Vec<_>>()[..] {
+            [customer] => PolicyScope::Customer(name(customer)),
+            [customer, database, table] => {
+                let table = CollectionName::user(table).expect("a name");
+                PolicyScope::Table(name(customer), name(database), table)
+            }
+            _ => panic!("{scope}"),
+        };
+        let policy = policy.parse().expect("a policy");
+        let set = self.relay().tenants().set_policy(&scope, policy, Setting::Value(value));
+        self.runtime.block_on(set).expect("it can be set");
     }
 
     /// Does what the relay does by itself every hour, until deletions are forgotten that may be.
@@ -145,6 +162,11 @@ impl Client {
         let headers = [self.shown().as_slice(), headers].concat();
         http.send(request("GET", &full(path), &headers, None));
         http
+    }
+
+    /// The part of its token that nobody keeps.
+    pub fn secret(&self) -> &str {
+        self.bearer.as_deref().and_then(|bearer| bearer.rsplit('_').next()).expect("a token")
     }
 
     /// A request with these headers, and a body of JSON if there is one. A path that does not begin with `/v1` is one

@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 
 use serde_json::{Map, Value as Json};
 
-use super::key;
+use super::key::{self, Index};
 use super::record::{self, FeedRow, ObjectRow};
 use super::view::{View, damaged, object_key};
-use crate::model::{ClientName, CollectionName, Conflict, Context, DeviceId, Object, ObjectKey};
+use crate::model::{ClientName, CollectionName, Conflict, Context, DeviceId, Object, ObjectKey, shown_bytes};
 use crate::store::StoreError;
 
 /// A row, or that it was deleted.
@@ -161,17 +161,67 @@ impl View {
         self.changed_where(after, until, &is_wanted, limits)
     }
 
-    /// What was deleted of a table after position `after` and up to `until`, and is not there again. However many rows
-    /// are there, none of them is read.
+    /// What was deleted after position `after` and up to `until`, and is not there again; of this table only, if one is
+    /// named. However many rows are there, none of them is read.
     pub fn rows_deleted(
         &self,
         after: u64,
         until: u64,
-        collection: &CollectionName,
+        only: Option<&CollectionName>,
         limits: PageLimits,
     ) -> Result<Page<u64>, StoreError> {
-        let number = self.collection_number(collection);
-        self.changed_where(after, until, &|row| row.deleted && Some(row.collection) == number, limits)
+        let number = only.map(|only| self.collection_number(only));
+        let is_wanted = |row: &FeedRow| row.deleted && number.is_none_or(|number| Some(row.collection) == number);
+        self.changed_where(after, until, &is_wanted, limits)
+    }
+
+    /// The rows with what is left of edits that lost to a delete, each with that as its fields, after `after`: by table,
+    /// in the order in which those were made, and key.
+    pub fn rows_lost(
+        &self,
+        after: Option<&(CollectionName, ObjectKey)>,
+        limits: PageLimits,
+    ) -> Result<Page<Option<(CollectionName, ObjectKey)>>, StoreError> {
+        let prefix = key::indexed(self.number(), Index::Lost);
+        let mut from = prefix.clone();
+        if let Some((collection, key)) = after {
+            let Some(number) = self.collection_number(collection) else {
+                return Ok(Page { rows: Vec::new(), at: None, is_last: true });
+            };
+            // The key that follows next on one that was told already.
+            from = key::index(self.number(), Index::Lost, number, key.as_str());
+            from.push(0);
+        }
+        let mut names: Vec<(CollectionName, ObjectKey)> = Vec::new();
+        let (mut is_last, mut result) = (true, Ok(()));
+        self.snapshot().scan(&from, &key::after_prefix(&prefix), &mut |stored, _| {
+            if names.len() >= limits.rows.min(limits.looked_at) {
+                is_last = false;
+                return ControlFlow::Break(());
+            }
+            result = (|| {
+                let number = key::number_at(stored, prefix.len()).ok_or_else(|| damaged("index"))?;
+                let key = object_key(stored, &stored[..prefix.len() + 4])?;
+                names.push((self.collection_name(number)?.clone(), key));
+                Ok(())
+            })();
+            if result.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        result?;
+        let (mut rows, mut at, mut bytes) = (Vec::new(), after.cloned(), 0);
+        for (collection, key) in names {
+            if bytes >= limits.bytes {
+                is_last = false;
+                break;
+            }
+            at = Some((collection.clone(), key.clone()));
+            let Some(standing) = self.standing(&collection, &key)? else { continue };
+            let feed = self.feed_row(standing.position)?;
+            let fields = standing.object.remains();
+            bytes += shown_bytes(&standing.object);
+            rows.push(Row { fields: Some(fields), ..self.shown_row(collection, key, &feed, &standing)? });
+        }
+        Ok(Page { rows, at, is_last })
     }
 
     fn changed_where(

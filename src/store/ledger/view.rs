@@ -267,6 +267,11 @@ impl View {
         self.published.access.devices()
     }
 
+    /// The devices that were granted something, and what.
+    pub fn members(&self) -> Vec<(DeviceId, Role)> {
+        self.published.access.members().map(|grant| (grant.device, grant.role)).collect()
+    }
+
     /// How many devices were let in with this ticket.
     pub fn redeemed(&self, ticket: TicketId) -> u64 {
         self.published.access.redeemers(ticket).count() as u64

@@ -419,7 +419,7 @@ fn a_row_that_comes_and_goes_within_one_commit_has_a_version() {
     assert_eq!((again.duplicate, again.version), (true, top));
     let limits = PageLimits { rows: 9, bytes: usize::MAX, looked_at: 9 };
     let notes = CollectionName::user("notes").expect("a name");
-    let gone = view(&ledger, space).rows_deleted(0, top, &notes, limits).expect("readable").rows;
+    let gone = view(&ledger, space).rows_deleted(0, top, Some(&notes), limits).expect("readable").rows;
     assert_eq!(gone.iter().map(|row| (row.key.as_str(), row.version)).collect::<Vec<_>>(), [("n1", top)]);
     // Nobody is told of what a device does so, and nobody is told of it twice.
     let works = [put("n2", json!({})), request("n2", Operation::Delete)];
@@ -522,7 +522,7 @@ fn what_was_deleted_is_found_without_reading_what_is_there() {
     let (mut at, mut pages, mut found, top) = (0, 0, Vec::new(), view.position().expect("readable"));
     loop {
         let limits = PageLimits { rows: 2, bytes: usize::MAX, looked_at: 30 };
-        let page = view.rows_deleted(at, top, &notes, limits).expect("readable");
+        let page = view.rows_deleted(at, top, Some(&notes), limits).expect("readable");
         found.extend(page.rows.iter().map(|row| row.key.as_str().to_owned()));
         (at, pages) = (page.at, pages + 1);
         if page.is_last {
