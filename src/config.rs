@@ -59,7 +59,7 @@ pub struct Flags {
     /// How logs are written.
     pub log_format: Option<LogFormat>,
     /// Where a node listens.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// Whom a node dials.
     pub peers: Vec<PeerAddress>,
     /// Whom a node counts as cluster peers.
@@ -68,11 +68,53 @@ pub struct Flags {
     pub http: HttpFlags,
 }
 
+/// Where to listen: an IP address and a port. Names are not looked up, since one may stand for several addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ListenAddress(SocketAddr);
+
+/// A text that says of no address to listen at it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("write an IP address and a port, such as 127.0.0.1:{port} or [::1]:{port}; names are not looked up")]
+pub struct InvalidListenAddress {
+    port: u16,
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(address)
+    }
+}
+
+impl From<ListenAddress> for SocketAddr {
+    fn from(ListenAddress(address): ListenAddress) -> Self {
+        address
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = InvalidListenAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidListenAddress> {
+        // What was right about it is in the example.
+        let port = text.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(7118);
+        text.parse().map(Self).map_err(|_| InvalidListenAddress { port })
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = InvalidListenAddress;
+
+    fn try_from(text: String) -> Result<Self, InvalidListenAddress> {
+        text.parse()
+    }
+}
+
 /// What was said on the command line about HTTP.
 #[derive(Clone, Debug, Default)]
 pub struct HttpFlags {
     /// Where to listen.
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// The file with the certificate.
     pub tls_cert: Option<PathBuf>,
     /// The file with its key.
@@ -158,11 +200,11 @@ struct Members {
     json: Option<bool>,
     log: Option<String>,
     log_format: Option<LogFormat>,
-    listen: Option<SocketAddr>,
+    listen: Option<ListenAddress>,
     peers: Option<Vec<PeerAddress>>,
     cluster_peers: Option<Vec<PeerAddress>>,
     cache_mib: Option<u32>,
-    http: Option<SocketAddr>,
+    http: Option<ListenAddress>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     http_insecure: Option<bool>,
@@ -261,7 +303,7 @@ impl Settings {
                 .listen
                 .or(environment.parsed("THENCE_HTTP")?)
                 .or(file.http)
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7118))),
+                .map_or_else(|| SocketAddr::from(([127, 0, 0, 1], 7118)), SocketAddr::from),
             tls: both_of_tls(
                 flags.http.tls_cert.or_else(|| environment.path("THENCE_TLS_CERT")).or(file.tls_cert),
                 flags.http.tls_key.or_else(|| environment.path("THENCE_TLS_KEY")).or(file.tls_key),
@@ -275,7 +317,7 @@ impl Settings {
             json: flags.json || json.unwrap_or(false),
             log: environment.text("THENCE_LOG")?.or(file.log),
             log_format: flags.log_format.or(log_format).unwrap_or_default(),
-            listen: listen.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7117))),
+            listen: listen.map_or_else(|| SocketAddr::from(([0, 0, 0, 0], 7117)), SocketAddr::from),
             peers: flag_or(flags.peers, peers),
             cluster_peers: flag_or(flags.cluster_peers, cluster_peers),
             http,
@@ -347,7 +389,8 @@ mod tests {
         let by_environment = gather(file, &variables, Flags::default()).expect("settings").http;
         assert_eq!(by_environment.listen.port(), 2);
         assert_eq!(by_environment.cors.len(), 2);
-        let by_flag = gather(file, &variables, flags(Some(SocketAddr::from(([127, 0, 0, 1], 3))))).expect("settings");
+        let by_flag =
+            gather(file, &variables, flags(Some(SocketAddr::from(([127, 0, 0, 1], 3)).into()))).expect("settings");
         assert_eq!(by_flag.http.listen.port(), 3);
         for half in ["tls_cert = \"c.pem\"", "tls_key = \"k.pem\""] {
             assert!(matches!(gather(half, &[], Flags::default()), Err(ConfigError::HalfOfTls { .. })), "{half}");
@@ -404,6 +447,23 @@ mod tests {
             let error = gather("", &[(name, value)], Flags::default()).expect_err(name).to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn where_to_listen_is_said_with_an_example_of_what_to_write() {
+        for (text, example) in [
+            ("localhost:8080", "127.0.0.1:8080 or [::1]:8080"),
+            ("8080", "127.0.0.1:8080"),
+            ("127.0.0.1", "127.0.0.1:7118"),
+            ("", "127.0.0.1:7118"),
+        ] {
+            let refused = text.parse::<ListenAddress>().expect_err(text).to_string();
+            assert!(refused.contains(example), "{refused}");
+        }
+        let error = gather("http = \"localhost:8080\"", &[], Flags::default()).expect_err("a name").to_string();
+        assert!(error.contains("127.0.0.1:8080"), "{error}");
+        let error = gather("", &[("THENCE_LISTEN", "localhost:7")], Flags::default()).expect_err("a name").to_string();
+        assert!(error.contains("127.0.0.1:7"), "{error}");
     }
 
     #[test]

@@ -172,7 +172,11 @@ fn over_quota_reading_deleting_and_exporting_go_on() {
     assert_eq!((&problem["code"], &problem["policy"]), (&json!("quota-exceeded"), &json!("rows")));
     relay.ask("POST", "/tables/todo", Some(rows(10, 2))).problem(507, "quota-exceeded").comes_again();
     relay.put("k9").problem(507, "quota-exceeded").comes_again();
-    relay.ask("POST", "/tables/todo?atomic=true", Some(rows(4, 2))).problem(507, "quota-exceeded").comes_again();
+    let whole = relay.ask("POST", "/tables/todo?atomic=true", Some(rows(4, 3))).problem(507, "quota-exceeded");
+    let named: Vec<Json> =
+        whole.json()["rows"].as_array().into_iter().flatten().map(|row| row["row"].clone()).collect();
+    assert_eq!((named, &whole.json()["policy"]), (vec![json!(1), json!(2)], &json!("rows")));
+    whole.comes_again();
     // What takes no room is done.
     relay.put("k1").expect(200);
     relay.ask("PATCH", "/tables/todo/rows/k1", Some(json!({"done": true}))).expect(200);

@@ -340,17 +340,17 @@ fn a_body_is_json_that_means_one_thing() {
     let serving = Serving::usual();
     let mut http = serving.connect();
     for (body, status, path) in [
-        ("{\"a\":1,\"b\":{\"c\":[1,{\"d\":1,\"d\":2}]}}", 400, Some("/b/c/1/d")),
-        ("{\"a\":", 400, Some("/a")),
-        ("{} {}", 400, Some("")),
-        ("{\"a\":NaN}", 400, Some("/a")),
-        ("", 400, Some("")),
-        ("[0.1000000000000000055]", 422, None),
-        ("[18446744073709551617]", 422, None),
+        ("{\"a\":1,\"b\":{\"c\":[1,{\"d\":1,\"d\":2}]}}", 400, "/b/c/1/d"),
+        ("{\"a\":", 400, "/a"),
+        ("{} {}", 400, ""),
+        ("{\"a\":NaN}", 400, "/a"),
+        ("", 400, ""),
+        ("[0.1000000000000000055]", 422, "/0"),
+        ("[18446744073709551617]", 422, "/0"),
     ] {
         let answer = http.ask_with("POST", "/echo", body);
         let answer = answer.problem(status, if status == 400 { "malformed" } else { "invalid" });
-        assert_eq!(answer.json().get("path").and_then(Value::as_str), path, "{body}");
+        assert_eq!(answer.json()["path"], path, "{body}");
     }
     let bomb = "[".repeat(100_000);
     http.ask_with("POST", "/echo", &bomb).problem(400, "malformed");

@@ -1,14 +1,13 @@
 //! The words of the command line, with the help that explains them. What they mean is [`meaning`](super::meaning)'s
 //! business.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
-use crate::config::{Flags, HttpFlags, LogFormat};
+use crate::config::{Flags, HttpFlags, ListenAddress, LogFormat};
 use crate::duration;
 use crate::model::{CollectionName, DeviceId, Role};
 use crate::relay::{Origin, Policy, TenantName};
@@ -98,13 +97,15 @@ pub enum Action {
     Id,
     /// Run a node: keep this device in step with its peers until it is told to stop
     ///
-    /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`. Ctrl-C and SIGTERM let it finish what it is doing.
+    /// The first line on stdout is `ready DEVICE_ID ADDR:PORT`, or with --json
+    /// `{"ready":{"address":…,"device":…}}`. Ctrl-C and SIGTERM let it finish what it is doing.
     #[command(after_help = "Example:\n  thence node --listen 0.0.0.0:7117 --peer DEVICE_ID@192.168.1.20:7117")]
     Node(NodeArguments),
     /// Run a relay: a node that also serves phones, browsers and scripts over HTTP
     ///
     /// Everything that `thence node` does, and HTTP beside it. The first line on stdout is
-    /// `ready DEVICE_ID ADDR:PORT URL`, with the address for nodes and the URL for everybody else.
+    /// `ready DEVICE_ID ADDR:PORT URL`, with the address for nodes and the URL for everybody else; with --json the URL is
+    /// one member more.
     ///
     /// Tokens travel with every request. So without TLS it serves this machine only, say a proxy on it that ends TLS; give
     /// it a certificate and a key to be reached from elsewhere. Ctrl-C and SIGTERM let requests that are under way end, and
@@ -336,7 +337,7 @@ pub enum Action {
 pub struct NodeArguments {
     /// Where to listen, over UDP; port 0 picks a free one [env: THENCE_LISTEN] [default: 0.0.0.0:7117]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub listen: Option<SocketAddr>,
+    pub listen: Option<ListenAddress>,
     /// A device to dial; may be repeated, and is remembered [env: THENCE_PEERS]
     #[arg(long = "peer", value_name = "DEVICE_ID@ADDR:PORT")]
     pub peers: Vec<PeerAddress>,
@@ -353,7 +354,7 @@ pub struct RelayArguments {
     pub node: NodeArguments,
     /// Where to serve HTTP, over TCP; port 0 picks a free one [env: THENCE_HTTP] [default: 127.0.0.1:7118]
     #[arg(long, value_name = "ADDR:PORT")]
-    pub http: Option<SocketAddr>,
+    pub http: Option<ListenAddress>,
     /// The certificate for TLS with those that lead to its root, in PEM; read once, at the start [env: THENCE_TLS_CERT]
     #[arg(long, value_name = "FILE.pem")]
     pub tls_cert: Option<PathBuf>,

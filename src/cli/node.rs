@@ -1,6 +1,9 @@
 //! `thence node` and `thence relay`: a node that runs until it is told to stop, alone or with HTTP beside it.
 
 use std::io::Write as _;
+use std::net::SocketAddr;
+
+use serde_json::json;
 
 use super::failure::{Code, Failure};
 use super::interrupt::Interrupt;
@@ -29,10 +32,20 @@ pub async fn run(settings: &Settings, interrupt: &Interrupt, http: Option<HttpSe
     config.peers.clone_from(&settings.peers);
     config.cluster_peers.clone_from(&settings.cluster_peers);
     let node = Node::open(config).await?;
-    let served = serve_until(&folder, &node, interrupt, http).await;
+    let served = serve_until(&folder, &node, interrupt, http, settings.json).await;
     tracing::info!("stopping");
     node.close().await;
     served
+}
+
+/// What is printed once it can be reached.
+fn ready(device: &str, address: SocketAddr, url: Option<String>, json: bool) -> String {
+    match (json, url) {
+        (false, None) => format!("ready {device} {address}"),
+        (false, Some(url)) => format!("ready {device} {address} {url}"),
+        (true, None) => json!({"ready": {"device": device, "address": address}}).to_string(),
+        (true, Some(url)) => json!({"ready": {"device": device, "address": address, "url": url}}).to_string(),
+    }
 }
 
 async fn serve_until(
@@ -40,6 +53,7 @@ async fn serve_until(
     node: &Node,
     interrupt: &Interrupt,
     http: Option<HttpServer>,
+    json: bool,
 ) -> Result<(), Failure> {
     let path = folder.socket();
     let listener = Listener::bind(&path).map_err(|error| {
@@ -51,10 +65,10 @@ async fn serve_until(
         None => None,
     };
     let address = node.local_address().ok_or_else(|| Failure::bug("a node without an address"))?;
-    let url = relay.as_ref().map(|(_, http)| format!(" {}", http.url())).unwrap_or_default();
+    let line = ready(&node.device().to_string(), address, relay.as_ref().map(|(_, http)| http.url().to_string()), json);
     // Whoever started the node may have lost interest in this line; that is no reason to stop.
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "ready {} {address}{url}", node.device()).and_then(|()| stdout.flush());
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
     drop(stdout);
     let stop = async || {
         tokio::select! {
@@ -71,4 +85,21 @@ async fn serve_until(
     };
     tokio::join!(commands, requests);
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_are_told_where_it_is_as_json() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 7));
+        let url = || Some("http://127.0.0.1:8".to_owned());
+        assert_eq!(ready("d1", address, None, false), "ready d1 127.0.0.1:7");
+        assert_eq!(ready("d1", address, url(), false), "ready d1 127.0.0.1:7 http://127.0.0.1:8");
+        let document = |url| serde_json::from_str::<serde_json::Value>(&ready("d1", address, url, true)).expect("JSON");
+        assert_eq!(document(None), json!({"ready": {"device": "d1", "address": "127.0.0.1:7"}}));
+        let relay = json!({"ready": {"device": "d1", "address": "127.0.0.1:7", "url": "http://127.0.0.1:8"}});
+        assert_eq!(document(url()), relay);
+    }
 }

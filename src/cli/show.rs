@@ -454,9 +454,18 @@ fn role(role: Option<&str>) -> String {
     role.unwrap_or("role unknown yet").to_owned()
 }
 
-fn job(row: &JobRow) -> [String; 3] {
-    let JobRow { job, state, rows_done, rows_total, .. } = row;
-    [job.clone(), state.clone(), format!("{rows_done} of {}", count(*rows_total, "object"))]
+/// How far it is, and what went wrong on the way.
+fn job(row: &JobRow) -> [String; 4] {
+    let JobRow { job, state, rows_done, rows_total, retries, errors, .. } = row;
+    let interrupted =
+        if *retries == 1 { "interrupted once".to_owned() } else { format!("interrupted {retries} times") };
+    let hindered = match (*errors, *retries) {
+        (0, 0) => String::new(),
+        (errors, 0) => count(errors, "failed step"),
+        (0, _) => interrupted,
+        (errors, _) => format!("{}, {interrupted}", count(errors, "failed step")),
+    };
+    [job.clone(), state.clone(), format!("{rows_done} of {}", count(*rows_total, "object")), hindered]
 }
 
 /// A number of things.
@@ -532,6 +541,33 @@ mod tests {
         assert_eq!(serde_json::from_str::<Json>(&text).expect("one document"), expected);
         let text = shown(false, &Command::ListSpaces, vec![Answer::Spaces(vec![row.clone()])]);
         assert_eq!(text, format!("atlas  {}  owner  2 objects\n", row.id));
+    }
+
+    #[test]
+    fn a_job_says_what_went_wrong_if_something_did() {
+        let row = |errors, retries| JobRow {
+            job: "wipe-ab-2".to_owned(),
+            space: "ab".repeat(16),
+            revision: 2,
+            state: "running".to_owned(),
+            rows_done: 1000,
+            rows_total: 2706,
+            retries,
+            errors,
+            begun_ms: 1,
+            done_ms: None,
+        };
+        for (errors, retries, said) in [
+            (0, 0, ""),
+            (1, 0, "  1 failed step"),
+            (0, 1, "  interrupted once"),
+            (2, 3, "  2 failed steps, interrupted 3 times"),
+        ] {
+            let expected = format!("wipe-ab-2  running  1000 of 2706 objects{said}\n");
+            assert_eq!(shown(false, &Command::ListJobs, vec![Answer::Jobs(vec![row(errors, retries)])]), expected);
+            let one = Command::ShowJob { id: "wipe-ab-2".to_owned() };
+            assert_eq!(shown(false, &one, vec![Answer::Job(row(errors, retries))]), expected);
+        }
     }
 
     #[test]

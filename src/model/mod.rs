@@ -9,6 +9,7 @@ mod access;
 mod context;
 mod draft;
 mod event;
+mod fault;
 mod identity;
 mod lineage;
 mod mutation;
@@ -32,6 +33,7 @@ pub(crate) use event::PackedEvent;
 pub use event::{
     ClientId, ClientName, EVENT_BYTES_MAX, Event, InvalidClientId, InvalidClientName, InvalidEvent, Remark,
 };
+pub use fault::Fault;
 pub use identity::{DeviceId, DeviceKey, IdSyntaxError};
 pub(crate) use lineage::{EndedRun, Lineage, Renaming};
 pub(crate) use mutation::PackedObject;

@@ -27,6 +27,12 @@ pub enum InvalidName {
     /// Not a path to a field.
     #[error("{0:?} is no field: write a name, or a JSON pointer such as /name/common")]
     Field(String),
+    /// A field that would read as bytes.
+    #[error("no field is called $bytes: {{\"$bytes\": …}} is how bytes are written")]
+    Bytes,
+    /// A field in too many maps.
+    #[error("nested more than {NESTING_MAX} levels deep")]
+    TooDeep,
     /// A field name that is too long.
     #[error("a field name has at most {FIELD_BYTES_MAX} bytes, not {0}")]
     FieldTooLong(usize),
@@ -175,9 +181,15 @@ impl TryFrom<Vec<String>> for Path {
         if let Some(long) = names.iter().find(|name| name.len() > FIELD_BYTES_MAX) {
             return Err(InvalidName::FieldTooLong(long.len()));
         }
+        if names.is_empty() {
+            return Err(InvalidName::Field(String::new()));
+        }
+        if names.len() > NESTING_MAX {
+            return Err(InvalidName::TooDeep);
+        }
         // A map with the member `$bytes` would read as bytes.
-        if names.is_empty() || names.len() > NESTING_MAX || names.iter().any(|name| name == "$bytes") {
-            return Err(InvalidName::Field(names.join("/")));
+        if names.iter().any(|name| name == "$bytes") {
+            return Err(InvalidName::Bytes);
         }
         Ok(Self(names))
     }

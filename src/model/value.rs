@@ -244,18 +244,18 @@ pub(crate) fn check_json(json: &Json, depth: usize) -> Result<(), InvalidValue> 
 /// one that serde_json makes of it (with its feature `float_roundtrip`; without, it can be a neighbour).
 pub fn parse_json(text: &str) -> Result<Json, InvalidValue> {
     let json: Json = serde_json::from_str(text).map_err(|error| InvalidValue::Syntax(error.to_string()))?;
-    if let Some(literal) = inexact_number(text) {
+    if let Some((_, literal)) = inexact_number(text) {
         return Err(InvalidValue::Number(text[literal].to_owned()));
     }
     check_json(&json, 1)?;
     Ok(json)
 }
 
-/// Where in valid JSON the first number stands that would come back different, if there is one.
-pub(crate) fn inexact_number(text: &str) -> Option<Range<usize>> {
+/// Where in valid JSON the first number stands that would come back different, if there is one, and how many come before.
+pub(crate) fn inexact_number(text: &str) -> Option<(usize, Range<usize>)> {
     // Outside of strings a digit or a minus begins a number.
     let bytes = text.as_bytes();
-    let mut at = 0;
+    let (mut at, mut before) = (0, 0);
     while at < bytes.len() {
         match bytes[at] {
             b'"' => {
@@ -271,8 +271,9 @@ pub(crate) fn inexact_number(text: &str) -> Option<Range<usize>> {
                     at += 1;
                 }
                 if !is_exact(&text[start..at]) {
-                    return Some(start..at);
+                    return Some((before, start..at));
                 }
+                before += 1;
             }
             _ => at += 1,
         }

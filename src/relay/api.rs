@@ -17,19 +17,19 @@ use tokio::sync::Semaphore;
 
 use super::audit::AuditQuery;
 use super::clients::CLIENT_NAME_BYTES_MAX;
-use super::http::{BodyBytesMax, Exchange, JsonBody, Limit, Reply, SYNC_TOKEN};
+use super::http::{BodyBytesMax, Exchange, JsonBody, Limit, Reply, SYNC_TOKEN, in_words};
 use super::lost::LostQuery;
 use super::policy::{Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
 use super::row;
 use super::settings::TableSettings;
-use super::table::Range;
+use super::table::{FromSource, Range};
 use super::tenant::{Principal, Visibility};
 use super::upload::KEYS;
 use super::{Access, Changes, Deleting, Relay, Wanted, unauthenticated};
 use crate::model::{CollectionName, Context, ObjectKey, Operation, Request, Role};
 use crate::node::Invitation;
-use crate::store::{Upload, Versions};
+use crate::store::{Upload, Versions, WriteError};
 
 const CLIENT_ID: HeaderName = HeaderName::from_static("client-id");
 
@@ -58,13 +58,32 @@ fn has(headers: &HeaderMap, etag: &str) -> bool {
     tags.any(|tag| tag == "*" || inner(tag))
 }
 
-/// What stands between the quotes of an `If-Match` with one tag.
-fn tag<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Problem> {
-    let Some(text) = header(headers, name)? else { return Ok(None) };
-    let inner =
-        text.trim().strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|text| !text.contains('"'));
-    let detail = format!("{name} holds no single tag");
-    inner.map(Some).ok_or_else(|| malformed(detail, "send one ETag as it came, in its quotes"))
+/// What stands between the quotes of an `If-Match` with one tag. A weak tag never matches (RFC 9110, 13.1.1): it does not
+/// say that what it was given with is the same byte for byte. Several tags are refused, since what is done to a thing is
+/// done to the one state that its sender has seen.
+fn tag(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(text) = header(headers, &IF_MATCH)?.map(str::trim) else { return Ok(None) };
+    let is_tag = |text: &str| text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).is_some_and(is_opaque);
+    let help = "send one ETag as it came, in its quotes";
+    if headers.get_all(IF_MATCH).iter().count() > 1 {
+        return Err(malformed("there are several If-Match headers", help));
+    }
+    match text.strip_prefix("W/") {
+        Some(weak) if is_tag(weak) => {
+            let help =
+                "send the ETag as the relay gave it; what compresses answers on the way may have put the W/ there";
+            Err(Problem::new(ProblemCode::Changed, "a weak tag, with W/ before it, matches nothing in If-Match", help))
+        }
+        None if is_tag(text) => Ok(Some(&text[1..text.len() - 1])),
+        _ if text == "*" => Err(malformed("`*` in If-Match does not say what was seen", help)),
+        _ if text.contains(',') => Err(malformed("If-Match has several tags, and takes one", help)),
+        _ => Err(malformed("what is in If-Match is no tag", help)),
+    }
+}
+
+/// Whether this may stand between the quotes of a tag.
+fn is_opaque(inner: &str) -> bool {
+    !inner.contains('"')
 }
 
 /// Who asks.
@@ -314,7 +333,7 @@ pub async fn audit(
     headers: HeaderMap,
 ) -> Answer {
     let customer = relay.owned_customer(&principal(&relay, &headers)?, &customer)?;
-    let Query(query) = query.map_err(|error| malformed(error.body_text(), "correct the query"))?;
+    let Query(query) = query.map_err(|error| malformed(in_words(&error.body_text()), "correct the query"))?;
     let page = relay.audit(&customer, &query).await?;
     Ok(Reply::ok(&json!({"entries": page.entries, "more": page.more})))
 }
@@ -345,7 +364,7 @@ pub async fn set_table(
 pub struct ManifestQuery {
     min_version: Option<u64>,
     max_version: Option<u64>,
-    min_source_version: Option<i64>,
+    min_source_version: Option<FromSource>,
     max_source_version: Option<i64>,
     limit: Option<u64>,
     #[serde(default)]
@@ -365,9 +384,8 @@ pub async fn manifest(
         return Err(malformed("a manifest is by `version` or by `source_version`", "leave one of them out"));
     }
     let versions = if by_source {
-        let (least, most) =
-            (query.min_source_version.unwrap_or(i64::MIN), query.max_source_version.unwrap_or(i64::MAX));
-        Versions::Source(least..=most)
+        let until = query.max_source_version.unwrap_or(i64::MAX);
+        query.min_source_version.unwrap_or(FromSource::Version(i64::MIN)).until(until)
     } else {
         Versions::Own(query.min_version.unwrap_or(0)..=query.max_version.unwrap_or(u64::MAX))
     };
@@ -441,7 +459,7 @@ pub async fn delete_rows(
     };
     match (range, body) {
         (Some(range), None) => {
-            let body = relay.delete_range(&access, &table, range, tag(&headers, &IF_MATCH)?).await?;
+            let body = relay.delete_range(&access, &table, range, tag(&headers)?).await?;
             Ok(Reply::ok(&body))
         }
         (None, Some(JsonBody(Keys { keys }))) => {
@@ -498,6 +516,8 @@ fn no_row() -> Problem {
 async fn write_row(relay: &Relay, path: RowPath, headers: &HeaderMap, operation: Operation) -> Answer {
     let access = enter(relay, headers, &path.base, Role::Writer)?;
     let (collection, key): (CollectionName, _) = (row::table(&path.table)?, row::row_key(&path.key)?);
+    // What cannot be written at all is told so whatever the row's tag is (RFC 9110, 13.2.1).
+    row::check(&operation, "")?;
     let expected = precondition(relay, &access, (&collection, &key), headers)?;
     let request = Request { collection, key, operation };
     let done = relay.write_row(&access, Upload { expected, ..Upload::new(request) }).await?;
@@ -526,7 +546,12 @@ fn precondition(
             let gone = || Problem::new(ProblemCode::Changed, "there is no such row", "leave If-Match out to make one");
             Ok(Some(found.ok_or_else(gone)?.context))
         }
-        _ => tag(headers, &IF_MATCH)?.map(row::context).transpose(),
+        // What is no context of a row is the tag of none that there is, and nor is that of a row that is not there.
+        _ => match tag(headers)?.map(str::parse::<Context>) {
+            None => Ok(None),
+            Some(Ok(expected)) if !expected.is_empty() => Ok(Some(expected)),
+            Some(_) => Err(row::write_problem(&WriteError::Changed { index: 0 })),
+        },
     }
 }
 
@@ -658,12 +683,16 @@ pub async fn invite(
     JsonBody(body): JsonBody<InviteBody>,
 ) -> Answer {
     let access = enter(&relay, &headers, &path, Role::Owner)?;
-    let invalid = |detail: String| Problem::new(ProblemCode::Invalid, detail, "correct it and send it again");
-    let role = body.role.parse::<Role>().map_err(invalid)?;
-    let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid)?;
+    let invalid = |path: &'static str| {
+        move |detail: String| {
+            Problem::new(ProblemCode::Invalid, detail, "correct it and send it again").with("path", path)
+        }
+    };
+    let role = body.role.parse::<Role>().map_err(invalid("/role"))?;
+    let expires = crate::duration::parse(body.expires.as_deref().unwrap_or("7d")).map_err(invalid("/expires"))?;
     let uses = body.uses.unwrap_or(1);
     if uses == 0 {
-        return Err(invalid("a ticket that is used no times opens nothing".to_owned()));
+        return Err(invalid("/uses")("a ticket that is used no times opens nothing".to_owned()));
     }
     let invitation = Invitation { role, uses, expires };
     let ticket = relay.invite(&access, &invitation).await?;

@@ -83,13 +83,20 @@ impl Relay {
 
     /// A page with nothing in it, from which the client of this token goes on where it is: see
     /// [`nothing_yet`](Relay::nothing_yet).
+    ///
+    /// Without a token the table has to be known. A token says by itself what became of its table: after a wipe its client
+    /// is to be told of that, and not of a table that is not there.
     pub fn no_deletions_yet(
         &self,
         access: &Access,
         table: &CollectionName,
         token: Option<&str>,
     ) -> Result<Changes, Problem> {
-        let point = self.place_of(access, &self.view(access)?, table, token)?;
+        let view = self.view(access)?;
+        if token.is_none() {
+            self.known_table(access, &view, table)?;
+        }
+        let point = self.place_of(access, &view, table, token)?;
         let token = token.map_or_else(|| self.seal(access, &point), |token| Ok(token.to_owned()))?;
         Ok(self.told(point, token, Json::Array(Vec::new()), true))
     }

@@ -94,7 +94,8 @@ fn is_in_set(shown: Option<&Json>, element: &Json) -> bool {
     shown.and_then(Json::as_array).is_some_and(|elements| elements.contains(element))
 }
 
-fn bytes_of(json: &impl serde::Serialize) -> usize {
+/// How many bytes something has as JSON.
+pub(super) fn bytes_of(json: &impl serde::Serialize) -> usize {
     serde_json::to_string(json).map_or(0, |text| text.len())
 }
 

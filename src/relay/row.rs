@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{Problem, ProblemCode};
-use crate::model::{ClientId, CollectionName, Context, InvalidEdit, ObjectKey, Operation, Path, Remark, Request};
+use crate::model::{
+    ClientId, CollectionName, Context, Fault, InvalidEdit, ObjectKey, Operation, Path, Remark, Request,
+};
 use crate::store::{Row, Upload, Uploaded, WriteError};
 
 /// What a client asks to be done to one row.
@@ -95,6 +97,13 @@ pub fn context(text: &str) -> Result<Context, Problem> {
     text.parse().map_err(|error| invalid(error, "read the row again"))
 }
 
+/// Refuses what no row can hold, with its place. `within` is where that which an operation writes lies in what was sent.
+pub fn check(operation: &Operation, within: &str) -> Result<(), Problem> {
+    let refused =
+        |fault: Fault| invalid_at(&format!("{within}{}", fault.pointer()), fault.what, "correct it and send it again");
+    operation.fault().map_or(Ok(()), |fault| Err(refused(fault)))
+}
+
 impl RowChange {
     /// What it asks of the store. `in_table` is the table that the request is about, if it is about one.
     pub fn parse(self, in_table: Option<&CollectionName>) -> Result<Upload, Problem> {
@@ -130,6 +139,8 @@ impl RowChange {
             RowOperation::Discard => Operation::Discard,
             RowOperation::Remove => Operation::Remove(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
         };
+        let is_of_fields = matches!(operation, Operation::Put(_) | Operation::Patch(_));
+        check(&operation, if is_of_fields { "/fields" } else { "/value" })?;
         let id = self.id.map(ClientId::try_from).transpose();
         Ok(Upload {
             seen: self.context.as_deref().map(context).transpose().map_err(at("/context"))?,
@@ -151,7 +162,7 @@ pub fn field_at_fault(error: &WriteError) -> Option<String> {
 
 /// Where a row says what cannot be written, as a JSON pointer into it: to all of it, if it is no single part.
 pub fn fault(operation: &Operation, error: &WriteError) -> String {
-    use InvalidEdit::{MapInSet, Overflow, WrongKind};
+    use InvalidEdit::{Overflow, WrongKind};
     let WriteError::Edit { error: edit, .. } = error else { return String::new() };
     match (operation, edit) {
         (Operation::Put(_) | Operation::Patch(_), _) => {
@@ -161,7 +172,6 @@ pub fn fault(operation: &Operation, error: &WriteError) -> String {
             "/field".to_owned()
         }
         (Operation::Increment(..), Overflow { .. }) => "/by".to_owned(),
-        (Operation::Add(..) | Operation::Remove(..), MapInSet) => "/value".to_owned(),
         _ => String::new(),
     }
 }

@@ -129,7 +129,10 @@ fn requests() -> Map<String, Json> {
         "ManifestQuery": request(json!({
             "min_version": natural(),
             "max_version": natural(),
-            "min_source_version": said("Not together with `min_version` and `max_version`.", integer()),
+            "min_source_version": said(
+                "A version, or `next` as it was given. Not together with `min_version` and `max_version`.",
+                json!({"anyOf": [integer(), within_source()]}),
+            ),
             "max_source_version": said("Not together with `min_version` and `max_version`.", integer()),
             "limit": said(&format!("{ROWS_USUAL} if it is not said; at most {ROWS_MAX} rows are given."), at_least_one()),
             "summary": said("Whether count and digest are enough.", json!({"type": "boolean"})),
@@ -349,7 +352,14 @@ fn answers() -> Map<String, Json> {
                 "source_version": or_null(integer()),
                 "digest": digest(),
             }), &[])),
-            "next": said("Where to go on, as `min_version` or `min_source_version`.", or_null(integer_of_any())),
+            "next": said(
+                &format!(
+                    "Where to go on, to be sent as `min_version` or `min_source_version` as it is: a version, or a text \
+                     where more than {ROWS_MAX} rows have one `source_version`. Rows of one are told together up to that \
+                     many, even beyond `limit`."
+                ),
+                json!({"anyOf": [integer_of_any(), within_source(), {"type": "null"}]}),
+            ),
         }), &["rows", "next"]),
         "Lost": object(json!({
             "lost": list(object(with(&row, json!({"table": schema("Name")})), &["source_version", "conflicts"])),
@@ -405,9 +415,13 @@ fn answers() -> Map<String, Json> {
             "line": natural(),
             "column": natural(),
             "row": said("Which row of the batch is at fault, counted from 0.", natural()),
-            "rows": said("The rows at fault, of a batch that is atomic.", list(object(json!({
-                "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
-            }), &[]))),
+            "rows": said(
+                "The rows at fault, of a batch that is atomic: all of which that can be told before anything is written, or \
+                 the first one of which it can only be told then.",
+                list(object(json!({
+                    "row": natural(), "key": or_null(text()), "problem": schema("Problem"),
+                }), &[])),
+            ),
             "policy": said("Which quota is used up.", text()),
             "etag": said("What the ETag is now.", text()),
             "reason": said("Why a sync token cannot be used any more.", text()),
@@ -431,6 +445,11 @@ fn limits() -> Json {
         members.insert(policy.as_str().to_owned(), said(policy.about(), schema));
     }
     object(members.into(), &[])
+}
+
+/// A place within the rows of one version of a client.
+fn within_source() -> Json {
+    json!({"type": "string", "pattern": "^-?[0-9]+\\.[A-Za-z0-9_-]+$"})
 }
 
 fn integer_of_any() -> Json {

@@ -1,8 +1,10 @@
 //! What is set per table: its schema, how long deletions are told, and when rows expire.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value as Json, json};
 
 use super::policy::{Policy, PolicyScope};
@@ -31,7 +33,7 @@ pub struct TableSettings {
 }
 
 /// What the rows of a table look like.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Schema {
     /// As a number.
@@ -40,17 +42,46 @@ pub enum Schema {
     Name(String),
 }
 
+// Not derived: that would say of anything else only that it is none of the variants here.
+impl<'de> Deserialize<'de> for Schema {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrName;
+
+        impl Visitor<'_> for NumberOrName {
+            type Value = Schema;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(formatter, "a name or a whole number from 0 to {}", u32::MAX)
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Schema, E> {
+                let refused = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
+                u32::try_from(number).map(Schema::Number).map_err(refused)
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Schema, E> {
+                Ok(Schema::Name(name.to_owned()))
+            }
+        }
+
+        deserializer.deserialize_any(NumberOrName)
+    }
+}
+
 impl TableSettings {
     fn check(&self) -> Result<(), Problem> {
-        let invalid = |detail: String| Err(Problem::new(ProblemCode::Invalid, detail, "correct it and send it again"));
+        let invalid = |member: &str, detail: String| {
+            let problem = Problem::new(ProblemCode::Invalid, detail, "correct it and send it again");
+            Err(problem.with("path", format!("/{member}")))
+        };
         if let Some(Schema::Name(name)) = &self.schema
             && !(1..=64).contains(&name.len())
         {
-            return invalid("the name of a schema has 1 to 64 bytes".to_owned());
+            return invalid("schema", "the name of a schema has 1 to 64 bytes".to_owned());
         }
         for (name, days) in [("retention_days", self.retention_days), ("expire_days", self.expire_days)] {
             if days.is_some_and(|days| days > DAYS_MAX) || (name == "expire_days" && days == Some(0)) {
-                return invalid(format!("{name} is at most {DAYS_MAX}, and not 0 where rows expire"));
+                return invalid(name, format!("{name} is at most {DAYS_MAX}, and not 0 where rows expire"));
             }
         }
         Ok(())

@@ -1,9 +1,11 @@
 //! Tables as a whole, and manifests: what a client compares with its own before it sends or fetches anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::RangeInclusive;
 
-use data_encoding::HEXLOWER;
+use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
 use super::audit::{Deed, Which};
@@ -13,7 +15,7 @@ use super::row;
 use super::settings::{Days, Schema, number_of};
 use super::tenant::node_problem;
 use super::{Access, Relay};
-use crate::model::{CollectionName, Operation, Remark, Request};
+use crate::model::{CollectionName, ObjectKey, Operation, Remark, Request};
 use crate::store::{Listed, PageLimits, StoreError, TableSummary, Upload, Versions, View, WriteError};
 
 /// So many rows are looked at for one page of a manifest.
@@ -30,13 +32,61 @@ pub enum Range {
     AfterSource(i64),
 }
 
+/// Where a manifest by the client's own versions begins.
+///
+/// As text it is the version alone, or, within the rows of one version, that and the key of the last row that was listed,
+/// so that a client which sends back what it was given gets on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum FromSource {
+    /// With the rows of this version.
+    Version(i64),
+    /// With those of this version that come after that one.
+    After(i64, ObjectKey),
+}
+
+impl FromSource {
+    /// The rows from here to that version.
+    pub fn until(self, until: i64) -> Versions {
+        match self {
+            Self::Version(version) => Versions::Source(version..=until),
+            Self::After(version, key) => Versions::SourceAfter { version, key, until },
+        }
+    }
+}
+
+impl fmt::Display for FromSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Version(version) => version.fmt(f),
+            // Nothing in it has to be escaped in a query, whatever the key is.
+            Self::After(version, key) => write!(f, "{version}.{}", BASE64URL_NOPAD.encode(key.as_str().as_bytes())),
+        }
+    }
+}
+
+impl TryFrom<String> for FromSource {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        let parsed = match text.split_once('.') {
+            None => text.parse().ok().map(Self::Version),
+            Some((version, key)) => (|| {
+                let key = String::from_utf8(BASE64URL_NOPAD.decode(key.as_bytes()).ok()?).ok()?;
+                Some(Self::After(version.parse().ok()?, key.parse().ok()?))
+            })(),
+        };
+        parsed.ok_or("it is neither a whole number of 64 bits nor a `next` that was given")
+    }
+}
+
 fn no_table() -> Problem {
     let help = "write a row to it, or set something of it: that makes it";
     Problem::new(ProblemCode::NotFound, "there is no such table", help)
 }
 
 /// What is known of a table, and the tag that changes whenever that does.
-struct Known {
+pub(super) struct Known {
     summary: TableSummary,
     horizon: u64,
     schema: Option<Schema>,
@@ -73,7 +123,7 @@ impl Relay {
     }
 
     /// A table that has rows, or had some, or of which something is set.
-    fn known_table(&self, access: &Access, view: &View, table: &CollectionName) -> Result<Known, Problem> {
+    pub(super) fn known_table(&self, access: &Access, view: &View, table: &CollectionName) -> Result<Known, Problem> {
         let failed = |error: StoreError| node_problem(error.into());
         let (summary, settings) = (view.table(table).map_err(failed)?, self.settings_of(&access.database, table)?);
         if summary.is_none() && settings.is_none() {
@@ -132,6 +182,7 @@ impl Relay {
             body["next"] = match next {
                 Some(Versions::Own(versions)) => json!(versions.start()),
                 Some(Versions::Source(versions)) => json!(versions.start()),
+                Some(Versions::SourceAfter { version, key, .. }) => json!(FromSource::After(version, key).to_string()),
                 None => Json::Null,
             };
         }
@@ -217,5 +268,6 @@ fn is_empty(versions: &Versions) -> bool {
     match versions {
         Versions::Own(versions) => RangeInclusive::is_empty(versions),
         Versions::Source(versions) => RangeInclusive::is_empty(versions),
+        Versions::SourceAfter { version, until, .. } => version > until,
     }
 }

@@ -12,12 +12,12 @@ use super::audit::{Deed, Which, some_of};
 use super::http::read_as;
 use super::policy::Policy;
 use super::problem::{Problem, ProblemCode};
-use super::quota::ByTable;
+use super::quota::{ByTable, bytes_of};
 use super::row::{self, RowChange};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::{CollectionName, ObjectKey, Operation, Request};
-use crate::store::{Upload, Uploaded, WriteError};
+use crate::store::{StoreError, Upload, Uploaded, WriteError};
 
 /// So many rows at most in one request.
 pub const BATCH_ROWS_MAX: usize = 1000;
@@ -31,11 +31,14 @@ type RowName = (CollectionName, ObjectKey);
 /// What became of a row.
 type Outcome = Result<Uploaded, Problem>;
 
+/// What a row says that it is: its table, key and id.
+type Said = (Option<String>, Option<String>, Option<String>);
+
 /// Rows of a request: what was said of each, and what it asks for.
 struct Batch {
     /// Which member of the body they are.
     member: &'static str,
-    said: Vec<(Option<String>, String, Option<String>)>,
+    said: Vec<Said>,
     asked: Vec<Result<Upload, Problem>>,
 }
 
@@ -45,6 +48,7 @@ impl Batch {
         rows: Vec<Json>,
         table: Option<&CollectionName>,
         rows_max: u64,
+        atomic: bool,
     ) -> Result<Self, Problem> {
         if rows.len() as u64 > rows_max {
             let detail = format!("{} rows in one request; at most {rows_max} are taken", rows.len());
@@ -54,54 +58,80 @@ impl Batch {
         let mut names = BTreeSet::new();
         for (at, row) in rows.into_iter().enumerate() {
             let said = |name: &str| row.get(name).and_then(Json::as_str).map(str::to_owned);
-            let (table_said, key_said, id_said) = (said("table"), said("key"), said("id"));
-            let change: RowChange = match read_as(row) {
-                Ok(change) => change,
-                Err((path, what)) => {
-                    let help = "each row is an object with a `key`, an `op`, and what that needs";
-                    let problem = batch.at(at, &path, Problem::new(ProblemCode::Invalid, what, help));
-                    // It stands alone if it can be named: whoever sends it finds it in the results.
-                    batch.said.push((table_said, key_said.ok_or_else(|| problem.clone())?, id_said));
-                    batch.asked.push(Err(problem));
-                    continue;
-                }
-            };
-            batch.said.push((change.table.clone(), change.key.clone(), change.id.clone()));
+            let named: Said = (said("table"), said("key"), said("id"));
+            let upload = read_as::<RowChange>(row).map_err(|(path, what)| {
+                let help = "each row is an object with a `key`, an `op`, and what that needs";
+                Problem::new(ProblemCode::Invalid, what, help).with("path", path)
+            });
             // A row that makes no sense by itself says so in its result.
-            let upload = change.parse(table).map_err(|problem| {
+            let upload = upload.and_then(|change| change.parse(table)).map_err(|problem| {
                 let within = problem.members.get("path").and_then(Json::as_str).unwrap_or_default();
                 // A key in a list of keys has nothing within.
-                let path = format!("/{member}/{at}{}", if member == KEYS { "" } else { within });
+                let path = batch.path(at, if member == KEYS { "" } else { within });
                 problem.with("path", path)
             });
-            if let Ok(Upload { request, .. }) = &upload
-                && !names.insert((request.collection.clone(), request.key.clone()))
-            {
-                let detail = format!("the row {} is there twice", request.key);
-                let help = "make one change of both, or send them in two requests";
-                return Err(batch.at(at, "", Problem::new(ProblemCode::Invalid, detail, help)));
-            }
+            let upload = match upload {
+                Err(problem) if named.1.is_none() && !atomic => return Err(batch.alone(at, problem)),
+                Ok(Upload { request, .. }) if !names.insert((request.collection.clone(), request.key.clone())) => {
+                    let detail = format!("the row {} is there twice", request.key);
+                    let help = "make one change of both, or send them in two requests";
+                    let problem = Problem::new(ProblemCode::Invalid, detail, help).with("path", batch.path(at, ""));
+                    if !atomic {
+                        return Err(batch.alone(at, problem));
+                    }
+                    Err(problem)
+                }
+                upload => upload,
+            };
+            batch.said.push(named);
             batch.asked.push(upload);
         }
         Ok(batch)
     }
 
-    /// A problem of the whole request, which is about that place in one of its rows.
-    fn at(&self, at: usize, path: &str, problem: Problem) -> Problem {
-        let path = format!("/{}/{at}{path}", self.member);
-        let detail = format!("{path}: {}", problem.detail);
-        Problem { detail, ..problem }.with("row", at).with("path", path)
+    /// A place in one of its rows.
+    fn path(&self, at: usize, within: &str) -> String {
+        format!("/{}/{at}{within}", self.member)
+    }
+
+    /// The problem of one row as that of the whole request. A row without a name could not be found in the results, and
+    /// of two with the same name nobody could tell which is which; so nothing of such a batch is done.
+    fn alone(&self, at: usize, problem: Problem) -> Problem {
+        let path = problem.members.get("path").and_then(Json::as_str).unwrap_or_default();
+        Problem { detail: format!("{path}: {}", problem.detail), ..problem }.with("row", at)
+    }
+
+    /// What is said of a batch of which nothing is written, since these rows of it cannot be.
+    fn refused(&self, faults: &[(usize, Problem)]) -> Problem {
+        let Some((at, first)) = faults.first() else { return lost() };
+        let row = |(at, problem): &(usize, Problem)| {
+            let key = self.said.get(*at).and_then(|(_, key, _)| key.as_deref());
+            json!({"row": at, "key": key, "problem": problem.body()})
+        };
+        let rows: Vec<Json> = faults.iter().map(row).collect();
+        let all = |code: ProblemCode| faults.iter().all(|(_, problem)| problem.code == code);
+        let code = if all(ProblemCode::Changed) {
+            ProblemCode::Conflict
+        } else if all(ProblemCode::QuotaExceeded) {
+            ProblemCode::QuotaExceeded
+        } else {
+            ProblemCode::Invalid
+        };
+        let path = first.members.get("path").and_then(Json::as_str).unwrap_or_default();
+        let detail = format!("{path}: {}; nothing was written", first.detail);
+        let mut problem = Problem::new(code, detail, first.help.clone());
+        problem.members = first.members.clone();
+        problem.with("row", *at).with("rows", rows)
     }
 
     /// What is said of a row that cannot be written.
     fn fault(&self, at: usize, operation: &Operation, error: &WriteError) -> Problem {
-        let path = format!("/{}/{at}{}", self.member, row::fault(operation, error));
-        row::write_problem(error).with("path", path)
+        row::write_problem(error).with("path", self.path(at, &row::fault(operation, error)))
     }
 
     fn results(&self, outcomes: &[Outcome]) -> Json {
-        let result = |((table, key, id), outcome): (&(Option<String>, String, Option<String>), &Outcome)| {
-            row::result(table.as_deref(), key, id.as_deref(), outcome)
+        let result = |((table, key, id), outcome): (&Said, &Outcome)| {
+            row::result(table.as_deref(), key.as_deref().unwrap_or_default(), id.as_deref(), outcome)
         };
         self.said.iter().zip(outcomes).map(result).collect()
     }
@@ -156,18 +186,18 @@ impl Relay {
         only: Option<u64>,
     ) -> Result<(Json, Vec<RowName>), Problem> {
         let policies = self.policies(access, table)?;
-        let mut batch = Batch::parse(member, rows, table, policies.limit(Policy::BatchRows))?;
+        let mut batch = Batch::parse(member, rows, table, policies.limit(Policy::BatchRows), atomic)?;
         let mut asked = std::mem::take(&mut batch.asked);
         asked.iter_mut().flatten().for_each(|upload| upload.only = only);
         let by_table = self.prepare(access, &mut asked)?;
+        if atomic {
+            self.refuse_too_large(access, &mut asked, &batch)?;
+        }
         let fits: Vec<(usize, &Upload)> =
             asked.iter().enumerate().filter_map(|(at, asked)| Some((at, asked.as_ref().ok()?))).collect();
         let mut admission = self.admit(access, &policies, &by_table, &fits).await?;
         for (at, problem) in std::mem::take(&mut admission.refused) {
-            if atomic {
-                return Err(problem.with("row", at));
-            }
-            asked[at] = Err(problem);
+            asked[at] = Err(problem.with("path", batch.path(at, "")));
         }
         let deletes: Vec<Option<RowName>> = asked.iter().map(|asked| deleted_by(asked.as_ref().ok()?)).collect();
         let outcomes = if atomic {
@@ -200,6 +230,34 @@ impl Relay {
             upload.remark.by = access.principal.client_name();
         }
         Ok(by_table)
+    }
+
+    /// Refuses each row whose fields alone are more than it may have. Where only the store could tell, since it knows what
+    /// is there, it names the first one that it meets.
+    fn refuse_too_large(
+        &self,
+        access: &Access,
+        asked: &mut [Result<Upload, Problem>],
+        batch: &Batch,
+    ) -> Result<(), Problem> {
+        let failed = |error: StoreError| node_problem(error.into());
+        let view = self.view(access)?;
+        for (index, asked) in asked.iter_mut().enumerate() {
+            let Ok(Upload { request, remark, bytes_max, .. }) = asked else { continue };
+            let (Operation::Put(fields) | Operation::Patch(fields)) = &request.operation else { continue };
+            let (bytes, bytes_max) = (bytes_of(fields), *bytes_max);
+            if bytes <= bytes_max {
+                continue;
+            }
+            // What leaves a row no larger than it is, or was done before, is not refused.
+            let is_known = remark.id.as_ref().map(|id| view.knows_id(id)).transpose().map_err(failed)?;
+            let found = view.get(&request.collection, &request.key).map_err(failed)?;
+            if is_known != Some(true) && found.is_none_or(|found| bytes > bytes_of(&found.fields)) {
+                let error = WriteError::RowTooLarge { index, bytes, bytes_max };
+                *asked = Err(batch.fault(index, &request.operation, &error));
+            }
+        }
+        Ok(())
     }
 
     async fn write_each(
@@ -236,17 +294,10 @@ impl Relay {
         asked: Vec<Result<Upload, Problem>>,
         batch: &Batch,
     ) -> Result<Vec<Outcome>, Problem> {
-        let at_fault = |at: usize, problem: &Problem| {
-            let key = batch.said.get(at).map(|(_, key, _)| key.as_str());
-            let rows = json!([{"row": at, "key": key, "problem": problem.body()}]);
-            let code = if problem.code == ProblemCode::Changed { ProblemCode::Conflict } else { ProblemCode::Invalid };
-            let path = problem.members.get("path").cloned().unwrap_or_default();
-            let detail = format!("{}: {}; nothing was written", path.as_str().unwrap_or_default(), problem.detail);
-            Problem::new(code, detail, problem.help.clone()).with("path", path).with("rows", rows)
-        };
-        if let Some((at, problem)) = asked.iter().enumerate().find_map(|(at, asked)| Some((at, asked.as_ref().err()?)))
-        {
-            return Err(at_fault(at, problem));
+        let faults = |(at, asked): (usize, &Result<Upload, Problem>)| Some((at, asked.as_ref().err()?.clone()));
+        let faults: Vec<(usize, Problem)> = asked.iter().enumerate().filter_map(faults).collect();
+        if !faults.is_empty() {
+            return Err(batch.refused(&faults));
         }
         let uploads: Vec<Upload> = asked.into_iter().flatten().collect();
         if uploads.is_empty() {
@@ -263,7 +314,8 @@ impl Relay {
                     error => return Err(row::write_problem(&error)),
                 };
                 let operation = uploads.get(index).map(|upload| &upload.request.operation).ok_or_else(lost)?;
-                Err(at_fault(index, &batch.fault(index, operation, &error)))
+                // The store writes them in order and stops where it cannot: what comes after that it has not looked at.
+                Err(batch.refused(&[(index, batch.fault(index, operation, &error))]))
             }
             Some(Err(error)) => Err(node_problem(error)),
             None => Err(lost()),

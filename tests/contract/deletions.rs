@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use thence::model::Role;
 
 use crate::house::HttpAnswer;
-use crate::world::{Client, World, each, empty_rows, list, token_of};
+use crate::world::{Client, NOTES, World, each, empty_rows, list, token_of};
 
 #[track_caller]
 fn tell(client: &Client, token: Option<&str>, keys: &[&str]) -> HttpAnswer {
@@ -75,6 +75,25 @@ fn however_many_deletions_there_are_each_is_told_once() {
     }
     let keys = ["a", "b"].into_iter().flat_map(|prefix| empty_rows(prefix, 600)).map(|row| row["key"].clone());
     assert_eq!((found, pages), (keys.collect::<Vec<_>>(), 2));
+}
+
+#[test]
+fn only_a_table_that_is_there_tells_deletions_and_a_wipe_is_told_all_the_same() {
+    let world = World::new();
+    let owner = &world.owner;
+    for keys in [&[][..], &["a"]] {
+        tell(owner, None, keys).problem(404, "not-found");
+    }
+    assert_eq!(owner.get(NOTES).expect(200).json()["tables"], json!({}), "asking makes none");
+    owner.put("todo", "a", &json!({}));
+    let (_, token) = told(owner, None, &[]);
+    // After a wipe the table is gone. Whoever knew it is told why.
+    owner.delete(NOTES).expect(202);
+    assert_eq!(tell(owner, Some(&token), &[]).problem(410, "gone").json()["reason"], "revision");
+    tell(owner, None, &[]).problem(404, "not-found");
+    // Something set of it is enough.
+    owner.send("PUT", "/tables/todo", &json!({"retention_days": 7})).expect(200);
+    told(owner, None, &[]);
 }
 
 #[test]

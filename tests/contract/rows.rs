@@ -25,9 +25,23 @@ fn a_stale_tag_changes_nothing_and_the_current_one_does() {
     owner.get(&path).problem(404, "not-found");
     owner.delete(&path).problem(404, "not-found");
     owner.send("PATCH", &path, &json!({})).problem(404, "not-found");
-    for nonsense in ["a", "\"a\", \"b\"", "\"a"] {
+    for nonsense in ["a", "\"a\", \"b\"", "\"a", "W/a", ""] {
         owner.ask("PUT", &path, &[("If-Match", nonsense)], Some("{}")).problem(400, "malformed");
     }
+    let current = header(&owner.send("PUT", &path, &json!({"n": 1})).expect(200), "etag");
+    let two = [("If-Match", current.as_str()), ("If-Match", "\"b\"")];
+    owner.ask("PUT", &path, &two, Some("{}")).problem(400, "malformed");
+    // A tag that is of nothing matches nothing, and nor does one that is weak (RFC 9110, 13.1.1).
+    let weak = format!("W/{current}");
+    for of_nothing in ["\"x\"", "\"\"", "\"AQA\"", "\"AQEAAAA\"", &weak] {
+        for (method, body) in [("PUT", Some("{}")), ("PATCH", Some("{}")), ("DELETE", None)] {
+            owner.ask(method, &path, &[("If-Match", of_nothing)], body).problem(412, "changed");
+        }
+        owner.ask("PUT", &at("todo", "none"), &[("If-Match", of_nothing)], Some("{}")).problem(412, "changed");
+    }
+    assert_eq!(owner.fields("todo", "a"), json!({"n": 1}));
+    // What could not be written anyway is told first.
+    owner.ask("PUT", &path, &[("If-Match", "\"x\"")], Some("{\"$bytes\":1}")).problem(422, "invalid");
 }
 
 #[test]

@@ -146,6 +146,7 @@ pub async fn as_problem(response: Response<Body>, method: &str) -> Response<Body
     // axum says in a sentence what is wrong with a path or a query.
     let said = axum::body::to_bytes(body, SENTENCE_BYTES_MAX).await.ok();
     let said = said.and_then(|said| String::from_utf8(said.into()).ok()).filter(|said| !said.is_empty());
+    let said = said.map(|said| in_words(&said));
     let or = |otherwise: &str| said.clone().unwrap_or_else(|| otherwise.to_owned());
     let allow = parts.headers.get(axum::http::header::ALLOW).cloned();
     let problem = match status {
@@ -177,6 +178,18 @@ pub async fn as_problem(response: Response<Body>, method: &str) -> Response<Body
         response.headers_mut().insert(axum::http::header::ALLOW, allow);
     }
     response
+}
+
+/// What axum says of a query, without the words of those who wrote it for programmers.
+pub(in crate::relay) fn in_words(said: &str) -> String {
+    let number = "a whole number is expected, within what is documented";
+    said.replace("Failed to deserialize query string: ", "in the query: ")
+        .replace("unknown field", "unknown parameter")
+        .replace("invalid digit found in string", number)
+        .replace("cannot parse integer from empty string", number)
+        .replace("number too large to fit in target type", number)
+        .replace("number too small to fit in target type", number)
+        .replace("provided string was not `true` or `false`", "`true` or `false` is expected")
 }
 
 /// How long a sentence of axum's may be.

@@ -46,6 +46,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+pub(super) use self::answer::in_words;
 pub use self::answer::{Reply, SYNC_TOKEN};
 pub(super) use self::body::BodyBytesMax;
 pub use self::body::JsonBody;

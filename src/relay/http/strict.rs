@@ -35,13 +35,60 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
     })
 }
 
-/// What is wrong with a value. The path says better than line and column where that is, and what a type is called here helps
-/// nobody.
+/// What is wrong with a value, for somebody who knows JSON and not this program. The path says better than line and column
+/// where that is.
 fn in_words(error: &serde_json::Error) -> String {
-    let what = error.to_string();
-    let what = what.split(" at line ").next().unwrap_or(&what);
-    let is_of_object = what.split_once("expected struct ");
-    is_of_object.map_or_else(|| what.to_owned(), |(what, _)| format!("{what}expected an object"))
+    let said = error.to_string();
+    let what = match said.rsplit_once(" at line ") {
+        Some((what, place)) if place.contains(" column ") => what,
+        _ => &said,
+    };
+    let of_kind = ["invalid type: ", "invalid value: "].into_iter().find_map(|kind| what.strip_prefix(kind));
+    match of_kind.and_then(|what| what.rsplit_once(", expected ")) {
+        Some((found, expected)) => format!("expected {}, not {}", expected_in_words(expected), found_in_words(found)),
+        // Of a text that has to be one of a few, and is none.
+        None if what == "expected value" => "expected a text".to_owned(),
+        None => {
+            let plain = |(word, plain): &(&str, &str)| Some(format!("{plain}{}", what.strip_prefix(word)?));
+            WORDS.iter().find_map(plain).unwrap_or_else(|| what.to_owned())
+        }
+    }
+}
+
+/// With which words serde begins, and what they are called here.
+const WORDS: [(&str, &str); 3] =
+    [("unknown variant", "unknown value"), ("unknown field", "unknown member"), ("missing field", "missing member")];
+
+/// What serde expects, in words of JSON.
+fn expected_in_words(expected: &str) -> &str {
+    match expected {
+        "a map" => "an object",
+        _ if expected.starts_with("struct ") => "an object",
+        "a sequence" => "an array",
+        "a string" | "string or map" => "a text",
+        "a boolean" => "true or false",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" => "a whole number of 64 bits, from 0 on",
+        "i64" => "a whole number of 64 bits",
+        other => other,
+    }
+}
+
+/// What serde found, in words of JSON.
+fn found_in_words(found: &str) -> Cow<'_, str> {
+    match found.split_once(' ') {
+        Some(("string", text)) => Cow::Owned(format!("the text {text}")),
+        Some(("integer" | "floating", number)) => {
+            Cow::Owned(format!("the number {}", number.trim_start_matches("point ").trim_matches('`')))
+        }
+        Some(("boolean", flag)) => Cow::Borrowed(flag.trim_matches('`')),
+        _ => Cow::Borrowed(match found {
+            "map" => "an object",
+            "sequence" => "an array",
+            "unit value" => "null",
+            other => other,
+        }),
+    }
 }
 
 /// Reads one of the values of a body that was read as such, in the same way. Otherwise the place within it that is wrong, and
@@ -96,24 +143,35 @@ fn check(text: &str) -> Result<(), Problem> {
     let mut walk = Walk::default();
     let mut json = serde_json::Deserializer::from_str(text);
     if let Err(error) = Walker(&mut walk).deserialize(&mut json).and_then(|()| json.end()) {
-        let path = walk.path.iter().fold(String::new(), |path, step| format!("{path}/{}", escaped(step)));
-        let detail = match &walk.fault {
-            Some(fault) => format!("{}: {fault}", place(&path)),
-            None => format!("the body is not JSON: {error}"),
+        let path = walk.pointer();
+        let problem = match &walk.fault {
+            Some(fault) => Problem::new(ProblemCode::Malformed, format!("{}: {fault}", place(&path)), help),
+            None => Problem::new(ProblemCode::Malformed, format!("the body is not JSON: {error}"), help)
+                .with("line", error.line())
+                .with("column", error.column()),
         };
-        return Err(Problem::new(ProblemCode::Malformed, detail, help).with("path", path));
+        return Err(problem.with("path", path));
     }
-    if let Some(literal) = inexact_number(text) {
+    if let Some((before, literal)) = inexact_number(text) {
+        let path = path_of_number(text, before);
         let before = &text[..literal.start];
         let (line, column) =
             (before.matches('\n').count() + 1, before.chars().rev().take_while(|c| *c != '\n').count() + 1);
         let literal: String = text[literal].chars().take(40).collect();
         let detail = format!("line {line}, column {column}: the number {literal} would not come back as it is");
         let help = "send integers within 64 bits, and other numbers as 64-bit floats; or send it as a text";
-        let problem = Problem::new(ProblemCode::Invalid, detail, help);
+        let problem = Problem::new(ProblemCode::Invalid, detail, help).with("path", path);
         return Err(problem.with("line", line).with("column", column));
     }
     Ok(())
+}
+
+/// Where in valid JSON the number stands before which so many others come.
+fn path_of_number(text: &str, before: usize) -> String {
+    let mut walk = Walk { numbers_left: Some(before), ..Walk::default() };
+    // The walk ends at the number, as at any fault.
+    let _ = Walker(&mut walk).deserialize(&mut serde_json::Deserializer::from_str(text));
+    walk.pointer()
 }
 
 fn place(path: &str) -> Cow<'_, str> {
@@ -129,6 +187,15 @@ fn escaped(step: &str) -> String {
 struct Walk {
     path: Vec<String>,
     fault: Option<String>,
+    /// How many numbers to pass by before one is the end of it, if one is.
+    numbers_left: Option<usize>,
+}
+
+impl Walk {
+    /// Where it is, as a JSON pointer.
+    fn pointer(&self) -> String {
+        self.path.iter().map(|step| format!("/{}", escaped(step))).collect()
+    }
 }
 
 /// Looks at one value and keeps nothing of it.
@@ -144,7 +211,20 @@ impl Walker<'_> {
         if self.0.path.len() < BODY_NESTING_MAX {
             return Ok(());
         }
-        Err(self.fault(format!("nested more than {BODY_NESTING_MAX} levels deep")))
+        let limits =
+            format!("a body is nested at most {BODY_NESTING_MAX} levels deep, and a value in it {NESTING_MAX}");
+        Err(self.fault(limits))
+    }
+
+    fn number<E: Error>(&mut self) -> Result<(), E> {
+        match &mut self.0.numbers_left {
+            None => Ok(()),
+            Some(0) => Err(self.fault("it is this one".to_owned())),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+        }
     }
 }
 
@@ -171,16 +251,16 @@ impl<'de> Visitor<'de> for Walker<'_> {
         Ok(())
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
+    fn visit_i64<E: Error>(mut self, _: i64) -> Result<(), E> {
+        self.number()
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
+    fn visit_u64<E: Error>(mut self, _: u64) -> Result<(), E> {
+        self.number()
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
+    fn visit_f64<E: Error>(mut self, _: f64) -> Result<(), E> {
+        self.number()
     }
 
     fn visit_str<E>(self, _: &str) -> Result<(), E> {
@@ -241,8 +321,12 @@ mod tests {
         for text in ["", "{", "[1,]", "NaN", "{a:1}", "\"\u{1}\"", "[1e999]", "nul"] {
             assert_eq!(refused::<Json>(text).0, ProblemCode::Malformed, "{text}");
         }
-        for text in ["[18446744073709551617]", "{\"a\":0.1000000000000000055}", "9223372036854775809"] {
-            assert_eq!(refused::<Json>(text).0, ProblemCode::Invalid, "{text}");
+        for (text, path) in [
+            ("[1, -0.0, \"7\", 18446744073709551617]", "/3"),
+            ("{\"a~\":[[5],{\"b\":0.1000000000000000055}],\"c\":1}", "/a~0/1/b"),
+            ("9223372036854775809", ""),
+        ] {
+            assert_eq!(refused::<Json>(text), (ProblemCode::Invalid, path.to_owned()), "{text}");
         }
         assert_eq!(parse::<Json>(b"[\"\xff\"]").expect_err("not UTF-8").code, ProblemCode::Malformed);
         let same_name_elsewhere = br#"{"a":{"a":[{"a":1},{"a":1}]},"b":{"a":1}}"#;
@@ -274,11 +358,11 @@ mod tests {
         let invalid = |path: &str| (ProblemCode::Invalid, path.to_owned());
         assert_eq!(refused::<Row>(r#"["k"]"#), invalid(""), "members have names");
         let problem = parse::<Rows>(b"[[]]").expect_err("an array");
-        assert!(problem.detail.ends_with("expected an object"), "{}", problem.detail);
+        assert!(problem.detail.ends_with("expected an object, not an array"), "{}", problem.detail);
         assert_eq!(refused::<Rows>(r#"{"rows":[{"key":"a"},{"key":7}]}"#), invalid("/rows/1/key"));
         assert_eq!(refused::<Rows>(r#"{"rows":{}}"#), invalid("/rows"));
         assert_eq!(refused::<Rows>(r#"[]"#), invalid(""));
         let unknown = parse::<Rows>(br#"{"rows":[{"key":"a","id":1}]}"#).expect_err("an unknown member");
-        assert!(unknown.detail.starts_with("/rows/0/id: unknown field `id`"), "{unknown}");
+        assert!(unknown.detail.starts_with("/rows/0/id: unknown member `id`"), "{unknown}");
     }
 }

@@ -39,7 +39,19 @@ pub enum Versions {
     Own(RangeInclusive<u64>),
     /// With these versions of clients.
     Source(RangeInclusive<i64>),
+    /// With versions of clients from one to another, where of the first one only those after a key.
+    SourceAfter {
+        /// The first one.
+        version: i64,
+        /// The key.
+        key: ObjectKey,
+        /// The last one.
+        until: i64,
+    },
 }
+
+/// So many rows that clients gave the same version are told together, if there is no page limit that is higher.
+const TOGETHER_MAX: usize = 1000;
 
 /// A row in a manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,7 +107,7 @@ impl View {
         let Some(table) = self.collection_number(collection) else { return Ok((0, 0)) };
         let versions = match versions {
             Versions::Own(versions) => versions,
-            Versions::Source(_) => {
+            Versions::Source(_) | Versions::SourceAfter { .. } => {
                 let limits = PageLimits { rows: SUMMED_AT_ONCE, bytes: usize::MAX, looked_at: usize::MAX };
                 let (mut count, mut sum, mut next) = (0, 0_u128, Some(versions.clone()));
                 while let Some(versions) = next {
@@ -131,7 +143,15 @@ impl View {
         let Some(table) = self.collection_number(collection) else { return Ok(Manifest::default()) };
         let mut manifest = match versions {
             Versions::Own(versions) => self.by_version(table, versions, limits)?,
-            Versions::Source(versions) => self.by_source(collection, table, versions, limits)?,
+            Versions::Source(versions) => {
+                let from = key::sources_from(self.number(), table, *versions.start());
+                self.by_source(collection, table, &from, *versions.end(), limits)?
+            }
+            Versions::SourceAfter { version, key, until } => {
+                // What follows on a key in the order of bytes.
+                let from = [key::source(self.number(), table, *version, key.as_str()).as_slice(), &[0]].concat();
+                self.by_source(collection, table, &from, *until, limits)?
+            }
         };
         manifest.digest = manifest.rows.iter().fold(0, |sum: u128, row| sum.wrapping_add(row.digest));
         Ok(manifest)
@@ -175,10 +195,11 @@ impl View {
         &self,
         collection: &CollectionName,
         table: u32,
-        versions: &RangeInclusive<i64>,
+        from: &[u8],
+        until: i64,
         limits: PageLimits,
     ) -> Result<Manifest, StoreError> {
-        let (number, until) = (self.number(), *versions.end());
+        let number = self.number();
         let prefix = key::sources(number, table);
         let end = match until.checked_add(1) {
             Some(next) => key::sources_from(number, table, next),
@@ -186,14 +207,19 @@ impl View {
         };
         let mut found: Vec<(i64, ObjectKey)> = Vec::new();
         let (mut next, mut result) = (None, Ok(()));
-        self.snapshot().scan(&key::sources_from(number, table, *versions.start()), &end, &mut |stored, _| {
+        self.snapshot().scan(from, &end, &mut |stored, _| {
             result = (|| {
                 let version = key::source_version_at(stored, prefix.len()).ok_or_else(|| damaged("source version"))?;
-                // Rows of one version are told together: a page never ends between them.
-                if found.len() >= limits.rows && found.last().is_some_and(|(last, _)| *last != version) {
-                    next = Some(Versions::Source(version..=until));
-                } else {
-                    found.push((version, object_key(stored, &stored[..prefix.len() + 8])?));
+                match found.last() {
+                    Some((last, _)) if found.len() >= limits.rows && *last != version => {
+                        next = Some(Versions::Source(version..=until));
+                    }
+                    // Rows of one version are told together, so that a version is enough to go on from, unless they are
+                    // so many that no page can hold them.
+                    Some((last, key)) if found.len() >= limits.rows.max(TOGETHER_MAX) => {
+                        next = Some(Versions::SourceAfter { version: *last, key: key.clone(), until });
+                    }
+                    _ => found.push((version, object_key(stored, &stored[..prefix.len() + 8])?)),
                 }
                 Ok(())
             })();
