@@ -17,6 +17,7 @@ use tokio::sync::MutexGuard;
 use super::policy::{Policies, Policy, PolicyScope};
 use super::problem::{Problem, ProblemCode};
 use super::tenant::node_problem;
+use super::upload::is_known;
 use super::{Access, Database, Relay};
 use crate::model::{CollectionName, Operation, Path, Request, SpaceId};
 use crate::store::{StoreError, Upload, View};
@@ -212,12 +213,11 @@ impl<'a> Room<'a> {
     }
 
     /// Takes in one more, if there is room for it.
-    fn take(&mut self, Upload { request, seen, remark, .. }: &Upload) -> Result<(), Problem> {
+    fn take(&mut self, upload: &Upload) -> Result<(), Problem> {
         let failed = |error: StoreError| node_problem(error.into());
+        let Upload { request, seen, .. } = upload;
         let Request { collection, key, .. } = request;
-        if let Some(id) = &remark.id
-            && self.view.knows_id(id).map_err(failed)?
-        {
+        if is_known(self.view, upload)? {
             return Ok(());
         }
         let object = self.view.state(collection, key).map_err(failed)?.unwrap_or_default();

@@ -104,6 +104,12 @@ pub fn check(operation: &Operation, within: &str) -> Result<(), Problem> {
     operation.fault().map_or(Ok(()), |fault| Err(refused(fault)))
 }
 
+/// The same of what a row of a batch says.
+pub fn check_in_batch(operation: &Operation) -> Result<(), Problem> {
+    let is_of_fields = matches!(operation, Operation::Put(_) | Operation::Patch(_));
+    check(operation, if is_of_fields { "/fields" } else { "/value" })
+}
+
 impl RowChange {
     /// What it asks of the store. `in_table` is the table that the request is about, if it is about one.
     pub fn parse(self, in_table: Option<&CollectionName>) -> Result<Upload, Problem> {
@@ -139,8 +145,6 @@ impl RowChange {
             RowOperation::Discard => Operation::Discard,
             RowOperation::Remove => Operation::Remove(field(self.field)?, self.value.ok_or_else(|| missing("value"))?),
         };
-        let is_of_fields = matches!(operation, Operation::Put(_) | Operation::Patch(_));
-        check(&operation, if is_of_fields { "/fields" } else { "/value" })?;
         let id = self.id.map(ClientId::try_from).transpose();
         Ok(Upload {
             seen: self.context.as_deref().map(context).transpose().map_err(at("/context"))?,

@@ -17,7 +17,7 @@ use super::row::{self, RowChange};
 use super::tenant::node_problem;
 use super::{Access, Relay};
 use crate::model::{CollectionName, ObjectKey, Operation, Request};
-use crate::store::{StoreError, Upload, Uploaded, WriteError};
+use crate::store::{StoreError, Upload, Uploaded, View, WriteError};
 
 /// So many rows at most in one request.
 pub const BATCH_ROWS_MAX: usize = 1000;
@@ -64,12 +64,7 @@ impl Batch {
                 Problem::new(ProblemCode::Invalid, what, help).with("path", path)
             });
             // A row that makes no sense by itself says so in its result.
-            let upload = upload.and_then(|change| change.parse(table)).map_err(|problem| {
-                let within = problem.members.get("path").and_then(Json::as_str).unwrap_or_default();
-                // A key in a list of keys has nothing within.
-                let path = batch.path(at, if member == KEYS { "" } else { within });
-                problem.with("path", path)
-            });
+            let upload = upload.and_then(|change| change.parse(table)).map_err(|problem| batch.within(at, problem));
             let upload = match upload {
                 Err(problem) if named.1.is_none() && !atomic => return Err(batch.alone(at, problem)),
                 Ok(Upload { request, .. }) if !names.insert((request.collection.clone(), request.key.clone())) => {
@@ -92,6 +87,14 @@ impl Batch {
     /// A place in one of its rows.
     fn path(&self, at: usize, within: &str) -> String {
         format!("/{}/{at}{within}", self.member)
+    }
+
+    /// The problem of a row, with its place in the batch.
+    fn within(&self, at: usize, problem: Problem) -> Problem {
+        let within = problem.members.get("path").and_then(Json::as_str).unwrap_or_default();
+        // A key in a list of keys has nothing within.
+        let path = self.path(at, if self.member == KEYS { "" } else { within });
+        problem.with("path", path)
     }
 
     /// The problem of one row as that of the whole request. A row without a name could not be found in the results, and
@@ -190,6 +193,7 @@ impl Relay {
         let mut asked = std::mem::take(&mut batch.asked);
         asked.iter_mut().flatten().for_each(|upload| upload.only = only);
         let by_table = self.prepare(access, &mut asked)?;
+        self.refuse_faults(access, &mut asked, &batch)?;
         if atomic {
             self.refuse_too_large(access, &mut asked, &batch)?;
         }
@@ -232,6 +236,24 @@ impl Relay {
         Ok(by_table)
     }
 
+    /// Refuses each row that says what no row can hold, unless it was done before: an id is known whatever comes with it.
+    fn refuse_faults(
+        &self,
+        access: &Access,
+        asked: &mut [Result<Upload, Problem>],
+        batch: &Batch,
+    ) -> Result<(), Problem> {
+        for (at, asked) in asked.iter_mut().enumerate() {
+            if let Ok(upload) = asked
+                && let Err(problem) = row::check_in_batch(&upload.request.operation)
+                && !is_known(&self.view(access)?, upload)?
+            {
+                *asked = Err(batch.within(at, problem));
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses each row whose fields alone are more than it may have. Where only the store could tell, since it knows what
     /// is there, it names the first one that it meets.
     fn refuse_too_large(
@@ -243,16 +265,17 @@ impl Relay {
         let failed = |error: StoreError| node_problem(error.into());
         let view = self.view(access)?;
         for (index, asked) in asked.iter_mut().enumerate() {
-            let Ok(Upload { request, remark, bytes_max, .. }) = asked else { continue };
+            let Ok(upload) = asked else { continue };
+            let Upload { request, bytes_max, .. } = &*upload;
             let (Operation::Put(fields) | Operation::Patch(fields)) = &request.operation else { continue };
             let (bytes, bytes_max) = (bytes_of(fields), *bytes_max);
             if bytes <= bytes_max {
                 continue;
             }
             // What leaves a row no larger than it is, or was done before, is not refused.
-            let is_known = remark.id.as_ref().map(|id| view.knows_id(id)).transpose().map_err(failed)?;
+            let is_known = is_known(&view, upload)?;
             let found = view.get(&request.collection, &request.key).map_err(failed)?;
-            if is_known != Some(true) && found.is_none_or(|found| bytes > bytes_of(&found.fields)) {
+            if !is_known && found.is_none_or(|found| bytes > bytes_of(&found.fields)) {
                 let error = WriteError::RowTooLarge { index, bytes, bytes_max };
                 *asked = Err(batch.fault(index, &request.operation, &error));
             }
@@ -351,6 +374,12 @@ impl Relay {
             None => Err(lost()),
         }
     }
+}
+
+/// Whether a write was done before.
+pub(super) fn is_known(view: &View, Upload { remark, .. }: &Upload) -> Result<bool, Problem> {
+    let Some(id) = &remark.id else { return Ok(false) };
+    view.knows_id(id).map_err(|error| node_problem(error.into()))
 }
 
 /// The row that a write deletes, if it is a delete, or of which it gives up what is left.

@@ -32,6 +32,9 @@ fn an_id_takes_effect_once_whatever_comes_with_it() {
             ("todo", json!({"key": "b", "fields": {}, "id": "once"})),
             ("todo", json!({"key": "never", "op": "increment", "field": "n", "by": 1, "id": "once"})),
             ("elsewhere", json!({"key": "a", "fields": {}, "id": "once"})),
+            // Nor does it matter that no row can hold it.
+            ("todo", json!({"key": "a", "fields": {"n": {"$bytes": "*"}}, "id": "once"})),
+            ("todo", json!({"key": "a", "op": "add", "field": "s", "value": {}, "id": "once"})),
         ] {
             assert_eq!(send(client, table, &row), known, "{row}");
         }
