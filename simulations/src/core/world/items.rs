@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::{EventHash, VersionVector};
-use thence::model::{CollectionName, DeviceId, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{CollectionName, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
 use thence::store::Work;
 
@@ -109,16 +109,10 @@ impl World<'_> {
     /// A disk does not hold `lost` any more, rightly: of that only what others hold is still expected.
     pub(super) fn excuse(&mut self, space: SpaceId, lost: &Shelf) {
         let era = lost.era(space);
-        // Copies of one device never meet. Others carry between them what they write, but they need not be members of what
-        // is only on copies after it was begun anew: who does not know them cannot have written again what they may do.
-        let copies = |device: DeviceId| self.nodes.iter().filter(|node| node.device() == device).count();
-        let is_other = |node: &usize| lost.revision <= 1 || copies(self.nodes[*node].device()) == 1;
         // A copy that nobody meets keeps what it has to itself.
         let members = self.members().into_iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
-        let members: BTreeSet<usize> = members.filter(|node| !self.scenario.is_hostile(*node)).collect();
         let nodes = &self.nodes;
-        let held = members.iter().filter(|node| is_other(node)).filter_map(|node| nodes[*node].shelves.get(&space));
-        let held: Vec<&Shelf> = held.collect();
+        let held: Vec<&Shelf> = members.filter_map(|node| nodes[node].shelves.get(&space)).collect();
         let is_held = |event: &EventHash| {
             held.iter().any(|shelf| shelf.revision == lost.revision && shelf.events.contains(event))
         };
