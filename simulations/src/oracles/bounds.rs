@@ -85,7 +85,7 @@ pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdi
 /// anew, once more after it has gone over; and once for each of the `words` by which they did so until then, since an Open
 /// of an earlier revision may still be on its way, and is answered. More means that something was lost that nothing lost.
 ///
-/// That each word costs one Open is what was seen in thousands of worlds with up to fifteen words, where this bound was
+/// That each word costs one Open is what was seen in 6,000 worlds of wipes with up to twelve words, where this bound was
 /// reached and never exceeded; it is not proved.
 pub(crate) fn check_openings(openings: u64, words: u64) -> Verdict {
     let anew = if words > 0 { 1 + words } else { 0 };
