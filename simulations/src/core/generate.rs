@@ -212,6 +212,7 @@ fn write(chance: Chance, spaces: usize, writers: &Writers, quiet_at: Millis, ite
         items.push(Item { at: at.min(quiet_at - 1), what: What::Write { node, space, requests } });
     }
     resave(chance, writers, keys, quiet_at, items);
+    decide(chance, writers, quiet_at, items);
 }
 
 /// In some worlds users open objects and save them whole.
@@ -222,7 +223,42 @@ fn resave(chance: Chance, writers: &Writers, keys: u64, quiet_at: Millis, items:
         let mut draws = chance.draws("resave", number);
         let (node, space) = *draws.pick(writers);
         let (collection, key) = name(&mut draws, keys);
-        items.push(Item { at: draws.below(quiet_at), what: What::Resave { node, space, collection, key } });
+        let at = draws.below(quiet_at);
+        count_beside(chance, number, writers, (space, &collection, &key), at, items);
+        items.push(Item { at, what: What::Resave { node, space, collection, key } });
+    }
+}
+
+/// While somebody has an object open, somebody else may count in it, and go on when it is saved.
+fn count_beside(
+    chance: Chance,
+    number: u64,
+    writers: &Writers,
+    (space, collection, key): (usize, &CollectionName, &ObjectKey),
+    at: Millis,
+    items: &mut Vec<Item>,
+) {
+    let mut draws = chance.draws("counted beside", number);
+    let others: Vec<usize> = writers.iter().filter(|(_, of)| *of == space).map(|(node, _)| *node).collect();
+    if !draws.yes(300) {
+        return;
+    }
+    let node = *draws.pick(&others);
+    for at in [at.saturating_sub(draws.within((50, 500))), at] {
+        let operation = Operation::Increment(path(&mut draws, &["n"]), 1);
+        let requests = vec![Request { collection: collection.clone(), key: key.clone(), operation }];
+        items.push(Item { at, what: What::Write { node, space, requests } });
+    }
+}
+
+/// In some worlds users go through what is in conflict.
+fn decide(chance: Chance, writers: &Writers, quiet_at: Millis, items: &mut Vec<Item>) {
+    let mut draws = chance.draws("decisions", 0);
+    let count = if draws.yes(300) { draws.within((2, 12)) } else { 0 };
+    for number in 0..count {
+        let mut draws = chance.draws("decision", number);
+        let (node, space) = *draws.pick(writers);
+        items.push(Item { at: draws.below(quiet_at), what: What::Decide { node, space } });
     }
 }
 

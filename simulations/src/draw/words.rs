@@ -89,6 +89,9 @@ pub(super) fn in_words(item: &Item) -> String {
         What::Resave { node, space, collection, key } => format!(
             "A user at node {node} opens {collection}/{key} in space {space} and saves it whole, with another title."
         ),
+        What::Decide { node, space } => {
+            format!("A user at node {node} decides a conflict in space {space} for what is shown.")
+        }
         What::Upload { client, node, space, requests } => {
             let words = requests_in_words(requests);
             format!("Client {client} of space {space} writes, by way of node {node}: {words}")

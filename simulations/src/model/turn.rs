@@ -371,7 +371,7 @@ impl<'w, 'a> Turn<'w, 'a> {
                     check_sent(&world.history, era, shelf, bytes).at(node)?;
                 }
                 let in_flight = process.replica.in_flight_bytes(session, space);
-                check_in_flight(&world.scenario.limits, world.history.segment_bytes_max, 1, in_flight).at(node)
+                check_in_flight(&world.scenario.limits, world.history.segment_bytes_max, in_flight).at(node)
             }
             Message::Ack(acks) => check_claims(shelf, &acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => (open.knowledge.iter().flat_map(|knowledge| knowledge.ranges()))

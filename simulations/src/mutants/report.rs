@@ -5,7 +5,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Hunted, Mutant, all, find, hunt, is_possible};
+use super::{Catch, CaughtIn, Hunted, Mutant, all, find, hunt, is_possible};
 
 /// How many hunts go on at once.
 const THREADS: usize = 2;
@@ -37,20 +37,40 @@ pub fn run(sample_size: Option<usize>, from: Option<u64>, names: &[String]) -> R
     let hunted = hunt_all(&mutants);
     let width = mutants.iter().map(|mutant| mutant.name.len()).max().unwrap_or_default();
     for Hunted { mutant, catch, seeds, .. } in &hunted {
-        let oracle = catch.as_ref().map_or("NOT CAUGHT", |catch| catch.invariant);
-        println!("{:width$}  {oracle:28} {seeds:5}  {}", mutant.name, mutant.suffered);
+        let oracle = outcome(mutant, catch.as_ref());
+        let place = match catch.as_ref().map(|catch| catch.world) {
+            Some(CaughtIn::Regression(name)) => format!("regression {}", name.split('-').next().unwrap_or(name)),
+            Some(CaughtIn::Seed(_)) | None => seeds.to_string(),
+        };
+        println!("{:width$}  {oracle:28} {place:>14}  {}", mutant.name, mutant.suffered);
     }
     for other in hunted.iter().filter(|hunted| hunted.catch.is_some() && !hunted.is_expected()) {
         eprintln!("{}: caught by another oracle than {:?}", other.mutant.name, other.mutant.oracles);
     }
-    let mut needed: Vec<u64> =
-        hunted.iter().filter(|hunted| hunted.catch.is_some()).map(|hunted| hunted.seeds).collect();
+    let caught = hunted.iter().filter_map(|hunted| hunted.catch.as_ref());
+    let (mut needed, mut by_regressions): (Vec<u64>, usize) = (Vec::new(), 0);
+    for catch in caught {
+        match catch.world {
+            CaughtIn::Seed(seed) => needed.push(seed),
+            CaughtIn::Regression(_) => by_regressions += 1,
+        }
+    }
     needed.sort_unstable();
     let share =
         |of_hundred: usize| needed.get((needed.len().max(1) - 1) * of_hundred / 100).copied().unwrap_or_default();
     eprintln!("seeds needed: median {}, 95th percentile {}", share(50), share(95));
-    println!("{} of {} caught", needed.len(), mutants.len());
-    Ok(needed.len() == mutants.len())
+    let caught = needed.len() + by_regressions;
+    eprintln!("caught by no seed, and by a regression: {by_regressions}");
+    let unreachable: Vec<_> = mutants.iter().filter_map(|mutant| Some((mutant.name, mutant.out_of_reach?))).collect();
+    unreachable.iter().for_each(|(name, why)| eprintln!("{name} is out of reach: {why}"));
+    println!("{caught} of {} caught", mutants.len());
+    Ok(caught + unreachable.len() == mutants.len())
+}
+
+/// The invariant that broke, or why there is none.
+fn outcome(mutant: &Mutant, catch: Option<&Catch>) -> &'static str {
+    let missed = if mutant.out_of_reach.is_some() { "out of reach" } else { "NOT CAUGHT" };
+    catch.map_or(missed, |catch| catch.invariant)
 }
 
 /// The hunts' outcomes in the order of `mutants`.
@@ -71,7 +91,7 @@ fn hunt_all(mutants: &[&'static Mutant]) -> Vec<Hunted> {
                     let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
                     done.insert(*at, hunted.clone());
                     let (done, all, Hunted { mutant, catch, seeds, took }) = (done.len(), mutants.len(), hunted);
-                    let oracle = catch.map_or("NOT CAUGHT", |catch| catch.invariant);
+                    let oracle = outcome(mutant, catch.as_ref());
                     eprintln!(
                         "{done}/{all} {}: {oracle} after {seeds} seeds, {:.1} s",
                         mutant.name,

@@ -2,7 +2,7 @@
 //!
 //! **Invariant**: every `planted!("…")` in the product stands here once, and nothing else does (`tests/mutants.rs`).
 
-use super::{Area, Mutant};
+use super::{Area, Mutant, Regression};
 use crate::level::Level;
 
 /// No faults at all: the bug shows in fair weather.
@@ -36,15 +36,34 @@ type Faults = &'static [&'static str];
 type Oracles = &'static [&'static str];
 
 const fn core(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
-    Mutant { name, suffered, oracles, level: Level::Core, faults, seeds }
+    Mutant { name, suffered, oracles, level: Level::Core, faults, seeds, regression: None, out_of_reach: None }
 }
 
 const fn store(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
-    Mutant { name, suffered, oracles, level: Level::Store, faults, seeds }
+    Mutant { name, suffered, oracles, level: Level::Store, faults, seeds, regression: None, out_of_reach: None }
 }
 
 const fn node(name: &'static str, faults: Faults, seeds: u64, oracles: Oracles, suffered: &'static str) -> Mutant {
-    Mutant { name, suffered, oracles, level: Level::Node, faults, seeds }
+    Mutant { name, suffered, oracles, level: Level::Node, faults, seeds, regression: None, out_of_reach: None }
+}
+
+impl Mutant {
+    /// The same, where a regression shows it.
+    const fn shown_by(self, regression: Regression) -> Self {
+        Self { regression: Some(regression), ..self }
+    }
+
+    /// The same, where no world can show it.
+    const fn out_of_reach(self, why: &'static str) -> Self {
+        Self { out_of_reach: Some(why), ..self }
+    }
+}
+
+/// A regression, by the name of its file without its ending.
+macro_rules! regression {
+    ($name:literal) => {
+        Regression { name: $name, text: include_str!(concat!("../../regressions/", $name, ".scenario")) }
+    };
 }
 
 /// All of them, by what they break.
@@ -125,10 +144,11 @@ pub const AREAS: &[Area] = &[
             core(
                 "admitted-in-silence",
                 NETWORK,
-                30_000,
+                3000,
                 STUCK,
                 "a device that a wipe left out is invited again, and is given nothing",
-            ),
+            )
+            .shown_by(regression!("034-invited-again-after-a-wipe")),
             core(
                 "wiped-rows-stay",
                 NONE,
@@ -253,7 +273,7 @@ pub const AREAS: &[Area] = &[
             ),
             core(
                 "winner-not-written-again",
-                NONE,
+                NETWORK,
                 1000,
                 &["a write does what was asked"],
                 "who decides a conflict for what is shown decides nothing",
@@ -274,14 +294,14 @@ pub const AREAS: &[Area] = &[
                 "counter-takes-any",
                 ANY,
                 2000,
-                &["a write does what was asked"],
+                &["counters come to what was counted"],
                 "a stock that was counted down is back at what it was",
             ),
             core(
                 "reset-forgotten",
                 NONE,
                 300,
-                &["a write does what was asked"],
+                &["a write does what was asked", "counters come to what was counted"],
                 "a counter that was reset to nothing goes on from the old total",
             ),
             core(
@@ -436,10 +456,11 @@ pub const AREAS: &[Area] = &[
             core(
                 "known-again-in-the-log",
                 COPIES,
-                30_000,
+                3000,
                 &["causal order"],
                 "a new device is sent what it cannot take in yet, since what that builds on stands further on in the log",
-            ),
+            )
+            .shown_by(regression!("037-known-before-it-came-again")),
             core(
                 "restart-forgets-copies",
                 COPIES,
@@ -477,10 +498,11 @@ pub const AREAS: &[Area] = &[
             core(
                 "forwarder-accused",
                 HOSTILE,
-                30_000,
+                3000,
                 &["no honest peer is accused"],
                 "who passes on what a hostile device wrote is taken for hostile too, and cut off",
-            ),
+            )
+            .shown_by(regression!("030-deeper-than-what-is-here")),
             core(
                 "witness-unchecked",
                 HOSTILE,
@@ -596,7 +618,8 @@ pub const AREAS: &[Area] = &[
                 4000,
                 STUCK,
                 "two copies of a store each take the other's note for their own",
-            ),
+            )
+            .shown_by(regression!("010-one-name-acknowledged-for-two")),
             core(
                 "older-ack-counts",
                 NETWORK,
@@ -700,6 +723,10 @@ pub const AREAS: &[Area] = &[
                 2000,
                 &["the equation"],
                 "after a store was copied, an edit removes what its author never saw",
+            )
+            .out_of_reach(
+                "an event would have to build on another branch of its own author's history, and whoever takes in one \
+                 writes under another id from that commit on",
             ),
             core(
                 "event-read-in-old-names",
@@ -852,7 +879,8 @@ pub const AREAS: &[Area] = &[
                 400,
                 STUCK,
                 "a device takes less and less from others, and then nothing",
-            ),
+            )
+            .out_of_reach("there is room for 8 MiB, of which a frame takes 2 KiB or its length: a world sends far less"),
         ],
     },
 ];

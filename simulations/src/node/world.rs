@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use thence::causal::VersionVector;
-use thence::model::{DeviceId, DeviceKey, Genesis, SpaceId};
+use thence::model::{DeviceId, DeviceKey, Genesis, Request, SpaceId};
 use thence::node::{Invitation, JoinError, Node, NodeError, OpenError, Parts, Status};
 use thence::store::{Ledger, LedgerError, StoreError, View, Work, Written};
 use thence::transport::{Endpoint, PeerAddress};
@@ -21,8 +21,8 @@ use crate::oracles::{
     At, Broken, Export, Failure, History, Shelf, Watched, broken, check_alike, check_disk, unexpected,
 };
 use crate::world::{
-    Chance, Disk, Fate, Image, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, membership,
-    resave,
+    Chance, Disk, Fate, Image, MarkKind, MessageKind, Millis, Place, Scenario, SpanKind, Told, Trace, What, decide,
+    membership, resave,
 };
 
 const NANOS_PER_MS: Nanos = 1_000_000;
@@ -564,12 +564,9 @@ impl World<'_> {
                 }
             }
             What::Resave { node, space, collection, key } => {
-                let (owner, space) = ((*node, self.machines[*node].life), self.spaces[*space].0);
-                let Some(node) = self.machines[*node].node.clone() else { return Ok(()) };
-                let requests = node.view(space).ok().and_then(|view| resave(&view, collection, key, at));
-                let Some(requests) = requests else { return Ok(()) };
-                self.ask(owner, async move { Answer::Written { space, result: node.write(space, requests).await } });
+                self.edit(*node, *space, |view| resave(view, collection, key, at));
             }
+            What::Decide { node, space } => self.edit(*node, *space, decide),
             // There are no thin clients here, and nobody wipes anything.
             What::Wipe { .. } | What::Upload { .. } | What::Fetch { .. } | What::Forget { .. } => {}
             What::Redeem { node, space, from, role } => self.redeem(at, *node, *space, *from, *role),
@@ -679,6 +676,15 @@ impl World<'_> {
             let _ = node.add_peer(peer).await;
         };
         self.executor.spawn(owner, Box::pin(task), None);
+    }
+
+    /// A user writes what follows from what is shown.
+    fn edit(&mut self, number: usize, space: usize, edit: impl FnOnce(&View) -> Option<Vec<Request>>) {
+        let (owner, space) = ((number, self.machines[number].life), self.spaces[space].0);
+        let Some(node) = self.machines[number].node.clone() else { return };
+        let requests = node.view(space).ok().and_then(|view| edit(&view));
+        let Some(requests) = requests else { return };
+        self.ask(owner, async move { Answer::Written { space, result: node.write(space, requests).await } });
     }
 
     fn redeem(&mut self, item: usize, number: usize, space: usize, from: usize, role: thence::model::Role) {

@@ -35,21 +35,24 @@ impl OnTheWay {
         acknowledged: &[(Era, VersionVector)],
     ) -> (usize, usize) {
         let Some(eras) = self.0.get_mut(&(session, node)) else { return (0, 0) };
-        for (era, vector) in acknowledged {
-            if let Some(sent) = eras.get_mut(era) {
+        // Where the peer is to say anew what it has, as when it turns out that another owner began the space too, nothing
+        // that was sent before counts any more.
+        eras.retain(|era, sent| match acknowledged.iter().find(|(of, _)| of == era) {
+            Some((_, vector)) => {
                 sent.retain(|last, _| !vector.contains(*last));
+                true
             }
-        }
+            None => false,
+        });
         let sum = |sent: &BTreeMap<Dot, usize>| sent.values().sum::<usize>();
         (eras.get(&era).map_or(0, sum), eras.values().map(sum).sum())
     }
 }
 
 /// Whether bytes that were sent and not acknowledged are within what the limits allow: the window is checked before
-/// a frame is read, and a frame holds at least one segment. Where it turns out that several owners began the space, both
-/// sides say anew what they have: what was on its way then is not counted any more, once for each of the `words`.
-pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, words: usize, in_flight: usize) -> Verdict {
-    let allowed = (limits.window_bytes_max + limits.frame_bytes_max + segment_bytes_max) * words.max(1);
+/// a frame is read, and a frame holds at least one segment.
+pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, in_flight: usize) -> Verdict {
+    let allowed = limits.window_bytes_max + limits.frame_bytes_max + segment_bytes_max;
     if in_flight <= allowed {
         return Ok(());
     }
@@ -58,8 +61,8 @@ pub(crate) fn check_in_flight(limits: &Limits, segment_bytes_max: usize, words: 
 
 /// The same over all spaces of a session: its window is checked before a frame is read, and before what was just written
 /// is pushed, which is at most a window.
-pub(crate) fn check_session(limits: &Limits, segment_bytes_max: usize, words: usize, in_flight: usize) -> Verdict {
-    let one = (limits.window_bytes_max + limits.frame_bytes_max + 2 * segment_bytes_max) * words.max(1);
+pub(crate) fn check_session(limits: &Limits, segment_bytes_max: usize, in_flight: usize) -> Verdict {
+    let one = limits.window_bytes_max + limits.frame_bytes_max + 2 * segment_bytes_max;
     let allowed = limits.session_window_bytes_max + one;
     if in_flight <= allowed {
         return Ok(());
@@ -78,11 +81,15 @@ pub(crate) fn check_silence(messages: u64, sessions: u64, missing: u64) -> Verdi
 }
 
 /// Whether a node opens a space in one revision no more often in one session than a world without faults can need: at
-/// first, after a refusal because a grant came later here or there, and once more in answer; and twice more for each
-/// of the `words` by which an owner ever began the space anew, since what is on its way may be of any revision before,
-/// and each is answered. More means that something was lost that nothing lost.
+/// first, after a refusal because a grant came later here or there, and once more in answer. Where owners began the space
+/// anew, once more after it has gone over; and once for each of the `words` by which they did so until then, since an Open
+/// of an earlier revision may still be on its way, and is answered. More means that something was lost that nothing lost.
+///
+/// That each word costs one Open is what was seen in 6,000 worlds of wipes with up to twelve words, where this bound was
+/// reached and never exceeded; it is not proved.
 pub(crate) fn check_openings(openings: u64, words: u64) -> Verdict {
-    if openings <= 3 + 2 * words {
+    let anew = if words > 0 { 1 + words } else { 0 };
+    if openings <= 3 + anew {
         return Ok(());
     }
     broken("no stalls without a fault", format!("a space is opened {openings} times in one session"))

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thence::causal::{Dot, EventHash, ReplicaId};
 use thence::model::{Content, Entry, Object, Path, Slot};
 
+use super::counters::check_counters;
 use super::history::Told;
 use super::{Era, History, ObjectName, Shelf, Verdict, broken, names};
 
@@ -29,7 +30,7 @@ pub(crate) fn check_object(
         .flat_map(|object| object.entries().map(|(slot, dot, entry)| ((slot.clone(), dot), entry.clone())))
         .collect();
     if held == expected {
-        return Ok(());
+        return object.map_or(Ok(()), |object| check_counters(name, object));
     }
     let extra = in_words(held.keys().filter(|entry| !expected.contains_key(entry)));
     let missing = in_words(expected.keys().filter(|entry| !held.contains_key(entry)));

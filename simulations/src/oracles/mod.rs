@@ -7,6 +7,7 @@ mod asked;
 mod bounds;
 mod causal_order;
 mod convergence;
+mod counters;
 mod durability;
 mod equation;
 mod era;

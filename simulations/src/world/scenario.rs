@@ -49,6 +49,13 @@ pub enum What {
         /// The object's key.
         key: ObjectKey,
     },
+    /// A user looks at the first conflict that is listed, and decides it for the value that is shown.
+    Decide {
+        /// Where.
+        node: usize,
+        /// In which space.
+        space: usize,
+    },
     /// A thin client writes: each row under an id of its own, sent again until it is answered.
     Upload {
         /// Which client; each has a table of its own in each space.
@@ -295,6 +302,7 @@ impl fmt::Display for What {
             Self::Forget { node, space, older_ms } => write!(f, "forget {node} {space} older {older_ms}"),
             Self::Wipe { node, space } => write!(f, "wipe {node} {space}"),
             Self::Resave { node, space, collection, key } => write!(f, "resave {node} {space} {collection} {key}"),
+            Self::Decide { node, space } => write!(f, "decide {node} {space}"),
             Self::Redeem { node, space, from, role } => write!(f, "redeem {node} {space} from {from} as {role}"),
             Self::Crash { node } => write!(f, "crash {node}"),
             Self::Restart { node } => write!(f, "restart {node}"),
@@ -397,6 +405,10 @@ impl<'a> Words<'a> {
                 let collection = CollectionName::user(self.word()?).map_err(|error| error.to_string())?;
                 What::Resave { node, space, collection, key: self.value()? }
             }
+            "decide" => {
+                let (node, space) = self.pair()?;
+                What::Decide { node, space }
+            }
             "upload" => {
                 let client = self.value()?;
                 let (node, space) = (self.named("via")?, self.value()?);
@@ -493,6 +505,7 @@ impl What {
         match self {
             Self::Write { node, .. }
             | Self::Resave { node, .. }
+            | Self::Decide { node, .. }
             | Self::Upload { node, .. }
             | Self::Fetch { node, .. }
             | Self::Forget { node, .. }
@@ -529,6 +542,7 @@ impl What {
         match self {
             Self::Write { space, .. }
             | Self::Resave { space, .. }
+            | Self::Decide { space, .. }
             | Self::Upload { space, .. }
             | Self::Fetch { space, .. }
             | Self::Forget { space, .. }
@@ -630,7 +644,8 @@ impl Scenario {
     pub fn is_faultless(&self) -> bool {
         let faultless = |what: &What| {
             let of_clients = matches!(what, What::Upload { .. } | What::Fetch { .. } | What::Forget { .. });
-            let of_users = matches!(what, What::Write { .. } | What::Resave { .. } | What::Wipe { .. });
+            let of_writers = matches!(what, What::Write { .. } | What::Resave { .. } | What::Decide { .. });
+            let of_users = of_writers || matches!(what, What::Wipe { .. });
             of_clients || of_users || matches!(what, What::Redeem { .. })
         };
         self.items.iter().all(|item| faultless(&item.what))

@@ -24,6 +24,9 @@ impl Story {
                     "",
                 );
             }
+            What::Decide { node, .. } => {
+                self.mark(now, *node, MarkKind::Write, "user: decides a conflict for what is shown".to_owned(), "");
+            }
             What::Upload { client, node, requests, .. } => {
                 let label = format!("client {client}: {}", requests_in_words(requests));
                 let full = serde_json::to_string_pretty(requests).unwrap_or_default();

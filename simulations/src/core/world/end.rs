@@ -8,32 +8,46 @@ use super::World;
 use super::disk::check_application;
 use crate::oracles::{At, Failure, fail};
 use crate::oracles::{
-    Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_removed,
+    Era, Export, Listed, ObjectName, check_acknowledged, check_alike, check_disk, check_object, check_removed,
     check_silence, check_wiped,
 };
 
 impl World<'_> {
-    /// Without the copies of a device that hold a later revision than everybody who is no copy: whoever began it does not know
-    /// the others, or they would be members of it, and so it keeps it to itself. Copies never meet each other.
-    fn without_stray_copies(&self, space: SpaceId, mut members: BTreeSet<usize>) -> BTreeSet<usize> {
+    /// Takes out the members that are astray: copies of one device, in a later revision than all that are no copies, and none
+    /// of these that they are connected to is a member of it. Whoever began it on such a copy did not know them. Copies never
+    /// meet each other, so nobody will ever carry what they hold: it is neither expected of anybody nor compared.
+    fn without_strays(&self, space: SpaceId, mut members: BTreeSet<usize>) -> BTreeSet<usize> {
         let device = |node: usize| self.nodes[node].device();
         let is_copy = |node: usize| (0..self.nodes.len()).any(|other| other != node && device(other) == device(node));
-        let revision = |node: usize| self.nodes[node].era(space).revision;
-        let latest = members.iter().copied().filter(|node| !is_copy(*node)).map(revision).max();
-        members.retain(|node| !is_copy(*node) || latest.is_none_or(|latest| revision(*node) <= latest));
+        let others: BTreeSet<usize> = members.iter().copied().filter(|node| !is_copy(*node)).collect();
+        let Some(latest) = others.iter().map(|node| self.revision_of(*node, space)).max() else { return members };
+        let knows_one = |node: usize| {
+            let access = self.nodes[node].process.as_ref().and_then(|process| process.ledger.access(space));
+            let knows = |other| access.as_ref().is_some_and(|access| access.role(device(other)).is_some());
+            let met = self.scenario.edges.iter().flat_map(|&(a, b)| [(a, b), (b, a)]).filter(|(of, _)| *of == node);
+            met.map(|(_, other)| other).any(|other| others.contains(&other) && knows(other))
+        };
+        members.retain(|node| self.revision_of(*node, space) <= latest || knows_one(*node));
         members
+    }
+
+    /// In which revision a disk holds a space; 0 if it does not.
+    fn revision_of(&self, node: usize, space: SpaceId) -> u64 {
+        self.nodes[node].shelves.get(&space).map_or(0, |shelf| shelf.revision)
     }
 
     pub(super) fn end(&mut self) -> Result<(), Failure> {
         for (space, members) in self.members() {
-            let members = self.without_stray_copies(space, members);
+            let members = self.without_strays(space, members);
+            let latest = members.iter().map(|node| self.revision_of(*node, space)).max().unwrap_or_default();
+            let is_expected = |era: &Era| era.space == space && era.revision <= latest;
             let mut exports: Vec<(usize, Export)> = Vec::new();
             let mut views = Vec::new();
             let objects: BTreeSet<ObjectName> = self.history.objects(space);
             let acknowledged = members.iter().flat_map(|node| &self.nodes[*node].acknowledged);
-            let acknowledged: BTreeSet<_> = acknowledged.filter(|(of, _)| of.space == space).copied().collect();
+            let acknowledged: BTreeSet<_> = acknowledged.filter(|(era, _)| is_expected(era)).copied().collect();
             let wiped = members.iter().flat_map(|node| &self.nodes[*node].wiped);
-            let wiped: BTreeSet<_> = wiped.filter(|(of, _)| of.space == space).copied().collect();
+            let wiped: BTreeSet<_> = wiped.filter(|(era, _)| is_expected(era)).copied().collect();
             for node in members {
                 let Some(process) = &self.nodes[node].process else { return fail(node, "liveness", "it is down") };
                 let Some(view) = process.ledger.view(space).at(node)? else {

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use thence::causal::{EventHash, VersionVector};
-use thence::model::{CollectionName, DeviceId, ObjectKey, Role, SignedTicket, SpaceId, Ticket};
+use thence::model::{Request, Role, SignedTicket, SpaceId, Ticket};
 use thence::replica::Input;
-use thence::store::Work;
+use thence::store::{View, Work};
 
 use super::{Happening, REDEEM_AGAIN_MS, World};
 use crate::core::liar::Liar;
 use crate::core::node::{Asked, Job};
 use crate::oracles::Failure;
 use crate::oracles::{Deadline, Shelf, has_wiped};
-use crate::world::{Line, Scenario, Side, What, membership, resave};
+use crate::world::{Line, Scenario, Side, What, decide, membership, resave};
 
 impl World<'_> {
     pub(super) fn item(&mut self, at: usize) -> Result<(), Failure> {
@@ -27,7 +27,10 @@ impl World<'_> {
                 self.ask(*node, Job { work, asked: Asked::User });
                 self.start_commit(*node);
             }
-            What::Resave { node, space, collection, key } => self.resave(*node, *space, (collection, key), at),
+            What::Resave { node, space, collection, key } => {
+                self.edit(*node, *space, |view| resave(view, collection, key, at));
+            }
+            What::Decide { node, space } => self.edit(*node, *space, decide),
             What::Wipe { node, space } => {
                 let work = Work::Wipe { space: self.spaces[*space].0, only: None };
                 self.ask(*node, Job { work, asked: Asked::User });
@@ -67,11 +70,11 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A user saves an object as it is shown, but for its title.
-    fn resave(&mut self, node: usize, space: usize, (collection, key): (&CollectionName, &ObjectKey), title: usize) {
+    /// A user writes what follows from what is shown.
+    fn edit(&mut self, node: usize, space: usize, edit: impl FnOnce(&View) -> Option<Vec<Request>>) {
         let space = self.spaces[space].0;
         let view = self.nodes[node].process.as_ref().and_then(|process| process.ledger.view(space).ok()?);
-        let Some(requests) = view.and_then(|view| resave(&view, collection, key, title)) else { return };
+        let Some(requests) = view.and_then(|view| edit(&view)) else { return };
         self.ask(node, Job { work: Work::Write { space, requests }, asked: Asked::User });
         self.start_commit(node);
     }
@@ -109,16 +112,10 @@ impl World<'_> {
     /// A disk does not hold `lost` any more, rightly: of that only what others hold is still expected.
     pub(super) fn excuse(&mut self, space: SpaceId, lost: &Shelf) {
         let era = lost.era(space);
-        // Copies of one device never meet. Others carry between them what they write, but they need not be members of what
-        // is only on copies after it was begun anew: who does not know them cannot have written again what they may do.
-        let copies = |device: DeviceId| self.nodes.iter().filter(|node| node.device() == device).count();
-        let is_other = |node: &usize| lost.revision <= 1 || copies(self.nodes[*node].device()) == 1;
         // A copy that nobody meets keeps what it has to itself.
         let members = self.members().into_iter().filter(|(of, _)| *of == space).flat_map(|(_, members)| members);
-        let members: BTreeSet<usize> = members.filter(|node| !self.scenario.is_hostile(*node)).collect();
         let nodes = &self.nodes;
-        let held = members.iter().filter(|node| is_other(node)).filter_map(|node| nodes[*node].shelves.get(&space));
-        let held: Vec<&Shelf> = held.collect();
+        let held: Vec<&Shelf> = members.filter_map(|node| nodes[node].shelves.get(&space)).collect();
         let is_held = |event: &EventHash| {
             held.iter().any(|shelf| shelf.revision == lost.revision && shelf.events.contains(event))
         };

@@ -7,7 +7,7 @@ use thence::store::{Renewal, Work};
 
 use super::{DELAY_MS_MAX, Happening, World};
 use crate::core::node::{Asked, Job};
-use crate::oracles::{At, Failure, fail};
+use crate::oracles::{At, Era, Failure, fail};
 use crate::oracles::{Shelf, check_claims, check_in_flight, check_opened, check_openings, check_sent, check_session};
 use crate::world::{Arrival, Line, Scenario, Sent, Side, What};
 
@@ -139,7 +139,8 @@ impl World<'_> {
                 let openings = self.openings.entry((session, era, node)).or_default();
                 *openings += 1;
                 if self.scenario.is_faultless() {
-                    let words = self.history.begun.iter().filter(|(era, _)| era.space == space);
+                    let until = |of: &Era| of.space == space && of.revision <= era.revision;
+                    let words = self.history.begun.iter().filter(|(era, _)| until(era));
                     let words: usize = words.map(|(_, began)| began.len()).sum();
                     check_openings(*openings, words as u64).at(node)?;
                 }
@@ -217,9 +218,8 @@ impl World<'_> {
                 let acknowledged: Vec<_> = acknowledged.collect();
                 let (bytes, all) = self.on_the_way.bytes(session, node, era, &acknowledged);
                 let (limits, segment_bytes_max) = (&self.scenario.limits, self.history.segment_bytes_max);
-                let words = self.nodes[node].shelves.get(&space).map_or(0, |shelf| shelf.began.len());
-                check_in_flight(limits, segment_bytes_max, words, bytes).at(node)?;
-                check_session(limits, segment_bytes_max, words, all).at(node)
+                check_in_flight(limits, segment_bytes_max, bytes).at(node)?;
+                check_session(limits, segment_bytes_max, all).at(node)
             }
             Message::Ack(acks) => check_claims(&acks.iter().copied().collect(), "an acknowledgement").at(node),
             Message::Open(open) => {

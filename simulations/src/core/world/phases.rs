@@ -55,6 +55,7 @@ impl World<'_> {
             | What::Forget { .. }
             | What::Wipe { .. }
             | What::Resave { .. }
+            | What::Decide { .. }
             | What::Redeem { .. }
             | What::Restart { .. }
             | What::Heal { .. }
