@@ -24,7 +24,7 @@ use self::syncs::Syncing;
 use super::dialing::{Peers, Stage};
 use super::disk::{Disk, DiskJob, Waiter};
 use super::health::{Standstills, Unwell};
-use super::intake::{Intake, Room};
+use super::intake::{INTAKE_BYTES_MAX, Intake, Room};
 use super::status::Status;
 use super::surroundings::Surroundings;
 use super::{JoinError, NodeError, Peer, SyncReport};
@@ -145,7 +145,7 @@ impl Driver {
             ledger,
             disk,
             endpoint,
-            intake: Intake::new(),
+            intake: Intake::new(INTAKE_BYTES_MAX),
             replica: Replica::new(agent, process, crate::replica::Limits::default()),
             events,
             sessions: BTreeMap::new(),
@@ -164,6 +164,11 @@ impl Driver {
             standstills: Standstills::default(),
             stopping: Vec::new(),
         }
+    }
+
+    /// The same with room for so many bytes of what peers send.
+    pub(super) fn with_intake(self, bytes_max: u32) -> Self {
+        Self { intake: Intake::new(bytes_max), ..self }
     }
 
     /// Runs until it is asked to stop or every handle is gone.

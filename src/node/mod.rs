@@ -32,6 +32,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use self::disk::{Disk, DiskJob, Waiter};
 use self::driver::{Driver, Question};
 pub use self::health::{COMMIT_TIME_MAX, Commits, STANDSTILL_TIME_MAX, Unwell};
+use self::intake::INTAKE_BYTES_MAX;
 use self::lease::Lease;
 use self::surroundings::System;
 
@@ -100,6 +101,8 @@ pub struct Parts {
     pub cluster_peers: Vec<PeerAddress>,
     /// See [`NodeConfig::keep_connected`].
     pub keep_connected: bool,
+    /// How many bytes of what peers sent may wait for the disk.
+    pub intake_bytes_max: u32,
 }
 
 /// Why a node cannot start.
@@ -256,7 +259,12 @@ impl Node {
             None => None,
         };
         let (surroundings, lease) = (Arc::new(System), Some(folder.lease()));
-        Self::start(Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected }, lease).await
+        let intake_bytes_max = INTAKE_BYTES_MAX;
+        Self::start(
+            Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected, intake_bytes_max },
+            lease,
+        )
+        .await
     }
 
     /// The transport's limits as a node uses them.
@@ -272,7 +280,8 @@ impl Node {
     }
 
     async fn start(parts: Parts, lease: Option<Lease>) -> Result<Self, OpenError> {
-        let Parts { surroundings, ledger, endpoint, peers, mut cluster_peers, keep_connected } = parts;
+        let Parts { surroundings, ledger, endpoint, peers, mut cluster_peers, keep_connected, intake_bytes_max } =
+            parts;
         let local_address = endpoint.as_ref().map(Endpoint::local_address).transpose()?;
         let (events, received) = mpsc::unbounded_channel();
         let (questions, asked) = mpsc::channel(64);
@@ -286,6 +295,7 @@ impl Node {
         let cluster = cluster_peers.iter().map(PeerAddress::device).collect();
         let (around, held) = (Arc::clone(&surroundings), Arc::clone(&ledger));
         let driver = Driver::new(around, held, disk.clone(), endpoint, events, keep_connected, cluster);
+        let driver = driver.with_intake(intake_bytes_max);
         surroundings.spawn(Box::pin(driver.run(received, asked)));
         let ended = Mutex::new(ended);
         let shared = Shared { surroundings, disk, ledger, questions, landed, local_address, ended };

@@ -26,6 +26,8 @@ use crate::world::{
 };
 
 const NANOS_PER_MS: Nanos = 1_000_000;
+/// Room for what peers send, of which a node has 8 MiB: so little that worlds this small come to its end.
+const INTAKE_BYTES_MAX: u32 = 64 << 10;
 
 /// How often a user tries again what did not work.
 const AGAIN_MS: Millis = 1_000;
@@ -303,7 +305,8 @@ impl World<'_> {
             true => (Vec::new(), listeners.chain(dialers).map(address).collect::<Result<_, _>>()?),
         };
         let endpoint = Some(endpoint);
-        let parts = Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected: true };
+        let (keep_connected, intake_bytes_max) = (true, INTAKE_BYTES_MAX);
+        let parts = Parts { surroundings, ledger, endpoint, peers, cluster_peers, keep_connected, intake_bytes_max };
         self.ask(owner, async move { Answer::Started(Box::new(Node::assemble(parts).await)) });
         Ok(())
     }
