@@ -272,8 +272,8 @@ impl View {
         Ok(Page { rows, at: if is_full { at } else { until.max(after) }, is_last: !is_full })
     }
 
-    /// Where an object stands in the feed of which only lost edits are left; if its delete is not told any more, or never
-    /// was since all of it came at once, it is only known whose the latest of them is.
+    /// Where an object stands in the feed of which only lost edits are left. If its delete is not told any more, or never
+    /// was since all of it came at once, it is only known whose the latest of those edits is.
     fn feed_row_of_lost(&self, key: &ObjectKey, standing: &Standing) -> Result<FeedRow, StoreError> {
         if self.snapshot().get(&key::position(self.number(), standing.position))?.is_some() {
             return self.feed_row(standing.position);
