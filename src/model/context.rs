@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::Path;
-use super::object::{Entry, FieldKind, Object, Slot};
+use super::object::{FieldKind, Object, Slot};
 use crate::causal::{Dot, VersionVector};
 use crate::codec;
 
@@ -41,8 +41,8 @@ pub struct Context {
     /// What counters and sets showed. Those change in parts, and what they showed before cannot be told from what they are
     /// now; but who writes back what they were shown leaves them alone, and who writes something else is refused.
     shown: BTreeMap<Digest, Shown>,
-    /// Whether there were more than [`SHOWN_MAX`], so that none is told.
-    shows_more: bool,
+    /// Whether that is not known: there were more than [`SHOWN_MAX`], or nobody can say any more what was shown.
+    is_untold: bool,
 }
 
 type Digest = [u8; 6];
@@ -79,13 +79,14 @@ fn digest_of(what: &impl Serialize) -> Digest {
     digest
 }
 
-/// The fields that hold counters and sets.
-fn counters_and_sets<'o>(object: &'o Object) -> BTreeSet<&'o Path> {
-    let field = |(slot, ..): (&'o Slot, Dot, &'o Entry)| match slot {
+/// The fields that hold counters and sets, as far as entries of the events are concerned that `is_of` agrees to.
+fn counters_and_sets(object: &Object, is_of: impl Fn(Dot) -> bool) -> BTreeSet<&Path> {
+    let entries = object.entries().filter(|(_, dot, _)| is_of(*dot));
+    let paths = entries.filter_map(|(slot, ..)| match slot {
         Slot::Counter { path, .. } | Slot::Set(path) | Slot::Element { path, .. } => Some(path),
         _ => None,
-    };
-    object.entries().filter_map(field).collect()
+    });
+    paths.collect()
 }
 
 /// A text that is no context. Nothing was changed.
@@ -105,22 +106,30 @@ impl Context {
         }
         let mut digest = [0; 8];
         digest.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        let (mut shown, changing) = (BTreeMap::new(), counters_and_sets(object));
-        let shows_more = changing.len() > SHOWN_MAX;
-        for path in changing.into_iter().filter(|_| !shows_more) {
+        let mut context = Self { revision, seen, digest: u64::from_le_bytes(digest), ..Self::default() };
+        context.show(object, counters_and_sets(object, |_| true));
+        context
+    }
+
+    /// Adds what these fields show, of which nothing is told yet.
+    fn show(&mut self, object: &Object, paths: BTreeSet<&Path>) {
+        self.is_untold |= self.shown.len() + paths.len() > SHOWN_MAX;
+        if self.is_untold {
+            self.shown.clear();
+            return;
+        }
+        for path in paths {
             if let Some((FieldKind::Counter | FieldKind::Set, json)) = object.field(path).winner()
                 && let Some(value) = Shown::of(&json)
             {
-                shown.insert(digest_of(path), value);
+                self.shown.insert(digest_of(path), value);
             }
         }
-        let digest = u64::from_le_bytes(digest);
-        Self { revision, seen, wrote: BTreeSet::new(), digest, shown, shows_more }
     }
 
     /// Of whoever wrote an event, and saw nothing else.
     pub(crate) fn of_author(revision: u64, dot: Dot) -> Self {
-        Self { revision, wrote: BTreeSet::from([dot]), ..Self::default() }
+        Self { revision, wrote: BTreeSet::from([dot]), is_untold: true, ..Self::default() }
     }
 
     /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
@@ -134,8 +143,12 @@ impl Context {
         // What is gone need not be replaced any more.
         let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();
         self.wrote.retain(|dot| left.contains(dot));
-        let left: BTreeSet<Digest> = counters_and_sets(object).into_iter().map(digest_of).collect();
+        let left: BTreeSet<Digest> = counters_and_sets(object, |_| true).into_iter().map(digest_of).collect();
         self.shown.retain(|path, _| left.contains(path));
+        // Whoever counts knows a counter, though they were never shown one.
+        let mut own = counters_and_sets(object, |other| other == dot);
+        own.retain(|path| !self.shown.contains_key(&digest_of(path)));
+        self.show(object, own);
         self
     }
 
@@ -160,16 +173,21 @@ impl Context {
 
     /// Whether the field `path` showed this, if it was a counter or a set: which of them it was.
     pub(crate) fn repeated(&self, path: &Path, json: &Json) -> Option<FieldKind> {
-        let shown = self.shown.get(&digest_of(path))?;
-        (Shown::of(json)? == *shown).then_some(shown.kind())
+        let shown = self.shown_at(path)?;
+        (Shown::of(json)? == shown).then_some(shown.kind())
     }
 
     /// Which of both the field `path` of an object had been, if it was a counter or a set.
     pub(crate) fn kind_seen(&self, path: &Path, object: &Object) -> Option<FieldKind> {
-        if self.shows_more {
+        if self.is_untold {
             return object.kind(path).filter(|kind| matches!(kind, FieldKind::Counter | FieldKind::Set));
         }
-        self.shown.get(&digest_of(path)).map(|shown| shown.kind())
+        self.shown_at(path).map(Shown::kind)
+    }
+
+    fn shown_at(&self, path: &Path) -> Option<Shown> {
+        // Most objects have neither, and many fields.
+        (!self.shown.is_empty()).then(|| self.shown.get(&digest_of(path)).copied())?
     }
 
     /// What of an object had been seen.
@@ -222,7 +240,7 @@ mod tests {
         for context in [
             Context::default(),
             Context::of_author(1, dot(1, 7)),
-            Context { revision: 2, seen, wrote, digest: 9, shown, shows_more: true },
+            Context { revision: 2, seen, wrote, digest: 9, shown, is_untold: true },
         ] {
             let text = context.to_string();
             assert_eq!(text.parse(), Ok(context));

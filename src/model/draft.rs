@@ -172,7 +172,7 @@ impl Draft {
         for (path, json) in leaves {
             let slots = match kept.get(&path) {
                 None => vec![(Slot::Register(path), Content::Value(Value::from_json(json)?))],
-                Some(kind) if self.is_gone_beside(&path) => self.made_anew(&path, *kind, json)?,
+                Some(kind) if self.is_gone_with(&next, &path) => self.made_anew(&path, *kind, json)?,
                 Some(_) => Vec::new(),
             };
             slots.into_iter().for_each(|(slot, content)| next.insert(slot, self.dot, entry(content)));
@@ -361,12 +361,15 @@ impl Draft {
     /// Which of these fields repeat what the writer was shown of a counter or a set, whatever that shows now. Who writes
     /// something else over one is refused.
     fn repeated_beside(&self, leaves: &[(Path, &Json)]) -> Result<BTreeMap<Path, FieldKind>, InvalidEdit> {
-        let mut repeated = BTreeMap::new();
+        let (mut repeated, mut maps) = (BTreeMap::new(), BTreeSet::new());
         let Some(Beside { context, all, .. }) = &self.beside else { return Ok(repeated) };
         for (path, json) in leaves {
-            let mut above = path.ancestors().filter_map(|above| Some((context.kind_seen(&above, all)?, above)));
-            if let Some((kind, above)) = above.next() {
-                return Err(wrong_kind(&above, kind));
+            // A map is looked at once, however many members it has.
+            for above in path.ancestors().filter(|above| !maps.contains(above)).collect::<Vec<_>>() {
+                if let Some(kind) = context.kind_seen(&above, all) {
+                    return Err(wrong_kind(&above, kind));
+                }
+                maps.insert(above);
             }
             if let Some(kind) = context.kind_seen(path, all) {
                 if context.repeated(path, json).is_none() && !self.shows_now(path, kind, json) {
@@ -420,9 +423,12 @@ impl Draft {
         all.field(path).winner().is_some_and(|(is, shown)| is == kind && same_value(kind, &shown, json))
     }
 
-    /// Whether there is nothing in a field any more, by what others did whom the writer had not heard of.
-    fn is_gone_beside(&self, path: &Path) -> bool {
-        self.beside.as_ref().is_some_and(|beside| !beside.all.shows(path))
+    /// Whether there is nothing in a field any more, by what others did whom the writer had not heard of, once what the
+    /// writer had seen is replaced by `next`.
+    fn is_gone_with(&self, next: &Object, path: &Path) -> bool {
+        let Some(Beside { all, .. }) = &self.beside else { return false };
+        let stays = |name: &Name| name.0.shows() && self.before.entry_named(name).is_none();
+        !next.shows(path) && !all.within(path).any(|(name, _)| stays(name))
     }
 
     /// A counter or a set that shows this, begun anew.
@@ -498,9 +504,9 @@ impl Draft {
         }
         if self.require_no_counter_or_set(path).is_ok() {
             // A value written over a map must not take the counters and sets in it away without a word either.
-            let counts = |slot: &Slot| matches!(slot, Slot::Counter { .. } | Slot::Set(_) | Slot::Element { .. });
             let nested = self.now.within(path).find(|((slot, _), _)| counts(slot) && slot.path() != Some(path));
-            return match nested.and_then(|((slot, _), _)| Some((slot.path()?, kind_of(slot)?))) {
+            let nested = nested.and_then(|((slot, _), _)| Some((slot.path()?, kind_of(slot)?)));
+            return match nested.or_else(|| self.nested_seen(path)) {
                 Some((nested, is)) => Err(wrong_kind(nested, is)),
                 None => Ok(false),
             };
@@ -510,6 +516,15 @@ impl Draft {
             Some(is) => Err(wrong_kind(path, is)),
             None => Ok(false),
         }
+    }
+
+    /// A counter or a set in the map `path` that the writer had seen, whatever became of it since.
+    fn nested_seen<'a>(&'a self, path: &'a Path) -> Option<(&'a Path, FieldKind)> {
+        let Beside { context, all, .. } = self.beside.as_ref()?;
+        let nested = all.within(path).filter(|((slot, _), _)| counts(slot)).filter_map(|((slot, _), _)| slot.path());
+        // Each once, since a set has many elements.
+        let nested: BTreeSet<&Path> = nested.filter(|other| *other != path).collect();
+        nested.into_iter().find_map(|other| Some((other, context.kind_seen(other, all)?)))
     }
 
     /// Makes every ancestor of `path` a map.
@@ -694,6 +709,11 @@ impl Draft {
         let names: Vec<Name> = self.now.of_slot(slot).map(|(name, _)| name.clone()).collect();
         names.iter().for_each(|name| self.now.remove(name));
     }
+}
+
+/// Whether a counter or a set shows what lies here.
+fn counts(slot: &Slot) -> bool {
+    matches!(slot, Slot::Counter { .. } | Slot::Set(_) | Slot::Element { .. })
 }
 
 fn kind_of(slot: &Slot) -> Option<FieldKind> {

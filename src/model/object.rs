@@ -84,7 +84,7 @@ impl Slot {
     }
 
     /// Whether users see what lies here. How far a counter was reset is not for them.
-    fn shows(&self) -> bool {
+    pub(super) fn shows(&self) -> bool {
         !matches!(self, Self::Life | Self::Base { .. })
     }
 

@@ -3,6 +3,7 @@
 //! It does by hand, for a few objects in memory, what the ledger does with a store: so it says what an author owes
 //! (dot, depth, dependencies, one mutation per object) and what a hearer must check.
 
+mod contexts;
 mod hostile;
 mod large;
 mod properties;

@@ -184,7 +184,10 @@ pub fn fault(operation: &Operation, error: &WriteError) -> String {
 pub fn write_problem(error: &WriteError) -> Problem {
     let detail = error.to_string();
     match error {
-        WriteError::Edit { error: InvalidEdit::NotFound { .. } | InvalidEdit::NotLost { .. }, .. } => {
+        WriteError::Edit { error: InvalidEdit::NotLost { .. }, .. } => {
+            Problem::new(ProblemCode::NotFound, detail, "read `/lost` again: somebody may have decided already")
+        }
+        WriteError::Edit { error: InvalidEdit::NotFound { .. }, .. } => {
             let help =
                 "put the row, or send the context that you had seen: then what you write is kept beside its delete";
             Problem::new(ProblemCode::NotFound, detail, help)

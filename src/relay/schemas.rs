@@ -202,7 +202,7 @@ fn answers() -> Map<String, Json> {
         "key": schema("Key"),
         "version": natural(),
         "source_version": integer(),
-        "modified_ms": natural(),
+        "modified_ms": said("0 if nobody knows that any more.", natural()),
         "modified_by": said("The id of the token, or of the device.", text()),
         "context": said("What whoever sees this has seen: to be sent back with a write.", text()),
         "fields": schema("Fields"),

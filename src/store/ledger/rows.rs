@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::key::{self, Index};
 use super::record::{self, FeedRow, ObjectRow};
 use super::view::{View, damaged, object_key};
-use crate::model::{ClientName, CollectionName, Conflict, Context, DeviceId, Object, ObjectKey, shown_bytes};
+use crate::model::{ClientName, CollectionName, Conflict, Context, DeviceId, Object, ObjectKey};
 use crate::store::StoreError;
 
 /// A row, or that it was deleted.
@@ -25,7 +25,7 @@ pub struct Row {
     pub key: ObjectKey,
     /// Where it stands in this node's feed of the space.
     pub version: u64,
-    /// When it was changed last, in milliseconds since 1970; for people.
+    /// When it was changed last, in milliseconds since 1970; for people. 0 if nobody knows that any more.
     pub modified_ms: u64,
     /// Whose event that was.
     pub by: DeviceId,
@@ -216,9 +216,9 @@ impl View {
             }
             at = Some((collection.clone(), key.clone()));
             let Some(standing) = self.standing(&collection, &key)? else { continue };
-            let feed = self.feed_row(standing.position)?;
+            let feed = self.feed_row_of_lost(&key, &standing)?;
             let fields = standing.object.remains();
-            bytes += shown_bytes(&standing.object);
+            bytes += serde_json::to_string(&fields).map_or(0, |text| text.len());
             rows.push(Row { fields: Some(fields), ..self.shown_row(collection, key, &feed, &standing)? });
         }
         Ok(Page { rows, at, is_last })
@@ -270,6 +270,24 @@ impl View {
             rows.push(row);
         }
         Ok(Page { rows, at: if is_full { at } else { until.max(after) }, is_last: !is_full })
+    }
+
+    /// Where an object stands in the feed of which only lost edits are left. If its delete is not told any more, or never
+    /// was since all of it came at once, it is only known whose the latest of those edits is.
+    fn feed_row_of_lost(&self, key: &ObjectKey, standing: &Standing) -> Result<FeedRow, StoreError> {
+        if self.snapshot().get(&key::position(self.number(), standing.position))?.is_some() {
+            return self.feed_row(standing.position);
+        }
+        let last = standing.object.entries().max_by_key(|(_, dot, entry)| (entry.depth, *dot));
+        let replica = last.and_then(|(_, dot, _)| self.replica_number(dot.replica));
+        Ok(FeedRow {
+            collection: 0,
+            key: key.as_str().to_owned(),
+            deleted: true,
+            replica: replica.ok_or_else(|| damaged("whose a lost edit is"))?,
+            by: None,
+            modified_ms: 0,
+        })
     }
 
     fn feed_row(&self, position: u64) -> Result<FeedRow, StoreError> {

@@ -134,6 +134,11 @@ impl View {
         self.published.names.user_collections()
     }
 
+    /// The number that stands for a replica here.
+    pub(super) fn replica_number(&self, replica: ReplicaId) -> Option<u32> {
+        self.published.names.replicas.find(replica)
+    }
+
     /// Whose events those of a replica are.
     pub(super) fn author(&self, replica: u32) -> Result<DeviceId, StoreError> {
         let incarnation = self.published.names.incarnation(replica).ok_or_else(|| damaged("replica"))?;

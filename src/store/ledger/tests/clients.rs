@@ -531,3 +531,55 @@ fn what_was_deleted_is_found_without_reading_what_is_there() {
     }
     assert_eq!((found, pages), (["n3", "n5", "n7"].map(str::to_owned).to_vec(), 3), "after thirty rows, two, and one");
 }
+
+/// Pages of what lost, of so many bytes each: the keys, page by page.
+fn lost_pages(ledger: &Ledger, space: SpaceId, bytes: usize) -> Vec<Vec<String>> {
+    let (mut after, mut pages) = (None, Vec::new());
+    loop {
+        let limits = PageLimits { rows: 100, bytes, looked_at: usize::MAX };
+        let page = view(ledger, space).rows_lost(after.as_ref(), limits).expect("readable");
+        pages.push(page.rows.iter().map(|row| row.key.to_string()).collect());
+        if page.is_last {
+            return pages;
+        }
+        after = page.at;
+    }
+}
+
+/// Has the edit of somebody who saw the row lose to a delete.
+fn lose(ledger: &Ledger, space: SpaceId, key: &str, text: &str) {
+    send(ledger, space, put(key, json!({"text": "seen"})), None, None);
+    let seen = context(ledger, space, key);
+    send(ledger, space, request(key, Operation::Delete), None, None);
+    send(ledger, space, patch(key, json!({"text": text})), Some(&seen), None);
+}
+
+#[test]
+fn a_page_of_lost_edits_is_no_larger_than_it_may_be() {
+    let (ledger, space) = (ledger(1), genesis(1).space());
+    create(&ledger, 1);
+    ["n1", "n2", "n3"].iter().for_each(|key| lose(&ledger, space, key, &"x".repeat(1000)));
+    assert_eq!(lost_pages(&ledger, space, 1 << 20), [["n1", "n2", "n3"]]);
+    assert_eq!(lost_pages(&ledger, space, 1500), [vec!["n1", "n2"], vec!["n3"]]);
+    assert_eq!(lost_pages(&ledger, space, 1), [["n1"], ["n2"], ["n3"]]);
+}
+
+#[test]
+fn what_lost_is_told_though_its_delete_is_not() {
+    // Here the delete is forgotten.
+    let (here, there, space) = pair();
+    lose(&here, space, "n1", "late");
+    let told = view(&here, space).rows_lost(None, PageLimits { rows: 9, bytes: 9, looked_at: 9 });
+    let deletions = vec![told.expect("readable").rows[0].version];
+    commit(&here, Work::Trim { space, trimming: Trimming { revision: 1, deletions, ids: Vec::new() } });
+    // There all of it comes at once, so that nobody ever saw the row.
+    hand_over(&here, &there, space, 1 << 20);
+    for ledger in [&here, &there] {
+        assert_eq!(lost_pages(ledger, space, 1 << 20), [["n1"]]);
+        let told = view(ledger, space).rows_lost(None, PageLimits { rows: 9, bytes: 9, looked_at: 9 });
+        let lost = told.expect("readable").rows.remove(0);
+        assert_eq!((lost.by, lost.fields), (here.device(), Some(fields(json!({"text": "late"})))));
+        send(ledger, space, request("n1", Operation::Restore), Some(&lost.context), None);
+        assert_eq!(shown(ledger, space, "n1"), Some(json!({"text": "late"})));
+    }
+}
