@@ -11,8 +11,8 @@ use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::Path;
 use super::object::{FieldKind, Object, Slot};
+use super::{Operation, Path};
 use crate::causal::{Dot, VersionVector};
 use crate::codec;
 
@@ -132,13 +132,28 @@ impl Context {
         Self { revision, wrote: BTreeSet::from([dot]), is_untold: true, ..Self::default() }
     }
 
-    /// Of whoever had seen this much and then wrote the event `dot`, with which the object came to stand at `object`.
-    pub(crate) fn after(mut self, revision: u64, dot: Dot, object: &Object, source_version: Option<i64>) -> Self {
+    /// Of whoever had seen this much and then did `operation` by the event `dot`, with which the object came to stand at
+    /// `object`.
+    pub(crate) fn after(
+        mut self,
+        revision: u64,
+        dot: Dot,
+        operation: &Operation,
+        object: &Object,
+        source_version: Option<i64>,
+    ) -> Self {
         // Whoever had seen nothing had seen as much of this revision.
         (self.revision, self.digest) = (revision, 0);
         self.wrote.insert(dot);
         if self.covers(object) {
-            return Self::of(self.revision, object, source_version);
+            let mut now = Self::of(self.revision, object, source_version);
+            if matches!(operation, Operation::Put(_) | Operation::Patch(_)) {
+                // Of counters and sets its writer was told nothing new, and goes on to repeat what they had shown.
+                let known = self.shown.into_iter().filter(|(path, _)| now.shown.contains_key(path));
+                let known: Vec<_> = known.collect();
+                now.shown.extend(known);
+            }
+            return now;
         }
         // What is gone need not be replaced any more.
         let left: BTreeSet<Dot> = object.entries().map(|(_, dot, _)| dot).collect();
@@ -150,6 +165,12 @@ impl Context {
         own.retain(|path| !self.shown.contains_key(&digest_of(path)));
         self.show(object, own);
         self
+    }
+
+    /// Whether both were given with the same state of one object, and that is known whole.
+    pub(crate) fn is_of_the_state_of(&self, other: &Self) -> bool {
+        let state = |context: &Self| (context.revision, context.digest, context.wrote.is_empty());
+        state(self) == state(other) && self.seen == other.seen && self.wrote.is_empty()
     }
 
     /// The revision of the space in which it was seen.

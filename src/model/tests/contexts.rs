@@ -24,29 +24,24 @@ impl Client {
         Draft::beside(collection(), key, &device.object("o"), &self.context, false, dot, depth)
     }
 
-    fn write(&mut self, device: &mut Device, write: impl FnOnce(&mut Draft) -> Result<(), InvalidEdit>) -> Written {
+    fn write(&mut self, device: &mut Device, operation: &Operation) -> Result<(), InvalidEdit> {
         let mut draft = self.draft(device);
-        write(&mut draft)?;
-        let told = device.commit(vec![draft]);
-        if let Some(told) = &told {
-            check(told);
-            self.context = self.context.clone().after(1, told.event.dot, &device.object("o"), None);
+        operation.apply(&mut draft)?;
+        if let Some(told) = device.commit(vec![draft]) {
+            check(&told);
+            self.context = self.context.clone().after(1, told.event.dot, operation, &device.object("o"), None);
             let text = self.context.to_string();
             assert_eq!(text.parse(), Ok(self.context.clone()));
-            // Who had seen all that is left is taken to know how it stands.
-            if self.context == Context::of(1, &device.object("o"), None) {
-                self.shown = device.object("o").remains();
-            }
         }
-        Ok(told)
+        Ok(())
     }
 
     fn put(&mut self, device: &mut Device, json: Json) -> Result<(), InvalidEdit> {
-        self.write(device, |draft| draft.put(&fields(json))).map(drop)
+        self.write(device, &Operation::Put(fields(json)))
     }
 
     fn patch(&mut self, device: &mut Device, json: Json) -> Result<(), InvalidEdit> {
-        self.write(device, |draft| draft.patch(&fields(json))).map(drop)
+        self.write(device, &Operation::Patch(fields(json)))
     }
 }
 
@@ -78,6 +73,27 @@ fn what_a_put_repeats_is_there_afterwards_whatever_stood_beside_it() {
     let shown = Json::Object(client.shown.clone());
     client.put(&mut a, shown.clone()).expect("in order");
     assert_eq!(a.shown(), Some(shown));
+}
+
+#[test]
+fn whoever_carries_on_a_context_goes_on_to_repeat_what_they_were_shown() {
+    let mut device = Device::new(1);
+    device.put(json!({"t": 1}));
+    device.write(|draft| draft.add(&path("s"), &json!(1)));
+    device.increment("n", 3);
+    let mut client = Client::of(&device);
+    device.write(|draft| draft.remove(&path("s"), &json!(1)));
+    for title in 2..4 {
+        client.put(&mut device, json!({"t": title, "s": [1], "n": 3})).expect("they were told nothing else");
+        assert_eq!(device.shown(), Some(json!({"t": title, "s": [], "n": 3})));
+        // As far as the row is concerned they have seen all of it.
+        assert!(client.context.is_of_the_state_of(&Context::of(1, &device.object("o"), None)));
+    }
+    assert!(is_refused(client.put(&mut device, json!({"t": 4, "s": [2], "n": 3}))));
+    device.increment("n", 1);
+    assert!(!client.context.is_of_the_state_of(&Context::of(1, &device.object("o"), None)));
+    client.put(&mut device, json!({"t": 4, "s": [1], "n": 3})).expect("they were told nothing else");
+    assert_eq!(device.shown(), Some(json!({"t": 4, "s": [], "n": 4})));
 }
 
 #[test]

@@ -110,7 +110,7 @@ impl Writing<'_> {
                 let standing = Context::of(revision, &held.object, held.source_version);
                 // What is left of edits that lost is no row.
                 let is_absent = expected.is_empty() && !held.object.is_visible();
-                if standing != *expected && !is_absent {
+                if !standing.is_of_the_state_of(expected) && !is_absent {
                     return Ok(Err(WriteError::Changed { index }));
                 }
             }
@@ -138,7 +138,7 @@ impl Writing<'_> {
             let (object, source_version) = (&held.object, held.source_version);
             let visible = Some(object.is_visible());
             let seen = match seen {
-                Some(seen) => seen.clone().after(revision, dot, object, source_version),
+                Some(seen) => seen.clone().after(revision, dot, &request.operation, object, source_version),
                 None => Context::of(revision, object, source_version),
             };
             let name = (space, request.collection.clone(), request.key.clone());
