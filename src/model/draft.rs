@@ -100,8 +100,8 @@ pub struct Draft {
 /// What there is beside what a writer had seen.
 #[derive(Debug)]
 struct Beside {
-    /// What the writer says to have seen; nothing if they go on from all that is there.
-    context: Context,
+    /// What the writer says to have seen; none if they go on from all that is there.
+    context: Option<Context>,
     /// All that is there.
     all: Object,
     /// Whether somebody deleted it whom the writer had not heard of yet. What is written is beside that delete then:
@@ -129,7 +129,7 @@ impl Draft {
     ) -> Self {
         // What adds to what is there goes on from all of that: a counter has one total per replica.
         let (seen, told) =
-            if is_blind { (before.clone(), Context::default()) } else { (context.seen_of(before), context.clone()) };
+            if is_blind { (before.clone(), None) } else { (context.seen_of(before), Some(context.clone())) };
         let deleted = !context.is_empty() && !seen.is_visible();
         let beside = Beside { context: told, all: before.clone(), deleted };
         Self { beside: Some(beside), ..Self::new(collection, key, seen, dot, depth) }
@@ -362,7 +362,7 @@ impl Draft {
     /// something else over one is refused.
     fn repeated_beside(&self, leaves: &[(Path, &Json)]) -> Result<BTreeMap<Path, FieldKind>, InvalidEdit> {
         let (mut repeated, mut maps) = (BTreeMap::new(), BTreeSet::new());
-        let Some(Beside { context, all, .. }) = &self.beside else { return Ok(repeated) };
+        let Some(Beside { context: Some(context), all, .. }) = &self.beside else { return Ok(repeated) };
         for (path, json) in leaves {
             // A map is looked at once, however many members it has.
             for above in path.ancestors().filter(|above| !maps.contains(above)).collect::<Vec<_>>() {
@@ -393,12 +393,15 @@ impl Draft {
             let Some(json) = fields.get(*name) else { continue };
             names.push((*name).to_owned());
             match (member.kind(), json) {
-                (Some(kind @ (FieldKind::Counter | FieldKind::Set)), json) => {
+                (Some(FieldKind::Counter | FieldKind::Set), json) => {
                     let path = Path::try_from(names.clone())?;
-                    if !kept.contains_key(&path) && !self.shows_now(&path, kind, json) {
-                        return Err(wrong_kind(&path, kind));
+                    // What was hidden by something else when the writer saw it is replaced together with that.
+                    if let Some(kind) = self.kind_seen(&path).filter(|_| !kept.contains_key(&path)) {
+                        if !self.shows_now(&path, kind, json) {
+                            return Err(wrong_kind(&path, kind));
+                        }
+                        kept.insert(path, kind);
                     }
-                    kept.insert(path, kind);
                 }
                 // Whoever is shown a map is shown its counters and sets; those behind another value were never seen.
                 (Some(FieldKind::Map), Json::Object(fields)) => {
@@ -413,8 +416,10 @@ impl Draft {
 
     /// What the field `path` is, as far as the writer has seen it.
     fn kind_seen(&self, path: &Path) -> Option<FieldKind> {
-        let Some(Beside { context, all, .. }) = &self.beside else { return self.now.kind(path) };
-        context.kind_seen(path, all).or_else(|| self.now.kind(path))
+        match &self.beside {
+            Some(Beside { context: Some(context), all, .. }) => context.kind_seen(path, all),
+            _ => self.now.kind(path),
+        }
     }
 
     /// Whether the field `path` shows this now, whoever has seen it.
@@ -499,7 +504,8 @@ impl Draft {
 
     /// Whether `path` is a counter or set and `json` what it shows; anything else is refused there.
     fn repeats_counter_or_set(&self, path: &Path, json: &Json) -> Result<bool, InvalidEdit> {
-        if self.beside.as_ref().is_some_and(|beside| beside.context.repeated(path, json).is_some()) {
+        let context = self.beside.as_ref().and_then(|beside| beside.context.as_ref());
+        if context.is_some_and(|context| context.repeated(path, json).is_some()) {
             return Ok(true);
         }
         if self.require_no_counter_or_set(path).is_ok() {
@@ -520,7 +526,7 @@ impl Draft {
 
     /// A counter or a set in the map `path` that the writer had seen, whatever became of it since.
     fn nested_seen<'a>(&'a self, path: &'a Path) -> Option<(&'a Path, FieldKind)> {
-        let Beside { context, all, .. } = self.beside.as_ref()?;
+        let Some(Beside { context: Some(context), all, .. }) = &self.beside else { return None };
         let nested = all.within(path).filter(|((slot, _), _)| counts(slot)).filter_map(|((slot, _), _)| slot.path());
         // Each once, since a set has many elements.
         let nested: BTreeSet<&Path> = nested.filter(|other| *other != path).collect();

@@ -35,7 +35,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::api::{aside, principal};
 use super::audit::{AuditQuery, ENTRIES_MAX};
-use super::problem::Problem;
+use super::problem::{Problem, ProblemCode};
 use super::tenant::node_problem;
 use super::{Access, Database, Principal, Relay, TenantName, row};
 use crate::model::Role;
@@ -54,9 +54,12 @@ pub async fn export(
 ) -> Result<Response, Problem> {
     let asker = principal(&relay, &headers)?;
     let customer = relay.owned_customer(&asker, &customer)?;
+    let turn = Turn::take(&relay, &customer)?;
     let (sender, body) = Channel::<Bytes, Infallible>::new(1);
     tokio::spawn(async move {
         let mut telling = Telling { relay, asker, customer, sender, rows: 0 };
+        // Given back before whoever reads has come to the end.
+        let _turn = turn;
         // Then the last line is missing.
         match telling.all().await {
             Ok(()) | Err(Broken::Left) => {}
@@ -66,6 +69,29 @@ pub async fn export(
     });
     let headers = [(CONTENT_TYPE, "application/x-ndjson"), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::new(body)).into_response())
+}
+
+/// A customer is told one export at a time: while it is read, no room that the store frees is used again.
+struct Turn {
+    relay: Arc<Relay>,
+    customer: TenantName,
+}
+
+impl Turn {
+    fn take(relay: &Arc<Relay>, customer: &TenantName) -> Result<Self, Problem> {
+        if relay.exporting.lock().unwrap_or_else(PoisonError::into_inner).insert(customer.clone()) {
+            return Ok(Self { relay: Arc::clone(relay), customer: customer.clone() });
+        }
+        let detail = "everything of this customer is being told to somebody already";
+        let help = "read that to its end, or hang up and try again";
+        Err(Problem::new(ProblemCode::TooManyRequests, detail, help).retry_after(PAGE_TIME_MAX.as_secs()))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.relay.exporting.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.customer);
+    }
 }
 
 /// Why an export ended before it was whole.

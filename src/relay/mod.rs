@@ -55,6 +55,7 @@ mod tenant;
 mod upload;
 mod wiping;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
@@ -98,6 +99,7 @@ pub struct Relay {
     clients: Mutex<Clients>,
     quotas: Quotas,
     tallies: Mutex<Tallies>,
+    exporting: Mutex<BTreeSet<TenantName>>,
     rate: Rate,
     began: Instant,
 }
@@ -133,7 +135,8 @@ impl Relay {
         let (keys, clients, quotas, tallies) =
             (Mutex::new(keys), Mutex::default(), Quotas::default(), Mutex::default());
         let (rate, began) = (Rate::new(1, KEYS_MAX), node.surroundings().now());
-        let relay = Self { node: node.clone(), tenants, keys, clients, quotas, tallies, rate, began };
+        let exporting = Mutex::default();
+        let relay = Self { node: node.clone(), tenants, keys, clients, quotas, tallies, exporting, rate, began };
         if let Err(problem) = relay.tenants.note_epoch(&relay.epoch_text()).await {
             tracing::warn!(%problem, "that the store was restored, if it was, could not be noted");
         }

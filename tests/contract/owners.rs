@@ -173,6 +173,31 @@ fn an_export_has_everything_and_not_only_rows() {
 }
 
 #[test]
+fn a_customer_is_told_one_export_at_a_time() {
+    let world = World::new();
+    let owner = &world.owner;
+    // More than lies on the way to somebody who does not read.
+    let text = "x".repeat(1 << 19);
+    for batch in 0..8 {
+        let rows: Vec<Json> =
+            (0..8).map(|row| json!({"key": format!("{batch}-{row}"), "fields": {"text": text}})).collect();
+        owner.write("todo", &rows);
+    }
+    let mut slow = owner.begin(EXPORT, &[]);
+    assert!(slow.head().starts_with("HTTP/1.1 200 "));
+    owner.get(EXPORT).problem(429, "too-many-requests").comes_again();
+    let other = world.client_of("other", None, Role::Owner);
+    other.ask("PUT", "/v1/customers/other/databases/notes", &[], None).expect(201);
+    other.get("/v1/customers/other/export").expect(200);
+    // Who hangs up is told nothing more.
+    drop(slow);
+    eventually(PATIENCE, "it is somebody else's turn", || owner.get(EXPORT).status == 200);
+    for _ in 0..3 {
+        assert_eq!(exported(owner).last().map(|last| last["rows"].clone()), Some(json!(64)));
+    }
+}
+
+#[test]
 fn an_export_has_every_row_once_and_says_that_it_is_whole() {
     let world = World::new();
     let owner = &world.owner;
