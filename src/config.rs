@@ -97,7 +97,9 @@ impl FromStr for ListenAddress {
 
     fn from_str(text: &str) -> Result<Self, InvalidListenAddress> {
         // What was right about it is in the example.
-        let port = text.rsplit(':').next().and_then(|port| port.parse().ok()).unwrap_or(7118);
+        let is_one = |host: &str| !host.contains(':') || host.ends_with(']');
+        let port = text.rsplit_once(':').map_or(Some(text), |(host, port)| is_one(host).then_some(port));
+        let port = port.and_then(|port| port.parse().ok()).unwrap_or(7118);
         text.parse().map(Self).map_err(|_| InvalidListenAddress { port })
     }
 }
@@ -456,6 +458,8 @@ mod tests {
             ("8080", "127.0.0.1:8080"),
             ("127.0.0.1", "127.0.0.1:7118"),
             ("", "127.0.0.1:7118"),
+            ("::1", "127.0.0.1:7118"),
+            ("[::1]:80a", "127.0.0.1:7118"),
         ] {
             let refused = text.parse::<ListenAddress>().expect_err(text).to_string();
             assert!(refused.contains(example), "{refused}");

@@ -703,7 +703,7 @@ fn it_speaks_tls() {
     let _ = io::Read::read_to_end(&mut plain.stream(), &mut said);
     assert!(!said.starts_with(b"HTTP"), "{}", String::from_utf8_lossy(&said));
     serving.connect().ends();
-    assert_eq!(serving.refused("header_time"), 1);
+    eventually(PATIENCE, "it is counted, a moment after it was closed", || serving.refused("header_time") == 1);
     certificate.connect(serving.address).ask("GET", "/hello", &[]).expect(200);
 }
 

@@ -327,7 +327,9 @@ impl From<InvalidEdit> for Failure {
                 (Code::Refused, "`thence help COMMAND` explains that command; nothing was written")
             }
             InvalidEdit::MapInSet => (Code::Refused, "give a text, number, truth value or array; nothing was written"),
-            InvalidEdit::TooLarge(_) => (Code::Refused, "spread it over several objects; nothing was written"),
+            InvalidEdit::TooLarge(_) | InvalidEdit::NamesTooLong(_) => {
+                (Code::Refused, "spread it over several objects; nothing was written")
+            }
             _ => (Code::Refused, "correct it and repeat the command; nothing was written"),
         };
         Self::new(code, error.to_string(), help)

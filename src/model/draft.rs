@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value as Json};
 
+use super::event::EVENT_BYTES_MAX;
 use super::mutation::{Edit, Mutation};
 use super::object::{Content, Entry, Field, FieldKind, Name, Object, Slot, Tally, tallies};
 use super::value::{InvalidValue, check_json, is_map};
@@ -69,6 +70,9 @@ pub enum InvalidEdit {
     /// Objects are limited to [`OBJECT_BYTES_MAX`].
     #[error("an object has at most {OBJECT_BYTES_MAX} bytes as JSON, not {0}")]
     TooLarge(usize),
+    /// A field is called by its name and those of all maps around it; they are limited together, as events are.
+    #[error("the fields have {0} bytes of names, each with the names of the maps around it; at most {EVENT_BYTES_MAX}")]
+    NamesTooLong(usize),
     /// Not a value.
     #[error(transparent)]
     Value(#[from] InvalidValue),
@@ -364,12 +368,14 @@ impl Draft {
         let (mut repeated, mut maps) = (BTreeMap::new(), BTreeSet::new());
         let Some(Beside { context: Some(context), all, .. }) = &self.beside else { return Ok(repeated) };
         for (path, json) in leaves {
-            // A map is looked at once, however many members it has.
-            for above in path.ancestors().filter(|above| !maps.contains(above)).collect::<Vec<_>>() {
-                if let Some(kind) = context.kind_seen(&above, all) {
-                    return Err(wrong_kind(&above, kind));
+            // A map is looked at once, however many members it has, and then so are those around it.
+            let mut above = path.parent();
+            while let Some(map) = above.filter(|map| !maps.contains(map)) {
+                if let Some(kind) = context.kind_seen(&map, all) {
+                    return Err(wrong_kind(&map, kind));
                 }
-                maps.insert(above);
+                above = map.parent();
+                maps.insert(map);
             }
             if let Some(kind) = context.kind_seen(path, all) {
                 if context.repeated(path, json).is_none() && !self.shows_now(path, kind, json) {
@@ -778,7 +784,22 @@ fn check_fields(fields: &Map<String, Json>) -> Result<usize, InvalidEdit> {
         return Err(InvalidEdit::TooLarge(bytes));
     }
     fields.values().try_for_each(|json| check_json(json, 1))?;
-    Ok(bytes)
+    match names_bytes(fields, 0) {
+        names if names > EVENT_BYTES_MAX => Err(InvalidEdit::NamesTooLong(names)),
+        _ => Ok(bytes),
+    }
+}
+
+/// How many bytes the names of all fields have, each with the names of the maps around it, which have `above`. No event
+/// could hold more than it may have itself, and nobody should have to spread it out to find that.
+fn names_bytes(fields: &Map<String, Json>, above: usize) -> usize {
+    fields.iter().fold(0, |sum, (name, json)| {
+        let here = above.saturating_add(name.len());
+        sum.saturating_add(match json {
+            Json::Object(members) if !members.is_empty() => names_bytes(members, here),
+            _ => here,
+        })
+    })
 }
 
 /// Checks that every map in `json`, written to `path`, can be spread out over paths.

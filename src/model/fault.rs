@@ -48,8 +48,9 @@ impl Operation {
 /// Checks the members of a map that lies at `steps`; these lead to the fault afterwards, if there is one.
 fn check_members(members: &Map<String, Json>, steps: &mut Vec<String>) -> Result<(), InvalidEdit> {
     for (name, json) in members {
+        let is_name = Path::check_member(steps.len(), name);
         steps.push(name.clone());
-        Path::try_from(steps.clone())?;
+        is_name?;
         match json {
             Json::Object(members) if is_map(json) => check_members(members, steps)?,
             json => check_value(json, steps.len(), steps)?,

@@ -38,6 +38,11 @@ pub enum InvalidName {
     FieldTooLong(usize),
 }
 
+/// As much of what was to be a name as an error tells again.
+fn beginning_of(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 /// The name of a collection: 1 to 64 of `A-Z a-z 0-9 _ . -`; the node's own collections begin with `$`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -59,7 +64,7 @@ impl CollectionName {
         Self::try_from(name.to_owned())
             .ok()
             .filter(|name| !name.is_reserved())
-            .ok_or_else(|| InvalidName::Collection(name.to_owned()))
+            .ok_or_else(|| InvalidName::Collection(beginning_of(name)))
     }
 
     /// Whether it is one of the node's own collections.
@@ -81,7 +86,7 @@ impl TryFrom<String> for CollectionName {
         let valid = !plain.is_empty()
             && name.len() <= COLLECTION_BYTES_MAX
             && plain.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        if valid { Ok(Self(name)) } else { Err(InvalidName::Collection(name)) }
+        if valid { Ok(Self(name)) } else { Err(InvalidName::Collection(beginning_of(&name))) }
     }
 }
 
@@ -168,6 +173,17 @@ impl Path {
         Self::try_from(names)
     }
 
+    /// Whether a map in so many others may have a member of this name.
+    pub(crate) fn check_member(parents: usize, name: &str) -> Result<(), InvalidName> {
+        match name {
+            _ if name.len() > FIELD_BYTES_MAX => Err(InvalidName::FieldTooLong(name.len())),
+            _ if parents >= NESTING_MAX => Err(InvalidName::TooDeep),
+            // A map with this member would read as bytes.
+            "$bytes" => Err(InvalidName::Bytes),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether this is `ancestor` or lies within it.
     pub fn is_within(&self, ancestor: &[String]) -> bool {
         self.0.starts_with(ancestor)
@@ -178,19 +194,10 @@ impl TryFrom<Vec<String>> for Path {
     type Error = InvalidName;
 
     fn try_from(names: Vec<String>) -> Result<Self, InvalidName> {
-        if let Some(long) = names.iter().find(|name| name.len() > FIELD_BYTES_MAX) {
-            return Err(InvalidName::FieldTooLong(long.len()));
-        }
         if names.is_empty() {
             return Err(InvalidName::Field(String::new()));
         }
-        if names.len() > NESTING_MAX {
-            return Err(InvalidName::TooDeep);
-        }
-        // A map with the member `$bytes` would read as bytes.
-        if names.iter().any(|name| name == "$bytes") {
-            return Err(InvalidName::Bytes);
-        }
+        names.iter().enumerate().try_for_each(|(parents, name)| Self::check_member(parents, name))?;
         Ok(Self(names))
     }
 }
@@ -213,7 +220,7 @@ impl FromStr for Path {
             valid.then(|| name.replace("~1", "/").replace("~0", "~"))
         };
         let names: Option<Vec<_>> = pointer.split('/').map(unescape).collect();
-        Self::try_from(names.ok_or_else(|| InvalidName::Field(text.to_owned()))?)
+        Self::try_from(names.ok_or_else(|| InvalidName::Field(beginning_of(text)))?)
     }
 }
 

@@ -316,7 +316,7 @@ pub async fn lost(
     Query(query): Query<LostQuery>,
     headers: HeaderMap,
 ) -> Answer {
-    let access = enter(&relay, &headers, &path, Role::Reader)?;
+    let access = enter(&relay, &headers, &path, Role::Writer)?;
     Ok(Reply::ok(&aside(move || relay.lost(&access, &query)).await?))
 }
 

@@ -122,6 +122,18 @@ pub struct Problem {
     pub members: serde_json::Map<String, serde_json::Value>,
 }
 
+/// A text without its middle if it is long: what was sent may be told again in it, and that may be a whole body.
+fn excerpt(text: &str) -> String {
+    const CHARS_MAX: usize = 1000;
+    if text.len() <= CHARS_MAX || text.chars().count() <= CHARS_MAX {
+        return text.to_owned();
+    }
+    let (first, mut last): (String, Vec<char>) =
+        (text.chars().take(CHARS_MAX / 2).collect(), text.chars().rev().take(CHARS_MAX / 2).collect());
+    last.reverse();
+    format!("{first} … {}", last.into_iter().collect::<String>())
+}
+
 impl Problem {
     /// A problem without further members.
     pub fn new(code: ProblemCode, detail: impl Into<String>, help: impl Into<String>) -> Self {
@@ -152,7 +164,7 @@ impl Problem {
         body.insert("code".to_owned(), code);
         body.insert("title".to_owned(), self.code.title().into());
         body.insert("status".to_owned(), self.code.status().into());
-        body.insert("detail".to_owned(), self.detail.clone().into());
+        body.insert("detail".to_owned(), excerpt(&self.detail).into());
         body.insert("help".to_owned(), self.help.clone().into());
         body.extend(self.members.clone());
         body.into()

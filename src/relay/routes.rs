@@ -200,7 +200,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::of("/lost").on(
             GET,
             api::lost,
-            Operation::new("lost", "Tells what is left of edits that lost to a delete.", reader)
+            Operation::new("lost", "Tells what is left of edits that lost to a delete.", writer)
                 .notes("A row of a batch whose `op` is `restore` or `discard` decides what becomes of it.")
                 .query("LostQuery")
                 .gives(200, "Lost"),

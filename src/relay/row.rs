@@ -192,7 +192,7 @@ pub fn write_problem(error: &WriteError) -> Problem {
                 "put the row, or send the context that you had seen: then what you write is kept beside its delete";
             Problem::new(ProblemCode::NotFound, detail, help)
         }
-        WriteError::Edit { error: InvalidEdit::TooLarge(_), .. }
+        WriteError::Edit { error: InvalidEdit::TooLarge(_) | InvalidEdit::NamesTooLong(_), .. }
         | WriteError::RowTooLarge { .. }
         | WriteError::TooLarge { .. } => {
             Problem::new(ProblemCode::TooLarge, detail, "spread it over several rows or requests")

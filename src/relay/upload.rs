@@ -16,7 +16,7 @@ use super::quota::{ByTable, bytes_of};
 use super::row::{self, RowChange};
 use super::tenant::node_problem;
 use super::{Access, Relay};
-use crate::model::{CollectionName, ObjectKey, Operation, Request};
+use crate::model::{ClientId, CollectionName, ObjectKey, Operation, Remark, Request};
 use crate::store::{StoreError, Upload, Uploaded, View, WriteError};
 
 /// So many rows at most in one request.
@@ -191,9 +191,9 @@ impl Relay {
         let policies = self.policies(access, table)?;
         let mut batch = Batch::parse(member, rows, table, policies.limit(Policy::BatchRows), atomic)?;
         let mut asked = std::mem::take(&mut batch.asked);
+        self.refuse_faults(access, table, &mut asked, &batch)?;
         asked.iter_mut().flatten().for_each(|upload| upload.only = only);
         let by_table = self.prepare(access, &mut asked)?;
-        self.refuse_faults(access, &mut asked, &batch)?;
         if atomic {
             self.refuse_too_large(access, &mut asked, &batch)?;
         }
@@ -240,16 +240,29 @@ impl Relay {
     fn refuse_faults(
         &self,
         access: &Access,
+        table: Option<&CollectionName>,
         asked: &mut [Result<Upload, Problem>],
         batch: &Batch,
     ) -> Result<(), Problem> {
-        for (at, asked) in asked.iter_mut().enumerate() {
-            if let Ok(upload) = asked
-                && let Err(problem) = row::check_in_batch(&upload.request.operation)
-                && !is_known(&self.view(access)?, upload)?
-            {
-                *asked = Err(batch.within(at, problem));
-            }
+        let mut view = None;
+        for ((at, asked), said) in asked.iter_mut().enumerate().zip(&batch.said) {
+            let problem = match asked {
+                Ok(upload) => match row::check_in_batch(&upload.request.operation) {
+                    Ok(()) => continue,
+                    Err(problem) => batch.within(at, problem),
+                },
+                Err(problem) => problem.clone(),
+            };
+            let Some(Ok(id)) = said.2.clone().map(ClientId::try_from) else {
+                *asked = Err(problem);
+                continue;
+            };
+            let view = match &view {
+                Some(view) => view,
+                None => view.insert(self.view(access)?),
+            };
+            let is_known = view.knows_id(&id).map_err(|error| node_problem(error.into()))?;
+            *asked = if is_known { done_before(table, said, id) } else { Err(problem) };
         }
         Ok(())
     }
@@ -374,6 +387,17 @@ impl Relay {
             None => Err(lost()),
         }
     }
+}
+
+/// What is asked in place of a row that cannot be read and was done before: nothing, under its id, which is answered for
+/// by what was done then.
+fn done_before(table: Option<&CollectionName>, said: &Said, id: ClientId) -> Result<Upload, Problem> {
+    let named = |name: &str| CollectionName::user(name).ok();
+    let collection = table.cloned().or_else(|| named(said.0.as_deref()?)).or_else(|| named("-"));
+    let key = said.1.as_deref().and_then(|key| key.parse().ok()).or_else(|| "-".parse::<ObjectKey>().ok());
+    let (collection, key) = (collection.ok_or_else(lost)?, key.ok_or_else(lost)?);
+    let remark = Remark { id: Some(id), ..Remark::default() };
+    Ok(Upload { remark, ..Upload::new(Request { collection, key, operation: Operation::Unset(Vec::new()) }) })
 }
 
 /// Whether a write was done before.

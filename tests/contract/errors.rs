@@ -6,6 +6,26 @@ use thence::model::Role;
 use crate::world::{Client, NOTES, ORIGIN, World, header, list, text};
 
 #[test]
+fn a_problem_does_not_tell_all_of_a_body_again() {
+    let world = World::new();
+    let owner = &world.owner;
+    let long = "\u{7f}".repeat(1 << 20);
+    for (path, body) in [
+        ("/sync", json!({"changes": long})),
+        ("/sync", json!({"changes": [{"table": long, "key": "k", "fields": {}}]})),
+        ("/tables/todo?atomic=true", json!({"rows": [{"key": "k", "op": "increment", "field": "n", "by": long}]})),
+        (
+            "/tables/todo?atomic=true",
+            json!({"rows": [{"key": "k", "op": "increment", "field": format!("/~{long}"), "by": 1}]}),
+        ),
+    ] {
+        let answer = owner.send("POST", path, &body);
+        // What a row is called comes back once.
+        assert!(answer.body.len() < (1 << 20) + 10_000, "{path}: {} bytes", answer.body.len());
+    }
+}
+
+#[test]
 fn every_error_is_a_problem_that_nobody_keeps() {
     let world = World::new();
     let owner = &world.owner;

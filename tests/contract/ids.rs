@@ -35,6 +35,10 @@ fn an_id_takes_effect_once_whatever_comes_with_it() {
             // Nor does it matter that no row can hold it.
             ("todo", json!({"key": "a", "fields": {"n": {"$bytes": "*"}}, "id": "once"})),
             ("todo", json!({"key": "a", "op": "add", "field": "s", "value": {}, "id": "once"})),
+            ("todo", json!({"key": "a", "fields": {}, "context": "?", "id": "once"})),
+            ("todo", json!({"key": "a", "op": "increment", "field": "n", "id": "once"})),
+            ("todo", json!({"key": "a", "op": "nonsense", "by": "x", "id": "once"})),
+            ("todo", json!({"key": "", "fields": {}, "id": "once"})),
         ] {
             assert_eq!(send(client, table, &row), known, "{row}");
         }

@@ -201,6 +201,20 @@ fn however_many_rows_have_one_version_of_the_clients_a_page_is_bounded() {
 }
 
 #[test]
+fn rows_of_one_version_of_the_clients_that_fit_on_a_page_are_not_parted() {
+    let world = World::new();
+    let owner = &world.owner;
+    let row = |n: i64| json!({"key": format!("k{n:04}"), "fields": {}, "source_version": if n < 500 { 1 } else { 2 }});
+    let rows: Vec<Json> = (0..1450).map(row).collect();
+    rows.chunks(1000).for_each(|rows| drop(owner.write("todo", rows)));
+    let page = |query: &str| owner.get(&format!("/tables/todo/manifest?limit=1000&{query}")).expect(200).json();
+    let first = page("min_source_version=0");
+    assert_eq!((list(&first["rows"]).len(), &first["next"]), (500, &json!(2)));
+    let second = page("min_source_version=2");
+    assert_eq!((list(&second["rows"]).len(), &second["next"]), (950, &Json::Null));
+}
+
+#[test]
 fn a_digest_stands_for_the_rows_and_their_versions() {
     let world = World::new();
     let owner = &world.owner;

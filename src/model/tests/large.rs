@@ -17,6 +17,20 @@ fn numbered(range: std::ops::Range<usize>, value: &Json) -> Map<String, Json> {
 }
 
 #[test]
+fn names_are_limited_with_those_of_the_maps_around_them() {
+    // In thirty maps with long names, many short ones: far more together than the object has bytes.
+    let members: Map<String, Json> = (0..10_000).map(|number| (number.to_string(), json!(1))).collect();
+    let deep = (0..30).fold(Json::Object(members), |inner, _| json!({"n".repeat(1000): inner}));
+    let mut device = Device::new(1);
+    device.put(json!({"t": 1}));
+    for write in [Operation::Put(fields(deep.clone())), Operation::Patch(fields(deep))] {
+        assert_eq!(write.fault(), None);
+        let refused = device.try_write("o", |draft| write.apply(draft));
+        assert!(matches!(refused, Err(InvalidEdit::NamesTooLong(_))));
+    }
+}
+
+#[test]
 fn ten_thousand_fields_are_written_one_by_one() {
     let mut device = Device::new(1);
     for nested in [false, true] {

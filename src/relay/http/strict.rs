@@ -39,10 +39,9 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, Problem> {
 /// where that is.
 fn in_words(error: &serde_json::Error) -> String {
     let said = error.to_string();
-    let what = match said.rsplit_once(" at line ") {
-        Some((what, place)) if place.contains(" column ") => what,
-        _ => &said,
-    };
+    // Only where it was read from text does it end with a line and a column: what is said there may look like that, too.
+    let end = format!(" at line {} column {}", error.line(), error.column());
+    let what = if error.line() > 0 { said.strip_suffix(&end).unwrap_or(&said) } else { &said };
     let of_kind = ["invalid type: ", "invalid value: "].into_iter().find_map(|kind| what.strip_prefix(kind));
     match of_kind.and_then(|what| what.rsplit_once(", expected ")) {
         Some((found, expected)) => format!("expected {}, not {}", expected_in_words(expected), found_in_words(found)),

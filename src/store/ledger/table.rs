@@ -217,7 +217,15 @@ impl View {
                     // Rows of one version are told together, so that a version is enough to go on from, unless they are
                     // so many that no page can hold them.
                     Some((last, key)) if found.len() >= limits.rows.max(TOGETHER_MAX) => {
-                        next = Some(Versions::SourceAfter { version: *last, key: key.clone(), until });
+                        let last = *last;
+                        next = Some(match found.iter().position(|(version, _)| *version == last) {
+                            // They may fit on a page that begins with them.
+                            Some(before @ 1..) => {
+                                found.truncate(before);
+                                Versions::Source(last..=until)
+                            }
+                            _ => Versions::SourceAfter { version: last, key: key.clone(), until },
+                        });
                     }
                     _ => found.push((version, object_key(stored, &stored[..prefix.len() + 8])?)),
                 }
