@@ -205,6 +205,18 @@ impl Executor {
         drop(killed);
     }
 
+    /// Ends all tasks there are, at the end of the world.
+    pub(super) fn end(&self) {
+        // What a task leaves behind may begin others.
+        loop {
+            let tasks = std::mem::take(&mut self.lock().tasks);
+            if tasks.is_empty() {
+                return;
+            }
+            drop(tasks);
+        }
+    }
+
     /// A timer that is not set.
     pub(super) fn timer(&self, at: Nanos) -> Timer {
         Timer { executor: self.clone(), at, registered: None }

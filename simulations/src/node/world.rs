@@ -143,6 +143,8 @@ pub fn run(scenario: &Scenario, trace: &mut Trace) -> Outcome {
     let at = world.now_ms();
     let violation = failure.map(|failure| failure.at_time(at));
     let hash = world.trace.hash();
+    // Tasks hold what runs them, so none of it would ever be given back.
+    world.executor.end();
     world.trace.record(|story| {
         story.ended_at = at;
         story.violation.clone_from(&violation);
